@@ -1,0 +1,1 @@
+"""Input: records, decoding, augmentation, resizing, batching."""

@@ -1,0 +1,65 @@
+"""The label map: the one place where a data set's own category ids meet the network's classes."""
+
+import dataclasses
+import json
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelMap:
+    """Category ids and names in contiguous order: entry k is class k + 1; class 0 is background.
+
+    Attributes:
+      ids: the data set's own category ids, in the order of the classes.
+      names: their names, same order.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.names):
+            raise ValueError(f"label map: {len(self.ids)} ids but {len(self.names)} names")
+        if len(set(self.ids)) != len(self.ids):
+            twice = sorted({i for i in self.ids if self.ids.count(i) > 1})
+            raise ValueError(f"label map: category ids occur more than once: {twice}")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes including background."""
+        return len(self.ids) + 1
+
+    def to_json(self) -> str:
+        """Return the file's text: a list of {"class", "id", "name"}, one category a line."""
+        rows = [
+            json.dumps({"class": k + 1, "id": i, "name": n}, ensure_ascii=False)
+            for k, (i, n) in enumerate(zip(self.ids, self.names, strict=True))
+        ]
+        return '{"categories": [\n' + ",\n".join(rows) + "\n]}\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "label map") -> "LabelMap":
+        """Parse `to_json`'s text.
+
+        Args:
+          text: the file's text.
+          name: the file's path, for error messages.
+
+        Raises:
+          ValueError: the text is not a label map, or its classes are not 1..N-1 in order.
+        """
+        try:
+            rows = json.loads(text)["categories"]
+            classes = [row["class"] for row in rows]
+            ids = tuple(int(row["id"]) for row in rows)
+            names = tuple(str(row["name"]) for row in rows)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{name}: not a label map ({error!r})") from error
+        if classes != list(range(1, len(rows) + 1)):
+            raise ValueError(f"{name}: classes must be 1..{len(rows)} in order, not {classes}")
+        return cls(ids, names)
+
+    @classmethod
+    def from_coco_categories(cls, categories: list[dict]) -> "LabelMap":
+        """Build from a COCO file's `categories`; classes follow ascending category id."""
+        ordered = sorted(categories, key=lambda c: int(c["id"]))
+        return cls(tuple(int(c["id"]) for c in ordered), tuple(str(c["name"]) for c in ordered))

@@ -1,0 +1,92 @@
+"""The contract of the data path: every key of a record, of a decoded example and of a batch.
+
+Shape letters: `B` images, `H W` canvas size, `G` padded ground-truth objects (`max_instances`),
+`n` objects of one image (not padded), `S` bytes of the mask arena.
+
+**Records** are `tf.train.Example`s with the feature names of the TF Object Detection API and of
+Model Garden, so their records train here and ours train there. What they do not have is marked
+(ours).
+
+**Masks** never become full pictures and are never resampled on their way. Each object keeps the
+pixels of its own integer crop, at the resolution of the stored picture, as one bit each; all
+objects of an image share one bit string, the *arena*. Where a crop lies in the network input is
+said by a box of its own, the mask *frame*: resizing scales it, shifting moves it, and a flip makes
+its `x1 > x2`. The value of the object's mask at the network-input pixel (i, j) is therefore
+
+    row = floor((i + 0.5 - y1) * height / (y2 - y1)),  col likewise,  0 outside the crop
+
+which is what nearest-neighbour resizing of the full mask would have put there.
+`ops/masks.py` reads it.
+
+Memory: an arena of S = 4 MiB holds 2**25 mask pixels, which is more than 100 objects that each
+fill a 640 x 480 picture (100 * 307,200 bits = 3.7 MiB). The same 100 objects as uint8 pictures at
+800 x 1344 would need 107.5 MB, as bits 13.4 MB.
+"""
+
+# --- Records: one tf.train.Example per picture -----------------------------------------------
+IMAGE_ENCODED = "image/encoded"  # bytes: JPEG or PNG file
+IMAGE_FORMAT = "image/format"  # bytes: b"jpeg" or b"png"
+IMAGE_FILENAME = "image/filename"  # bytes: path relative to the image folder, UTF-8
+IMAGE_SOURCE_ID = "image/source_id"  # bytes: the data set's image id, as text
+IMAGE_KEY_SHA256 = "image/key/sha256"  # bytes: hex digest of the encoded picture
+IMAGE_HEIGHT = "image/height"  # int64: pixels
+IMAGE_WIDTH = "image/width"  # int64: pixels
+
+# One entry per object, clipped to the picture, divided by its size: float32 in [0, 1].
+BBOX_YMIN = "image/object/bbox/ymin"
+BBOX_XMIN = "image/object/bbox/xmin"
+BBOX_YMAX = "image/object/bbox/ymax"
+BBOX_XMAX = "image/object/bbox/xmax"
+CLASS_LABEL = "image/object/class/label"  # int64: the data set's own category id
+CLASS_TEXT = "image/object/class/text"  # bytes: category name, UTF-8
+IS_CROWD = "image/object/is_crowd"  # int64: 0 or 1
+AREA = "image/object/area"  # float32: the annotation's area, pixels
+MASK_PNG = (
+    "image/object/mask"  # bytes per object: full-picture PNG, non-zero inside (mask_format=png)
+)
+
+OBJECT_ID = "image/object/id"  # (ours) int64: annotation id
+# (ours) One bytes value: raw little-endian float64 [n, 5], (x, y, width, height, area) as the
+# annotation has them: not clipped, not normalised, not rounded to float32. For scoring.
+BBOX_AREA_FLOAT64 = "image/object/bbox_area_float64"
+# (ours, mask_format=rle) int64 [n * 4]: (y, x, height, width) of each object's integer crop in
+# pixels of the stored picture: the smallest rectangle that holds its mask; all 0 if it has none.
+MASK_CROP = "image/object/mask/crop"
+# (ours, mask_format=rle) int64 [n]: how many runs of MASK_RUNS belong to each object.
+MASK_NUM_RUNS = "image/object/mask/num_runs"
+# (ours, mask_format=rle) int64: run lengths of all objects one after the other. Each object's runs
+# cover its crop row by row, alternately outside and inside, starting outside (perhaps with 0), and
+# sum to height * width of the crop.
+MASK_RUNS = "image/object/mask/runs"
+
+LABEL_MAP_FILE = "label_map.json"  # written beside the shards, see data/label_map.py
+
+# --- A decoded example: one picture, nothing padded (decoder -> augment -> preprocess) ----------
+IMAGE = (
+    "image"  # decoded: uint8 [h, w, 3] RGB. Batch: float32 [B, H, W, 3], normalised, 0 = padding
+)
+SOURCE_ID = "source_id"  # string []. Batch: uint8 [B, SOURCE_ID_BYTES], UTF-8, zero-padded
+GT_BOXES = "gt_boxes"  # float32 [n, (y1, x1, y2, x2)], pixels. Batch: [B, G, 4], network input
+GT_CLASSES = "gt_classes"  # int32 [n], contiguous, 1..N-1. Batch: [B, G], 0 = padding
+GT_IS_CROWD = "gt_is_crowd"  # bool [n]. Batch: [B, G]
+GT_MASK_PIXELS = "gt_mask_pixels"  # decoded only: bool [sum of crop areas], crops row by row
+GT_MASK_FRAMES = (
+    "gt_mask_frames"  # float32 [n, (y1, x1, y2, x2)]. Batch: [B, G, 4]; x1 > x2: flipped
+)
+GT_MASK_SIZES = "gt_mask_sizes"  # int32 [n, (height, width)] of each crop. Batch: [B, G, 2]
+
+# --- Batch only ---------------------------------------------------------------------------------
+GT_VALID = "gt_valid"  # bool [B, G]: the row is an object, not padding
+GT_MASK_BITS = (
+    "gt_mask_bits"  # uint8 [B, S]: the arena; bit k of the string is bit 7 - k % 8 of byte k // 8
+)
+GT_MASK_OFFSETS = "gt_mask_offsets"  # int32 [B, G]: position of each crop's first pixel, in bits
+GT_MASKS_VALID = "gt_masks_valid"  # bool [B, G]: the object has a mask and it fitted into the arena
+IMAGE_SIZE_HW = (
+    "image_size_hw"  # float32 [B, (height, width)]: the resized picture inside the canvas
+)
+ORIGINAL_SIZE_HW = "original_size_hw"  # float32 [B, (height, width)]: the stored picture
+IMAGE_KEY = "image_key"  # int32 [B]: fingerprint of the source id, seeds the image's random numbers
+
+SOURCE_ID_BYTES = 128  # longest image id, in UTF-8 bytes. An all-zero id marks a filler image of
+# evaluation's last batch: no objects, not to be scored.

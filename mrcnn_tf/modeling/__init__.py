@@ -1,0 +1,1 @@
+"""The network: backbone, pyramid, proposal network, heads, and how they are put together."""

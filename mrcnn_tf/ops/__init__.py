@@ -1,0 +1,1 @@
+"""Pure tensor functions on boxes, anchors, features and masks; no variables."""

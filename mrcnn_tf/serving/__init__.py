@@ -1,0 +1,1 @@
+"""What goes into an exported SavedModel around the network."""

@@ -1,0 +1,23 @@
+"""Shared fixtures: quiet TensorFlow, and the optional folder of real data."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import pytest
+
+# Real photos and recordings that are not part of the repository. MRCNN_SHARED names the folder;
+# without it the sibling folder `shared` of the checkout is tried.
+_SHARED = pathlib.Path(
+    os.environ.get("MRCNN_SHARED", pathlib.Path(__file__).resolve().parents[2] / "shared")
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """Folder with the real data; the test is skipped where it is absent."""
+    if not (_SHARED / "data").is_dir():
+        pytest.skip(f"no real data: {_SHARED} is absent (set MRCNN_SHARED)")
+    return _SHARED
