@@ -1,0 +1,158 @@
+r"""Create the synthetic "shapes" data set: pictures and annotations in COCO's format.
+
+    python data_prep/create_shapes_coco.py --output_dir=datasets/shapes
+
+writes train/, val/ and annotations/instances_{train,val}.json. It is a small but honest problem
+for instance segmentation: five classes, 1 to 8 objects of 12 to 100 pixels that hide each other
+up to half, textures everywhere, objects cut by the border, in several parts or with holes, a few
+crowd regions, a few pictures without any object. The same flags give the same bytes (with one
+version of NumPy and Pillow); pictures of `train` and `val` come from different seeds.
+
+Masks are exact: objects without holes are polygons along pixel edges, several if the object is in
+several parts; objects with holes are uncompressed run lengths, as are crowds.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from data_prep import shape_scene
+from data_prep.pixel_polygons import mask_to_polygons
+from mrcnn_tf.data.rle import run_lengths
+
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
+_NUM_TRAIN = flags.DEFINE_integer("num_train", 1000, "Pictures for training.", lower_bound=0)
+_NUM_VAL = flags.DEFINE_integer("num_val", 100, "Pictures for validation.", lower_bound=0)
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size", "128", "Side of the pictures in pixels, or MIN-MAX: each side drawn from there."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
+
+# Ids with gaps, as COCO's own: class k is not category id k.
+CATEGORY_IDS = (1, 2, 4, 7, 8)
+_SPLITS = ("train", "val")
+_FORMAT_VERSION = "1"  # raise it when the same flags give other pictures than before
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """Parse `--image_size` to (smallest, largest) side, pixels.
+
+    Raises:
+      ValueError: neither a number nor MIN-MAX, or outside 32..2048.
+    """
+    parts = text.split("-")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise ValueError(f"--image_size={text!r}: expected a number or MIN-MAX, e.g. 128 or 96-160")
+    smallest, largest = int(parts[0]), int(parts[-1])
+    if not 32 <= smallest <= largest <= 2048:
+        raise ValueError(f"--image_size={text!r}: expected 32 <= MIN <= MAX <= 2048")
+    return smallest, largest
+
+
+def create_split(
+    output_dir: pathlib.Path, split: str, num_images: int, image_size: tuple[int, int], seed: int
+) -> bool:
+    """Write the pictures of one split, then its annotation file.
+
+    Picture i depends on the seed, the split and i only. The annotation file is written last: if
+    it is there and tells the same settings, the split is complete and left alone.
+
+    Args:
+      output_dir: pictures go to `output_dir/split`.
+      split: "train" or "val".
+      num_images: how many.
+      image_size: smallest and largest side, pixels.
+      seed: of the data set.
+
+    Returns:
+      Whether anything had to be written.
+    """
+    settings = {"num_images": num_images, "image_size": list(image_size), "seed": seed}
+    information = {"description": f"shapes {split}", "version": _FORMAT_VERSION, **settings}
+    annotation_file = output_dir / "annotations" / f"instances_{split}.json"
+    if annotation_file.exists():
+        if json.loads(annotation_file.read_text("utf-8")).get("info") == information:
+            return False
+        annotation_file.unlink()
+    image_dir = output_dir / split
+    image_dir.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    last_shown = time.monotonic()
+    for k in range(num_images):
+        rng = np.random.default_rng([seed, _SPLITS.index(split), k])
+        height, width = (int(side) for side in rng.integers(*image_size, 2, endpoint=True))
+        picture, objects = shape_scene.draw_scene(rng, height, width)
+        name = f"{k + 1:012d}.jpg"
+        Image.fromarray(picture).save(image_dir / name, quality=95, subsampling=0)
+        images.append({"id": k + 1, "file_name": name, "height": height, "width": width})
+        for scene_object in objects:
+            annotations.append(annotate(scene_object, len(annotations) + 1, k + 1))
+        if time.monotonic() - last_shown > 2:
+            last_shown = time.monotonic()
+            print(f"  {split}: {k + 1} of {num_images} pictures", flush=True)
+    content = {
+        "info": information,
+        "licenses": [],
+        "categories": [
+            {"id": i, "name": name, "supercategory": "shape"}
+            for i, name in zip(CATEGORY_IDS, shape_scene.CLASS_NAMES, strict=True)
+        ],
+        "images": images,
+        "annotations": annotations,
+    }
+    annotation_file.parent.mkdir(exist_ok=True)
+    partial = annotation_file.with_suffix(".partial")
+    partial.write_text(json.dumps(content), "utf-8")
+    partial.rename(annotation_file)
+    return True
+
+
+def annotate(
+    scene_object: shape_scene.SceneObject, annotation_id: int, image_id: int
+) -> dict[str, Any]:
+    """Return the COCO annotation of one object; its box is the tight box of its mask."""
+    mask = scene_object.mask
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    segmentation: Any = None if scene_object.is_crowd else mask_to_polygons(mask)
+    if segmentation is None:
+        counts = run_lengths(mask.ravel(order="F"))
+        segmentation = {"size": list(mask.shape), "counts": counts.tolist()}
+    top, left = int(rows[0]), int(columns[0])
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": CATEGORY_IDS[scene_object.class_index],
+        "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+        "area": int(mask.sum()),
+        "iscrowd": int(scene_object.is_crowd),
+        "segmentation": segmentation,
+    }
+
+
+def main(_: list[str]) -> None:
+    """Create both splits."""
+    try:
+        image_size = parse_image_size(_IMAGE_SIZE.value)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    output_dir = pathlib.Path(_OUTPUT_DIR.value)
+    for split, num_images in zip(_SPLITS, (_NUM_TRAIN.value, _NUM_VAL.value), strict=True):
+        start = time.monotonic()
+        if create_split(output_dir, split, num_images, image_size, _SEED.value):
+            seconds = time.monotonic() - start
+            print(f"{output_dir / split}: {num_images} pictures in {seconds:.1f} s")
+        else:
+            print(f"{output_dir / split}: {num_images} pictures, already there")
+
+
+if __name__ == "__main__":
+    app.run(main)
