@@ -15,7 +15,6 @@ several parts; objects with holes are uncompressed run lengths, as are crowds.
 import json
 import pathlib
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from data_prep import shape_scene
 from data_prep.pixel_polygons import mask_to_polygons
+from data_prep.progress import Progress
 from mrcnn_tf.data.rle import run_lengths
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
@@ -86,7 +86,7 @@ def create_split(
     image_dir.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    last_shown = time.monotonic()
+    progress = Progress(f"  {split}:", num_images, "pictures")
     for k in range(num_images):
         rng = np.random.default_rng([seed, _SPLITS.index(split), k])
         height, width = (int(side) for side in rng.integers(*image_size, 2, endpoint=True))
@@ -96,9 +96,8 @@ def create_split(
         images.append({"id": k + 1, "file_name": name, "height": height, "width": width})
         for scene_object in objects:
             annotations.append(annotate(scene_object, len(annotations) + 1, k + 1))
-        if time.monotonic() - last_shown > 2:
-            last_shown = time.monotonic()
-            print(f"  {split}: {k + 1} of {num_images} pictures", flush=True)
+        progress.add()
+    progress.close()
     content = {
         "info": information,
         "licenses": [],
@@ -146,12 +145,8 @@ def main(_: list[str]) -> None:
         raise app.UsageError(str(error)) from error
     output_dir = pathlib.Path(_OUTPUT_DIR.value)
     for split, num_images in zip(_SPLITS, (_NUM_TRAIN.value, _NUM_VAL.value), strict=True):
-        start = time.monotonic()
-        if create_split(output_dir, split, num_images, image_size, _SEED.value):
-            seconds = time.monotonic() - start
-            print(f"{output_dir / split}: {num_images} pictures in {seconds:.1f} s")
-        else:
-            print(f"{output_dir / split}: {num_images} pictures, already there")
+        written = create_split(output_dir, split, num_images, image_size, _SEED.value)
+        print(f"{output_dir / split}: {num_images} pictures{'' if written else ', already there'}")
 
 
 if __name__ == "__main__":

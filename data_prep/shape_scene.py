@@ -119,7 +119,7 @@ def _paint(
 
 
 def _shape_coverage(rng: np.random.Generator, name: str, size: float) -> np.ndarray:
-    """Return the covered share of each pixel, float64 [h, w], of a randomly turned shape.
+    """Return the covered share of each pixel, float32 [h, w], of a randomly turned shape.
 
     `size` is the longer side of the shape before turning, pixels; the shape's centre lies within
     half a pixel of the array's.
@@ -127,14 +127,18 @@ def _shape_coverage(rng: np.random.Generator, name: str, size: float) -> np.ndar
     aspect = {"rectangle": (0.3, 1.0), "ellipse": (0.5, 1.0), "triangle": (0.65, 1.0)}
     half_v = size / 2 * rng.uniform(*aspect.get(name, (0.85, 1.0)))
     half_u = size / 2
-    side = int(np.ceil(np.hypot(size, size))) + 1
+    reach = np.hypot(half_u, half_v) if name in ("rectangle", "triangle") else half_u
+    side = int(np.ceil(2 * reach)) + 1
     sub = (np.arange(side * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - side / 2
-    dy, dx = sub[:, None] - rng.uniform(-0.5, 0.5), sub[None, :] - rng.uniform(-0.5, 0.5)
+    dy = (sub - rng.uniform(-0.5, 0.5)).astype(np.float32)[:, None]
+    dx = (sub - rng.uniform(-0.5, 0.5)).astype(np.float32)[None, :]
     angle = rng.uniform(0, 2 * np.pi)
-    u = (np.cos(angle) * dx + np.sin(angle) * dy) / half_u
-    v = (np.cos(angle) * dy - np.sin(angle) * dx) / half_v
+    sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
+    u = (cosine * dx + sine * dy) / np.float32(half_u)
+    v = (cosine * dy - sine * dx) / np.float32(half_v)
     inside = _inside_shape(name, u, v, hole=rng.uniform(0.45, 0.65))
-    return inside.reshape(side, _SUPERSAMPLING, side, _SUPERSAMPLING).mean(axis=(1, 3))
+    blocks = inside.reshape(side, _SUPERSAMPLING, side, _SUPERSAMPLING)
+    return blocks.mean(axis=(1, 3), dtype=np.float32)
 
 
 def _inside_shape(name: str, u: np.ndarray, v: np.ndarray, hole: float) -> np.ndarray:
@@ -180,15 +184,15 @@ def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndar
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray) -> np.ndarray:
-    """Fill a picture, float64 [height, width, 3] in 0..255, around a mean colour.
+    """Fill a picture, float32 [height, width, 3] in 0..255, around a mean colour.
 
     A pattern (cloud, stripes, squares or slope) shifts the colour to and fro; a slow change of
     brightness and fine noise lie over it.
     """
-    y, x = np.mgrid[:height, :width]
+    y, x = np.ogrid[:height, :width]
     angle, phase = rng.uniform(0, 2 * np.pi, 2)
-    along = np.cos(angle) * x + np.sin(angle) * y
-    across = np.cos(angle) * y - np.sin(angle) * x
+    along = (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
+    across = (np.cos(angle) * y - np.sin(angle) * x).astype(np.float32)
     period = rng.uniform(5, 20)
     kind = rng.integers(4)
     if kind == 0:
@@ -204,8 +208,10 @@ def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarr
     shift = rng.normal(size=3)
     shift *= rng.uniform(8, 32) / np.linalg.norm(shift)
     brightness = rng.uniform(0, 14) * _clouds(rng, height, width, cells=3)
-    noise = rng.normal(0, rng.uniform(1, 6), (height, width, 3))
-    return np.clip(colour + pattern[..., None] * shift + brightness[..., None] + noise, 0, 255)
+    paint = rng.standard_normal((height, width, 3), np.float32) * np.float32(rng.uniform(1, 6))
+    paint += brightness[..., None].astype(np.float32) + colour.astype(np.float32)
+    paint += pattern[..., None] * shift.astype(np.float32)
+    return np.clip(paint, 0, 255, out=paint)
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:
