@@ -1,0 +1,261 @@
+"""COCO evaluation: collects detections batch by batch, scores them with pycocotools.
+
+    evaluator = CocoEvaluator(ground_truth.from_records(pattern, label_map), label_map)
+    for batch in ...:
+        evaluator.add(source_id=..., boxes=..., ...)
+    numbers = evaluator.evaluate()      # {"box_ap": 0.37, ..., "mask_ap": 0.34, ...}
+    print(evaluator.table())
+
+Images are found by the text of their id, so int ids, text ids and 64-bit ids all work. Inside,
+images and annotations are numbered anew: pycocotools takes an object with annotation id 0 for
+unmatched whatever happens, and a repeated id for one object.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.evaluation import detections, ground_truth, report, scoring
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class CocoEvaluator:
+    """Scores detections of a data set's images as COCO does.
+
+    Shape letters: `B` images, `D` detections, `M` mask side.
+
+    Args:
+      truth: the ground truth, from `evaluation/ground_truth.py`.
+      label_map: turns the network's classes into category ids; None if they are category ids.
+      include_masks: whether to score masks beside boxes.
+      max_detections: detections per image and category that count; more than 10.
+      as_pycocotools: reproduce the numbers that pycocotools gives for a result file, with its
+        two known flaws, to compare with published ones: annotation ids are used as they are,
+        so that an object with id 0 counts as missed; and a result with box and mask is small,
+        medium or large by its box's area in the mask scores too.
+    """
+
+    def __init__(
+        self,
+        truth: dict[str, list[dict]],
+        label_map: LabelMap | None,
+        include_masks: bool = True,
+        max_detections: int = 100,
+        as_pycocotools: bool = False,
+    ) -> None:
+        if max_detections <= 10:
+            raise ValueError(f"max_detections must be more than 10, not {max_detections}")
+        self._truth = truth
+        self._label_map = label_map
+        self._kinds = {"box": "bbox", "mask": "segm"} if include_masks else {"box": "bbox"}
+        self._max_detections = max_detections
+        self._as_pycocotools = as_pycocotools
+        # Ascending ids, as pycocotools sorts them: images that tie in score count in this order.
+        ordered = sorted(truth["images"], key=lambda i: (isinstance(i["id"], str), i["id"]))
+        self._images = {str(image["id"]): image for image in ordered}
+        self._number = {image_id: k for k, image_id in enumerate(self._images)}
+        if len(self._images) != len(ordered):
+            raise ValueError("ground truth: image ids are not unique as text")
+        known_ids = {category["id"] for category in truth["categories"]}
+        unknown_to_network = known_ids - set(label_map.ids if label_map else known_ids)
+        if unknown_to_network:
+            _LOGGER.warning(
+                "The label map lacks categories %s of the ground truth; they will score 0.",
+                sorted(unknown_to_network),
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._added: set[str] = set()
+        self._results: list[dict] = []
+        self._scores: dict[str, scoring.Scores] | None = None
+
+    def add(
+        self,
+        *,
+        source_id: np.ndarray,
+        image_size_hw: np.ndarray,
+        original_size_hw: np.ndarray,
+        boxes: np.ndarray,
+        classes: np.ndarray,
+        scores: np.ndarray,
+        valid: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> None:
+        """Add the detections of one batch; filler images (all-zero source id) are skipped.
+
+        Args:
+          source_id: uint8 [B, SOURCE_ID_BYTES], zero-padded UTF-8.
+          image_size_hw: [B, 2], the resized picture inside the canvas, pixels.
+          original_size_hw: [B, 2], the stored picture, pixels.
+          boxes: float [B, D, (y1, x1, y2, x2)], network-input pixels.
+          classes: int [B, D], contiguous, 1..N-1.
+          scores: float [B, D].
+          valid: bool [B, D].
+          masks: float [B, D, M, M], probabilities inside the box; needed if masks are scored.
+
+        Raises:
+          ValueError: the image is unknown, was added before or has another size than in the
+            ground truth; masks are missing; a value is out of range or not finite.
+        """
+        if "mask" in self._kinds and masks is None:
+            raise ValueError("masks are to be scored, but the detections have none")
+        for b, row in enumerate(source_id):
+            text = detections.decode_source_id(row)
+            if not text:
+                continue
+            image = self._register(text)
+            height, width = (int(side) for side in original_size_hw[b])
+            if (height, width) != (image["height"], image["width"]):
+                raise ValueError(
+                    f"image {text!r} is {height} x {width} (height x width), but "
+                    f"{image['height']} x {image['width']} in the ground truth"
+                )
+            kept = np.asarray(valid[b], bool)
+            self._results += detections.to_coco_results(
+                image_id=image["id"],
+                boxes=detections.to_original_frame(
+                    boxes[b][kept], image_size_hw[b], original_size_hw[b]
+                ),
+                classes=classes[b][kept],
+                scores=scores[b][kept],
+                masks=masks[b][kept] if masks is not None and "mask" in self._kinds else None,
+                original_size_hw=(height, width),
+                label_map=self._label_map,
+            )
+
+    def add_coco_results(self, results: list[dict[str, Any]]) -> None:
+        """Add detections in COCO's result format, all those of an image in one call.
+
+        Args:
+          results: [{"image_id", "category_id", "score", "bbox" and/or "segmentation"}], ids of
+            the data set, pixels of the stored picture. A missing box is the mask's.
+
+        Raises:
+          ValueError: an image is unknown or was added before; masks are to be scored and a result
+            has none; a value is not finite.
+        """
+        for text in dict.fromkeys(str(result["image_id"]) for result in results):
+            self._register(text)
+        for result in results:
+            image = self._images[str(result["image_id"])]
+            where = f"result of image {image['id']!r}"
+            box, segmentation = result.get("bbox"), result.get("segmentation")
+            if "mask" in self._kinds and not segmentation:
+                raise ValueError(f"{where}: masks are to be scored, but it has no segmentation")
+            kept = {"image_id": image["id"], "category_id": result["category_id"]}
+            kept["score"] = result["score"]
+            if segmentation and ("mask" in self._kinds or not box):
+                kept["segmentation"] = ground_truth.segmentation_to_rle(
+                    segmentation, image["height"], image["width"], where
+                )
+            kept["bbox"] = box or coco_mask.toBbox(kept["segmentation"]).tolist()
+            if not np.isfinite([kept["score"], *kept["bbox"]]).all():
+                raise ValueError(f"{where}: score or bbox is not finite")
+            if self._as_pycocotools and box:
+                kept["area"] = box[2] * box[3]
+            self._results.append(kept)
+
+    def evaluate(self) -> dict[str, float]:
+        """Score what was added; an image that was never added has no detections.
+
+        Returns:
+          Twelve numbers per kind, 0..1, -1 where there is no ground truth to measure on:
+          `box_ap`, `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`, `box_ap_large`,
+          `box_ar1`, `box_ar10`, `box_ar100` (named after `max_detections`), `box_ar_small`,
+          `box_ar_medium`, `box_ar_large`, and the same with `mask_`. AP of each category as
+          `box_ap/NAME` and `mask_ap/NAME`.
+        """
+        missing = len(self._images) - len(self._added)
+        if missing:
+            _LOGGER.warning(
+                "%d of %d images have no detections added: scored as if nothing was found there.",
+                missing,
+                len(self._images),
+            )
+        self._scores = {kind: self._score(kind) for kind in self._kinds}
+        numbers = {}
+        labels = report.category_labels(self._truth["categories"])
+        for kind, scores in self._scores.items():
+            numbers.update({f"{kind}_{name}": value for name, value in scores.summary.items()})
+            for category_id, ap in scores.ap_by_category.items():
+                numbers[f"{kind}_ap/{labels[category_id]}"] = ap
+        return numbers
+
+    def table(self) -> str:
+        """Return AP and number of objects per category, and the summary, as readable text."""
+        if self._scores is None:
+            self.evaluate()
+        assert self._scores is not None
+        text = report.category_table(self._truth, self._scores)
+        images = f"{len(self._images)} images, {len(self._results)} detections"
+        missing = len(self._images) - len(self._added)
+        if missing:
+            images += f"; {missing} images without any detections added, scored as empty"
+        return f"{text}\n{images}\n"
+
+    def results(self) -> list[dict]:
+        """Return all detections in COCO's result format, ready for `json.dump`."""
+        rows = []
+        for kept in self._results:
+            row = {key: value for key, value in kept.items() if key != "area"}
+            if "segmentation" in row:
+                counts = row["segmentation"]["counts"]
+                text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+                row["segmentation"] = {"size": list(row["segmentation"]["size"]), "counts": text}
+            rows.append(row)
+        return rows
+
+    def _register(self, text: str) -> dict:
+        """Note that the image is there and return its ground-truth entry."""
+        if text not in self._images:
+            known = ", ".join(list(self._images)[:3])
+            raise ValueError(
+                f"image {text!r} is not in the ground truth, whose {len(self._images)} images "
+                f"are {known}, ...: are records and annotations of the same data set?"
+            )
+        if text in self._added:
+            raise ValueError(f"image {text!r} was added before")
+        self._added.add(text)
+        self._scores = None
+        return self._images[text]
+
+    def _score(self, kind: str) -> scoring.Scores:
+        annotations = [
+            {
+                **annotation,
+                "id": annotation["id"] if self._as_pycocotools else k + 1,
+                "image_id": self._number[str(annotation["image_id"])],
+            }
+            for k, annotation in enumerate(self._truth["annotations"])
+        ]
+        found = [
+            {
+                **result,
+                "id": k + 1,
+                "image_id": self._number[str(result["image_id"])],
+                "iscrowd": 0,
+                "area": result.get("area", _area(result, kind)),
+            }
+            for k, result in enumerate(self._results)
+        ]
+        return scoring.score(
+            images=[{**image, "id": self._number[t]} for t, image in self._images.items()],
+            category_ids=sorted(category["id"] for category in self._truth["categories"]),
+            annotations=annotations,
+            detections=found,
+            iou_type=self._kinds[kind],
+            max_detections=self._max_detections,
+        )
+
+
+def _area(result: dict, kind: str) -> float:
+    """Return the area by which COCO calls a detection small, medium or large."""
+    if kind == "mask":
+        return float(coco_mask.area(result["segmentation"]))
+    return result["bbox"][2] * result["bbox"][3]

@@ -1,0 +1,80 @@
+"""Network output to COCO results: from the network-input frame to the stored picture."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.ops.paste import paste_to_rle
+
+# Shape letters: B images, D detections, M mask side.
+
+
+def decode_source_id(source_id: np.ndarray) -> str:
+    """Return the text of one zero-padded UTF-8 row (uint8 [SOURCE_ID_BYTES]); "" for a filler."""
+    return np.asarray(source_id, np.uint8).tobytes().rstrip(b"\0").decode("utf-8")
+
+
+def to_original_frame(
+    boxes: np.ndarray, image_size_hw: np.ndarray, original_size_hw: np.ndarray
+) -> np.ndarray:
+    """Map boxes from network-input pixels to pixels of the stored picture and clip them to it.
+
+    Args:
+      boxes: float [..., (y1, x1, y2, x2)], network-input pixels.
+      image_size_hw: float [2], the resized picture inside the canvas.
+      original_size_hw: float [2], the stored picture.
+
+    Returns:
+      float64 [..., (y1, x1, y2, x2)]. Each axis has its own scale, because resized sizes are
+      rounded to whole pixels.
+    """
+    original = np.asarray(original_size_hw, np.float64)
+    scale_yx = original / np.asarray(image_size_hw, np.float64)
+    scaled = np.asarray(boxes, np.float64) * np.tile(scale_yx, 2)
+    return np.clip(scaled, 0.0, np.tile(original, 2))
+
+
+def to_coco_results(
+    *,
+    image_id: int | str,
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray,
+    masks: np.ndarray | None,
+    original_size_hw: tuple[int, int],
+    label_map: LabelMap | None,
+) -> Iterator[dict]:
+    """Yield one image's detections as COCO results.
+
+    Args:
+      image_id: the image's id.
+      boxes: float64 [D, (y1, x1, y2, x2)], pixels of the stored picture.
+      classes: int [D], contiguous, 1..N-1; category ids if there is no label map.
+      scores: float [D].
+      masks: float [D, M, M], probabilities inside the box, or None.
+      original_size_hw: of the stored picture.
+      label_map: gives the category ids.
+
+    Yields:
+      {"image_id", "category_id", "bbox": [x, y, width, height], "score"} and, with masks,
+      "segmentation": compressed RLE.
+
+    Raises:
+      ValueError: a class that the label map does not have, or a value that is not finite.
+    """
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError(f"image {image_id!r}: a detection's box or score is not finite")
+    num_classes = label_map.num_classes if label_map else None
+    for k, ((y1, x1, y2, x2), cls, score) in enumerate(zip(boxes, classes, scores, strict=True)):
+        if num_classes and not 1 <= cls < num_classes:
+            raise ValueError(f"image {image_id!r}: class {cls} is not in 1..{num_classes - 1}")
+        result = {
+            "image_id": image_id,
+            "category_id": label_map.ids[cls - 1] if label_map else int(cls),
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "score": float(score),
+        }
+        if masks is not None:
+            result["segmentation"] = paste_to_rle(masks[k], boxes[k], *original_size_hw)
+        yield result
