@@ -1,0 +1,430 @@
+"""What an experiment may say: typed fields with the paper's numbers, and every check across fields.
+
+An experiment is a YAML file in `experiments/`; it states only how it differs from the defaults
+here. `experiments.py` puts defaults, preset, file and command line together; the model and the
+pipeline receive plain values through `modeling/build.py` and `task.py`.
+
+Section numbers are those of Mask R-CNN (arXiv 1703.06870v3); FPN is arXiv 1612.03144, Faster R-CNN
+arXiv 1506.01497.
+"""
+
+import dataclasses
+
+from official.core import config_definitions as cfg
+from official.core import exp_factory
+from official.modeling import hyperparams, optimization
+
+
+@dataclasses.dataclass
+class Pixels(hyperparams.Config):
+    """From a stored picture to the network's input.
+
+    Attributes:
+      order: "rgb" or "bgr", the channel order the backbone's weights want.
+      mean: subtracted per channel, in that order, on the 0..255 scale.
+      std: divided by per channel, on the 0..255 scale.
+      resize: "detectron2" (antialiased on bytes, size int(x + 0.5)) or "torchvision" (after
+        normalising, not antialiased, size floor(x)).
+    """
+
+    order: str = "bgr"
+    mean: tuple[float, ...] = (103.939, 116.779, 123.68)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    resize: str = "detectron2"
+
+
+@dataclasses.dataclass
+class Backbone(hyperparams.Config):
+    """ResNet (section 3.1, "Network Architecture").
+
+    Attributes:
+      depth: 18, 34, 50, 101 or 152.
+      base_width: channels of the stem; 64 in every published network.
+      stride_in_1x1: a bottleneck's stride sits in its first 1x1 (MSRA, Keras, the paper) rather
+        than in its 3x3 (torchvision).
+      norm: "frozen_batch_norm", "batch_norm", "sync_batch_norm" or "group_norm".
+      norm_epsilon: added to the variance.
+      norm_momentum: of the moving statistics; unused by frozen and group norm.
+      freeze_at: 0 trains everything, 1 freezes the stem, 2 the stem and stage 2, ...
+      weights: "imagenet" starts from tf_keras.applications (ResNet-50 and 101), "" from random
+        numbers. `task.init_checkpoint` comes on top of either.
+    """
+
+    depth: int = 50
+    base_width: int = 64
+    stride_in_1x1: bool = True
+    norm: str = "frozen_batch_norm"
+    norm_epsilon: float = 1.001e-5
+    norm_momentum: float = 0.9
+    freeze_at: int = 2
+    weights: str = "imagenet"
+
+
+@dataclasses.dataclass
+class FPN(hyperparams.Config):
+    """Feature pyramid (FPN section 3); P6 is P5 subsampled.
+
+    Attributes:
+      channels: of every level.
+      norm: normalisation after each convolution; "" for none, as the paper.
+    """
+
+    channels: int = 256
+    norm: str = ""
+
+
+@dataclasses.dataclass
+class RPN(hyperparams.Config):
+    """Region proposal network (section 3.1; Faster R-CNN section 3; FPN section 4.1).
+
+    Attributes:
+      anchor_sizes: side of the square anchor of each level P2..P6, in input pixels: 5 scales.
+      anchor_ratios: height / width: 3 ratios.
+      anchors_rounded: base anchors rounded to whole pixels (torchvision).
+      anchor_offset: centre of an anchor in units of the stride (0: the cell's corner).
+      positive_iou: an anchor is positive from here on.
+      negative_iou: an anchor is negative below.
+      anchors_per_image: sampled for the loss.
+      positive_fraction: at most this part of them positive.
+      pre_nms_top_k_train: best anchors per level before NMS.
+      pre_nms_top_k_test: the same at inference.
+      post_nms_top_k_train: proposals per image after NMS.
+      post_nms_top_k_test: the same at inference: 1000 for FPN, 300 for C4.
+      nms_iou: per level.
+      min_box_size: proposals with a smaller side, in pixels, are dropped.
+      smooth_l1_beta: where the box loss turns from quadratic to linear; 0 is L1.
+      loss_normalizer: "sampled" divides by the anchors really sampled, "anchors_per_image" by
+        their nominal number (Detectron2). They differ only if an image has too few anchors.
+    """
+
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchors_rounded: bool = False
+    anchor_offset: float = 0.0
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    anchors_per_image: int = 256
+    positive_fraction: float = 0.5
+    pre_nms_top_k_train: int = 2000
+    pre_nms_top_k_test: int = 1000
+    post_nms_top_k_train: int = 2000
+    post_nms_top_k_test: int = 1000
+    nms_iou: float = 0.7
+    min_box_size: float = 0.0
+    smooth_l1_beta: float = 1.0 / 9.0
+    loss_normalizer: str = "sampled"
+
+
+@dataclasses.dataclass
+class RoIAlign(hyperparams.Config):
+    """Pooling of RoI features (section 3, "RoIAlign").
+
+    Attributes:
+      aligned: subtract half a pixel, so that the feature of pixel i sits at i + 0.5.
+      sampling_ratio: samples per bin and axis; 2 x 2 is the paper's four.
+      level_epsilon: added to log2's argument when RoIs are assigned to levels.
+    """
+
+    aligned: bool = True
+    sampling_ratio: int = 2
+    level_epsilon: float = 1e-8
+
+
+@dataclasses.dataclass
+class BoxHead(hyperparams.Config):
+    """Classification and box regression of RoIs (section 3.1; Fast R-CNN).
+
+    Attributes:
+      pool_size: side of the RoI feature, 7 for FPN.
+      fc_layers: hidden layers.
+      fc_channels: of each.
+      rois_per_image: N, sampled for training: 512 for FPN, 64 for C4 (section 3.1).
+      positive_fraction: a quarter: positives:negatives 1:3 (section 3.1).
+      positive_iou: a RoI is positive from IoU 0.5 on (section 3.1).
+      regression_weights: of (dy, dx, dh, dw).
+      smooth_l1_beta: as for the RPN.
+    """
+
+    pool_size: int = 7
+    fc_layers: int = 2
+    fc_channels: int = 1024
+    rois_per_image: int = 512
+    positive_fraction: float = 0.25
+    positive_iou: float = 0.5
+    regression_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+    smooth_l1_beta: float = 1.0
+
+
+@dataclasses.dataclass
+class MaskHead(hyperparams.Config):
+    """Mask branch (figure 4 right).
+
+    Attributes:
+      pool_size: side of the RoI feature; the mask is twice as large: 28 for FPN.
+      conv_layers: 3x3 convolutions before the deconvolution.
+      conv_channels: of each and of the deconvolution.
+      target: how the RoI ∩ its mask is sampled: "binary" (bilinear, then >= 0.5, aligned;
+        Detectron2) or "soft" (bilinear, kept as a number in 0..1, not aligned; torchvision).
+      target_sampling_ratio: samples per target pixel and axis.
+    """
+
+    pool_size: int = 14
+    conv_layers: int = 4
+    conv_channels: int = 256
+    target: str = "binary"
+    target_sampling_ratio: int = 2
+
+
+@dataclasses.dataclass
+class Detection(hyperparams.Config):
+    """Inference (section 3.1, "Inference").
+
+    Attributes:
+      score_threshold: boxes below are dropped.
+      nms_iou: per class.
+    """
+
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+
+
+@dataclasses.dataclass
+class Model(hyperparams.Config):
+    """Mask R-CNN.
+
+    Attributes:
+      preset: "paper", "torchvision" or "detectron2": sets every convention that trained weights
+        carry. What an experiment states itself wins over its preset.
+      num_classes: with background; 0 takes it from the label map beside the records.
+      max_instances: objects per image: ground truth, detections and COCO's maxDets. The mask
+        branch runs on this many boxes.
+      ignore_crowds: anchors and RoIs on crowd regions are neither positive nor negative; without,
+        they are negatives, as in Detectron2 and torchvision, which drop crowds.
+    """
+
+    preset: str = "paper"
+    num_classes: int = 0
+    max_instances: int = 100
+    ignore_crowds: bool = True
+    pixels: Pixels = dataclasses.field(default_factory=Pixels)
+    backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    fpn: FPN = dataclasses.field(default_factory=FPN)
+    rpn: RPN = dataclasses.field(default_factory=RPN)
+    roi_align: RoIAlign = dataclasses.field(default_factory=RoIAlign)
+    box_head: BoxHead = dataclasses.field(default_factory=BoxHead)
+    mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
+    detection: Detection = dataclasses.field(default_factory=Detection)
+
+
+@dataclasses.dataclass
+class Data(cfg.DataConfig):
+    """Records and what happens to a picture on its way into a batch.
+
+    Attributes:
+      input_path: pattern of the record files; label_map.json lies in their folder.
+      global_batch_size: images per step over all replicas; 0 takes `images_per_replica` times
+        the number of replicas.
+      images_per_replica: "2 images per GPU" (section 3.1).
+      short_edges: the short edge is resized to one of these, drawn per image.
+      long_edge: the long edge is at most this.
+      canvas: "bucket" draws batches from a short list of padded sizes, "exact" pads each picture
+        to the next multiple of 32 only.
+      flip_probability: of a horizontal flip.
+      mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
+      shuffle_buffer_size: records.
+      seed: of shuffling and augmentation.
+    """
+
+    images_per_replica: int = 2
+    short_edges: tuple[int, ...] = (800,)
+    long_edge: int = 1333
+    canvas: str = "bucket"
+    flip_probability: float = 0.0
+    mask_arena_pixels: int = 2**25
+    shuffle_buffer_size: int = 1000
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class Task(cfg.TaskConfig):
+    """The task: model, data and what to score against.
+
+    Attributes:
+      name: the experiment's name.
+      annotation_file: COCO JSON to score against; empty scores against the validation records.
+      seed: of the weights and of anchor and RoI sampling.
+    """
+
+    name: str = ""
+    model: Model = dataclasses.field(default_factory=Model)
+    train_data: Data = dataclasses.field(
+        default_factory=lambda: Data(is_training=True, flip_probability=0.5)
+    )
+    validation_data: Data = dataclasses.field(default_factory=lambda: Data(is_training=False))
+    annotation_file: str = ""
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class Trainer(cfg.TrainerConfig):
+    """The schedule (section 3.1, "Training"), declared for `reference_batch_size` images a step.
+
+    Attributes:
+      reference_batch_size: what learning rate, steps and intervals are meant for: 8 GPUs x 2. If
+        the real global batch is another, the rate is multiplied and steps are divided by their
+        ratio (linear rule, Goyal et al. 2017), and both are printed.
+      weight_decay: added to the gradient of every trainable kernel and bias, not to norms.
+    """
+
+    reference_batch_size: int = 16
+    weight_decay: float = 1e-4
+    train_steps: int = 160_000
+    steps_per_loop: int = 20
+    summary_interval: int = 20
+    checkpoint_interval: int = 5_000
+    validation_interval: int = 20_000
+    recovery_max_trials: int = 0
+    best_checkpoint_export_subdir: str = "best"
+    best_checkpoint_eval_metric: str = "mask_ap"
+
+
+@dataclasses.dataclass
+class Experiment(cfg.ExperimentConfig):
+    """Everything: `task`, `trainer`, `runtime`."""
+
+    task: Task = dataclasses.field(default_factory=Task)
+    trainer: Trainer = dataclasses.field(default_factory=Trainer)
+    runtime: cfg.RuntimeConfig = dataclasses.field(default_factory=cfg.RuntimeConfig)
+
+
+@exp_factory.register_config_factory("maskrcnn")
+def maskrcnn() -> Experiment:
+    """Return the defaults that every experiment file starts from: the paper's R50-FPN."""
+    return Experiment(
+        trainer=Trainer(
+            optimizer_config=optimization.OptimizationConfig(
+                {
+                    "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},
+                    "learning_rate": {
+                        "type": "stepwise",
+                        "stepwise": {"boundaries": [120_000], "values": [0.02, 0.002]},
+                    },
+                    # The paper does not mention a warm-up; Detectron, its code, has this one.
+                    "warmup": {
+                        "type": "linear",
+                        "linear": {"warmup_steps": 500, "warmup_learning_rate": 0.02 / 3},
+                    },
+                }
+            )
+        )
+    )
+
+
+# What each project does, where it is not what the defaults above say. Keys are fields of `Model`.
+# The defaults are the preset "paper": its text where it speaks, Detectron (its code) where it is
+# silent, and the pixel statistics and norm epsilon of the ImageNet weights of
+# tf_keras.applications, which it starts from.
+PRESETS: dict[str, dict] = {
+    "paper": {},
+    "torchvision": {
+        "ignore_crowds": False,
+        "pixels": {
+            "order": "rgb",
+            "mean": (0.485 * 255, 0.456 * 255, 0.406 * 255),
+            "std": (0.229 * 255, 0.224 * 255, 0.225 * 255),
+            "resize": "torchvision",
+        },
+        # The released COCO weights run with epsilon 0 (`overwrite_eps`).
+        "backbone": {"stride_in_1x1": False, "norm_epsilon": 0.0, "weights": ""},
+        "rpn": {"anchors_rounded": True, "min_box_size": 1e-3},
+        "roi_align": {"aligned": False, "sampling_ratio": 2, "level_epsilon": 1e-6},
+        "box_head": {"smooth_l1_beta": 1.0 / 9.0},
+        "mask_head": {"target": "soft"},
+    },
+    "detectron2": {
+        "ignore_crowds": False,
+        "pixels": {"mean": (103.530, 116.280, 123.675)},
+        "backbone": {"norm_epsilon": 1e-5},
+        "rpn": {
+            "post_nms_top_k_train": 1000,
+            "smooth_l1_beta": 0.0,
+            "loss_normalizer": "anchors_per_image",
+        },
+        "box_head": {"smooth_l1_beta": 0.0},
+    },
+}
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse an experiment that cannot work.
+
+    Raises:
+      ValueError: with the field, the value received and what is allowed.
+    """
+    model, trainer = experiment.task.model, experiment.trainer
+    _one_of("task.model.preset", model.preset, PRESETS)
+    _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
+    _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
+    _one_of("task.model.mask_head.target", model.mask_head.target, ("binary", "soft"))
+    _one_of("task.model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152))
+    _one_of(
+        "task.model.rpn.loss_normalizer",
+        model.rpn.loss_normalizer,
+        ("sampled", "anchors_per_image"),
+    )
+    norms = ("frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm")
+    _one_of("task.model.backbone.norm", model.backbone.norm, norms)
+    _one_of("task.model.fpn.norm", model.fpn.norm, ("", *norms))
+    _one_of("task.model.backbone.weights", model.backbone.weights, ("", "imagenet"))
+    for field in ("train_data", "validation_data"):
+        data = getattr(experiment.task, field)
+        _one_of(f"task.{field}.canvas", data.canvas, ("bucket", "exact"))
+        if not data.short_edges or max(data.short_edges) > data.long_edge:
+            raise ValueError(
+                f"task.{field}: short_edges {tuple(data.short_edges)} must not be empty or exceed "
+                f"long_edge {data.long_edge}"
+            )
+    if len(model.rpn.anchor_sizes) != 5:
+        raise ValueError(
+            "task.model.rpn.anchor_sizes: one size for each of P2..P6 is needed, got "
+            f"{len(model.rpn.anchor_sizes)}: {tuple(model.rpn.anchor_sizes)}"
+        )
+    if model.backbone.weights == "imagenet" and (
+        model.backbone.depth not in (50, 101) or model.backbone.base_width != 64
+    ):
+        raise ValueError(
+            "task.model.backbone.weights: 'imagenet' exists for depth 50 and 101 with base_width "
+            f"64, not for depth {model.backbone.depth} with base_width "
+            f"{model.backbone.base_width}; set it to '' to start from random weights"
+        )
+    if model.backbone.weights == "imagenet" and (
+        model.pixels.order != "bgr" or not model.backbone.stride_in_1x1
+    ):
+        raise ValueError(
+            "task.model.backbone.weights: 'imagenet' are the weights of tf_keras.applications, "
+            "which want pixels.order: bgr and backbone.stride_in_1x1: true, not "
+            f"{model.pixels.order} and {str(model.backbone.stride_in_1x1).lower()}"
+        )
+    if (
+        model.backbone.norm == "frozen_batch_norm"
+        and not model.backbone.weights
+        and not experiment.task.init_checkpoint
+    ):
+        raise ValueError(
+            "task.model.backbone.norm: 'frozen_batch_norm' over random weights never learns its "
+            "statistics. Set task.model.backbone.weights: imagenet or task.init_checkpoint, or "
+            "train from scratch with norm: group_norm (or batch_norm) and freeze_at: 0"
+        )
+    if not model.backbone.weights and not experiment.task.init_checkpoint:
+        if model.backbone.freeze_at > 0:
+            raise ValueError(
+                f"task.model.backbone.freeze_at: {model.backbone.freeze_at} would freeze random "
+                "weights; training from scratch needs freeze_at: 0"
+            )
+    if trainer.train_steps < 1:
+        raise ValueError(f"trainer.train_steps: must be positive, got {trainer.train_steps}")
+
+
+def _one_of(field: str, value: object, allowed: object) -> None:
+    if value not in allowed:  # type: ignore[operator]
+        raise ValueError(f"{field}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")  # type: ignore[call-overload]

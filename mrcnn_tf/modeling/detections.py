@@ -1,0 +1,86 @@
+"""From the box head's outputs to the final boxes.
+
+Shape letters: `B` images, `P` proposals, `N` classes with background, `D` detections, `M` mask side.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from mrcnn_tf.ops import boxes as box_ops
+from mrcnn_tf.ops import nms
+
+
+class Detections(NamedTuple):
+    """Found objects, best first, padded with zeros to a fixed count.
+
+    Attributes:
+      boxes: float32 [B, D, (y1, x1, y2, x2)], network-input pixels, clipped to the picture.
+      classes: int32 [B, D], contiguous, 1..N-1; 0 where not valid.
+      scores: float32 [B, D], in 0..1.
+      valid: bool [B, D].
+      masks: float32 [B, D, M, M], probabilities inside the box; None without a mask branch.
+    """
+
+    boxes: tf.Tensor
+    classes: tf.Tensor
+    scores: tf.Tensor
+    valid: tf.Tensor
+    masks: tf.Tensor | None = None
+
+
+def select_detections(
+    class_logits: tf.Tensor,
+    box_deltas: tf.Tensor,
+    rois: tf.Tensor,
+    rois_valid: tf.Tensor,
+    image_size_hw: tf.Tensor,
+    *,
+    regression_weights: tuple[float, ...],
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+    compiled: bool,
+) -> Detections:
+    """Decode every class's box of every RoI, suppress per class, keep the best over all classes.
+
+    Section 3.1, "Inference"; thresholds and order as Detectron2 and torchvision.
+
+    Args:
+      class_logits: float32 [B, P, N].
+      box_deltas: float32 [B, P, N-1, 4].
+      rois: float32 [B, P, 4], network-input pixels.
+      rois_valid: bool [B, P].
+      image_size_hw: float32 [B, (height, width)], the picture inside the canvas, pixels.
+      regression_weights: of (dy, dx, dh, dw).
+      score_threshold: only scores above count.
+      nms_iou: of boxes of one class that overlap by more, the better stays.
+      max_detections: D.
+      compiled: whether this is traced for XLA, see `nms.nms`.
+    """
+    batch, count, foreground = tf.shape(rois)[0], tf.shape(rois)[1], class_logits.shape[2] - 1
+    scores = tf.nn.softmax(class_logits)[:, :, 1:]  # [B, P, N-1]
+    boxes = box_ops.decode(box_deltas, rois[:, :, tf.newaxis, :], regression_weights)
+    # [B, P, N-1, ...] -> [B, P*(N-1), ...]: candidate p * (N-1) + k has class k + 1.
+    boxes = tf.reshape(boxes, [batch, count * foreground, 4])
+    scores = tf.reshape(scores, [batch, count * foreground])
+    classes = tf.tile(tf.range(1, foreground + 1), [count])  # [P*(N-1)]
+    finite = tf.math.is_finite(scores) & tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
+    boxes = box_ops.clip(tf.where(finite[..., tf.newaxis], boxes, 0.0), image_size_hw)
+    valid = finite & (scores > score_threshold) & tf.repeat(rois_valid, foreground, axis=1)
+    valid &= box_ops.is_nonempty(boxes, 0.0)
+    index, valid = nms.nms(
+        boxes,
+        scores,
+        valid,
+        iou_threshold=nms_iou,
+        max_outputs=max_detections,
+        groups=tf.broadcast_to(classes, tf.shape(scores)),
+        compiled=compiled,
+    )
+    return Detections(
+        tf.where(valid[..., tf.newaxis], tf.gather(boxes, index, batch_dims=1), 0.0),
+        tf.where(valid, tf.gather(classes, index), 0),
+        tf.where(valid, tf.gather(scores, index, batch_dims=1), 0.0),
+        valid,
+    )

@@ -1,0 +1,168 @@
+"""What a user sees while the network trains: one line per loop, and the same numbers in TensorBoard.
+
+step  400/1,600  loss 1.83 = rpn 0.21+0.08 class 0.35 box 0.48 mask 0.71  lr 0.02  61.3 img/s
+input 1 %  eta 2m 14s                                                  (one line on the screen)
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import orbit
+import tensorflow as tf
+from official.core import base_trainer
+
+
+class QuietController(orbit.Controller):
+    """Orbit's controller without its own lines, which print each loop's dictionary over a page."""
+
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        """See `orbit.Controller.train`."""
+        with _discard_stdout():
+            super().train(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """See `orbit.Controller.evaluate`."""
+        with _discard_stdout():
+            return super().evaluate(*args, **kwargs)
+
+    def _maybe_save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
+        with _discard_stdout():
+            return super()._maybe_save_checkpoint(*args, **kwargs)
+
+    def restore_checkpoint(self, *args: Any, **kwargs: Any) -> str | None:
+        """See `orbit.Controller.restore_checkpoint`."""
+        with _discard_stdout():
+            return super().restore_checkpoint(*args, **kwargs)
+
+
+class Trainer(base_trainer.Trainer):
+    """Model Garden's trainer, which also measures how long the step waits for its input."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """See `base_trainer.Trainer`."""
+        with tf.device("CPU:0"):
+            self.input_seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        super().__init__(*args, **kwargs)
+
+    def next_train_inputs(self, iterator: Any) -> Any:
+        """Fetch the next batch and add the time it took to `input_seconds`."""
+        before = tf.timestamp()
+        with tf.control_dependencies([before]):
+            inputs = next(iterator)
+        first = tf.nest.flatten(self.strategy.experimental_local_results(inputs))[0]
+        with tf.control_dependencies([first]):
+            self.input_seconds.assign_add(tf.timestamp() - before)
+        return inputs
+
+
+class TrainingLog:
+    """A train action: adds rates to the loop's numbers and prints them in one line."""
+
+    def __init__(self, trainer: Trainer, train_steps: int, images_per_step: int):
+        """Start counting.
+
+        Args:
+          trainer: its step and waiting time are read.
+          train_steps: where training ends.
+          images_per_step: over all replicas.
+        """
+        self._trainer = trainer
+        self._train_steps = train_steps
+        self._images_per_step = images_per_step
+        self._stdout = sys.stdout
+        self._started: tuple[float, int] | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._time = time.monotonic()
+        self._step = int(self._trainer.global_step.numpy())
+        self._waited = float(self._trainer.input_seconds.numpy())
+
+    def pause(self) -> None:
+        """Leave what happened since the last loop (an evaluation) out of the next rate."""
+        self._restart()
+
+    def __call__(self, output: dict[str, Any]) -> None:
+        """Add `images_per_second` and `input_wait` (part of the time) to `output`; print.
+
+        Args:
+          output: the loop's means, as `Trainer.train_loop_end` returns them.
+        """
+        now, step = time.monotonic(), int(self._trainer.global_step.numpy())
+        seconds, steps = max(now - self._time, 1e-9), step - self._step
+        waited = float(self._trainer.input_seconds.numpy()) - self._waited
+        first = self._started is None
+        if first:  # tracing and compiling: not a rate to plan with
+            self._started = (now, step)
+        output["images_per_second"] = steps * self._images_per_step / seconds
+        output["input_wait"] = waited / seconds
+        self._print(step, output, now, seconds if first else None)
+        self._restart()
+
+    def _print(
+        self, step: int, output: dict[str, Any], now: float, first_loop: float | None
+    ) -> None:
+        value = {k: float(np.mean(v)) for k, v in output.items()}
+        line = (
+            f"step {step:>{len(f'{self._train_steps:,}')},}/{self._train_steps:,}  "
+            f"loss {value['training_loss']:.3f} = rpn {value['rpn_class_loss']:.3f}"
+            f"+{value['rpn_box_loss']:.3f} class {value['class_loss']:.3f} "
+            f"box {value['box_loss']:.3f} mask {value['mask_loss']:.3f}  "
+            f"lr {value['learning_rate']:.2g}  "
+        )
+        if first_loop is not None:
+            line += f"first loop {first_loop:.0f} s (tracing the graph included)"
+        else:
+            begin, begin_step = self._started or (now, step)
+            left = (self._train_steps - step) * (now - begin) / max(step - begin_step, 1)
+            line += (
+                f"{value['images_per_second']:.1f} img/s  input {value['input_wait']:.0%}  "
+                f"eta {duration(left)}"
+            )
+        print(line, file=self._stdout, flush=True)
+
+
+class EvaluationLog:
+    """An eval action: prints the main numbers, keeps all of them in a file, restarts the rates."""
+
+    def __init__(self, trainer: Trainer, model_dir: str, training_log: TrainingLog | None):
+        """Write into `model_dir`/metrics.jsonl."""
+        self._trainer = trainer
+        self._path = os.path.join(model_dir, "metrics.jsonl")
+        self._training_log = training_log
+        self._stdout = sys.stdout
+
+    def __call__(self, output: dict[str, Any]) -> None:
+        """Append one JSON line: the step and every number of the evaluation."""
+        step = int(self._trainer.global_step.numpy())
+        value = {k: float(np.mean(v)) for k, v in output.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | value) + "\n")
+        print(
+            f"evaluated at step {step:,}: box AP {value['box_ap']:.3f}  "
+            f"mask AP {value['mask_ap']:.3f}  mask AP50 {value['mask_ap50']:.3f}  "
+            f"validation loss {value.get('validation_loss', float('nan')):.3f}",
+            file=self._stdout,
+            flush=True,
+        )
+        if self._training_log:
+            self._training_log.pause()
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as `1h 05m`, `3m 20s` or `12s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+def _discard_stdout() -> contextlib.redirect_stdout:
+    return contextlib.redirect_stdout(io.StringIO())

@@ -1,0 +1,333 @@
+"""The Model Garden task: build model and inputs, one training step, one validation step."""
+
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from official.core import base_task, task_factory
+
+from mrcnn_tf import configs
+from mrcnn_tf.data import canvases, pipeline, schema
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.evaluation import coco, ground_truth
+from mrcnn_tf.modeling import build, measures
+from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
+from mrcnn_tf.weights import keras_applications
+
+LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
+
+_ForwardBackward = tuple[dict[str, tf.Tensor], list[tf.Tensor]]
+
+
+@task_factory.register_task_cls(configs.Task)
+class MaskRCNNTask(base_task.Task):
+    """Trains and evaluates Mask R-CNN.
+
+    With one replica, `train_step`'s forward and backward pass are one function. With several, the
+    numbers that losses are divided by are summed over all replicas between the two, and the
+    gradients afterwards, so that the step does not depend on how the images are spread.
+    """
+
+    def __init__(
+        self,
+        params: configs.Task,
+        weight_decay: float = 0.0,
+        compiled: bool = False,
+        logging_dir: str | None = None,
+    ):
+        """Read the label map, so that the number of classes is known.
+
+        Args:
+          params: the task's part of the experiment.
+          weight_decay: see `configs.Trainer`.
+          compiled: compile forward and backward pass and inference with XLA.
+          logging_dir: the run's folder.
+        """
+        super().__init__(params, logging_dir=logging_dir, name=params.name)
+        self.label_map = read_label_map(params)
+        self._weight_decay = weight_decay
+        self._compiled = compiled
+        self._evaluator: coco.CocoEvaluator | None = None
+
+    def build_model(self) -> MaskRCNN:
+        """Build the model, its variables created and randomly initialised."""
+        tf_keras.utils.set_random_seed(self.task_config.seed)
+        return build.build_model(
+            self.task_config.model, self.label_map.num_classes, compiled=self._compiled
+        )
+
+    def initialize(self, model: MaskRCNN) -> None:
+        """Load the weights that training starts from; called where there is nothing to resume.
+
+        Raises:
+          ValueError: `init_checkpoint` does not exist or does not fit.
+        """
+        if self.task_config.model.backbone.weights == "imagenet" and not (
+            self.task_config.init_checkpoint
+        ):
+            keras_applications.load_imagenet(model.backbone, self.task_config.model.backbone.depth)
+        if self.task_config.init_checkpoint:
+            load_checkpoint(model, self.task_config.init_checkpoint)
+
+    def build_inputs(
+        self, params: configs.Data, input_context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
+        """Build the data set of one input pipeline; see `data/pipeline.py`."""
+        model = self.task_config.model
+        replicas = input_context.num_replicas_in_sync if input_context else 1
+        pipelines = input_context.num_input_pipelines if input_context else 1
+        edges = tuple(params.short_edges)
+        bucketed = params.canvas == "bucket"
+        return pipeline.build(
+            params.input_path,
+            label_map=self.label_map,
+            is_training=params.is_training,
+            per_replica_batch_size=batch_size(params, replicas) // replicas,
+            num_replicas=replicas // pipelines,
+            num_input_pipelines=pipelines,
+            input_pipeline_id=input_context.input_pipeline_id if input_context else 0,
+            short_edges=edges,
+            long_edge=params.long_edge,
+            canvas_sizes=canvases.make(edges, params.long_edge) if bucketed else None,
+            resize_convention=model.pixels.resize,
+            channel_order=model.pixels.order,
+            pixel_mean=tuple(model.pixels.mean),
+            pixel_std=tuple(model.pixels.std),
+            flip_probability=params.flip_probability,
+            shuffle_buffer=params.shuffle_buffer_size,
+            max_instances=model.max_instances,
+            mask_arena_pixels=params.mask_arena_pixels,
+            seed=params.seed,
+        )
+
+    def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
+        """One running mean per loss and measure."""
+        names = (*LOSSES, *measures.NAMES) if training else LOSSES
+        return [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
+
+    def train_step(
+        self,
+        inputs: dict[str, tf.Tensor],
+        model: MaskRCNN,
+        optimizer: tf_keras.optimizers.Optimizer,
+        metrics: list[tf_keras.metrics.Metric] | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """One step on one replica.
+
+        Args:
+          inputs: a batch as in `data/schema.py`.
+          model: the network.
+          optimizer: sums the gradients of all replicas.
+          metrics: of `build_metrics`.
+
+        Returns:
+          {"loss": float32 []}.
+        """
+        logs, gradients = self.forward_backward(inputs, model, optimizer)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        for metric in metrics or []:
+            metric.update_state(logs[metric.name])
+        return {self.loss: logs[self.loss]}
+
+    def forward_backward(
+        self,
+        inputs: dict[str, tf.Tensor],
+        model: MaskRCNN,
+        optimizer: tf_keras.optimizers.Optimizer,
+    ) -> _ForwardBackward:
+        """Losses and gradients of one replica, without the update.
+
+        Returns:
+          Logs, {name: float32 []}, and one gradient per trainable variable; the sum of the
+          gradients over the replicas is the gradient of the step.
+        """
+        step = tf.cast(optimizer.iterations, tf.int64)
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+
+        def forward(inputs, step):
+            outputs = model.train_forward(inputs, self.task_config.seed, step)
+            return model.losses_of(outputs), measures.measures(outputs)
+
+        def both(inputs, step) -> _ForwardBackward:
+            with tf.GradientTape() as tape:
+                sums, watched = run_forward(inputs, step)
+                counts = {name: term.count for name, term in sums.items()}
+                if replicas > 1:
+                    counts = tf.distribute.get_replica_context().all_reduce("sum", counts)
+                terms = {n: s._replace(count=counts[n]).mean() for n, s in sums.items()}
+                loss = tf.add_n(list(terms.values()))
+                scaled = loss
+                if isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
+                    scaled = optimizer.get_scaled_loss(loss)
+            gradients = tape.gradient(scaled, model.trainable_variables)
+            if isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
+                gradients = optimizer.get_unscaled_gradients(gradients)
+            gradients = self._decay(gradients, model.trainable_variables, replicas)
+            # Every replica holds a part of each loss; the trainer averages what they report.
+            logs = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
+            return logs | watched, gradients
+
+        run_forward = forward
+        if not self._compiled:
+            return both(inputs, step)
+        if replicas > 1:
+            # An all-reduce has no place in a compiled function; the tape differentiates the
+            # compiled forward pass into a compiled backward pass.
+            run_forward = tf.function(forward, jit_compile=True)
+            return both(inputs, step)
+        return tf.function(both, jit_compile=True)(inputs, step)
+
+    def _decay(
+        self, gradients: list[tf.Tensor], variables: list[tf.Variable], replicas: int
+    ) -> list[tf.Tensor]:
+        """Add weight decay to the gradients, so that momentum sees it, as Caffe2 and PyTorch do.
+
+        Norm scales and offsets do not decay (Detectron2's `WEIGHT_DECAY_NORM` 0).
+        """
+        decayed = []
+        for gradient, variable in zip(gradients, variables, strict=True):
+            if gradient is None:
+                raise ValueError(f"{variable.name} gets no gradient")
+            gradient = tf.convert_to_tensor(gradient)
+            if not variable.name.split("/")[-1].startswith(("gamma", "beta")):
+                gradient += self._weight_decay / replicas * tf.cast(variable, gradient.dtype)
+            decayed.append(gradient)
+        return decayed
+
+    def validation_step(
+        self,
+        inputs: dict[str, tf.Tensor],
+        model: MaskRCNN,
+        metrics: list[tf_keras.metrics.Metric] | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Detections and losses of one batch on one replica.
+
+        Returns:
+          The fields of `Detections` and what places them in the stored picture, and the loss.
+        """
+
+        def forward(inputs):
+            detections = model(inputs[schema.IMAGE], inputs[schema.IMAGE_SIZE_HW])
+            outputs = model.train_forward(
+                inputs, self.task_config.seed, tf.constant(0, tf.int64), training=False
+            )
+            terms = {name: term.mean() for name, term in model.losses_of(outputs).items()}
+            return detections, terms
+
+        if self._compiled:
+            forward = tf.function(forward, jit_compile=True)
+        on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
+        detections, terms = forward(on_device)
+        for metric in metrics or []:
+            metric.update_state(terms[metric.name])
+        logs = {
+            key: inputs[key]
+            for key in (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
+        }
+        return logs | detections._asdict() | {self.loss: tf.add_n(list(terms.values()))}
+
+    def aggregate_logs(
+        self, state: coco.CocoEvaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
+    ) -> coco.CocoEvaluator:
+        """Hand one step's detections, a tuple entry per replica, to the evaluator."""
+        if state is None:
+            state = self._get_evaluator()
+            state.reset()
+        per_replica = {k: v for k, v in step_logs.items() if k != self.loss}
+        for replica in range(len(per_replica[schema.SOURCE_ID])):
+            state.add(**{key: np.asarray(v[replica]) for key, v in per_replica.items()})
+        return state
+
+    def reduce_aggregated_logs(
+        self, aggregated_logs: coco.CocoEvaluator, global_step: tf.Tensor | None = None
+    ) -> dict[str, float]:
+        """Score everything that was added."""
+        numbers = aggregated_logs.evaluate()
+        print(aggregated_logs.table(), flush=True)
+        return numbers
+
+    def _get_evaluator(self) -> coco.CocoEvaluator:
+        """Read the ground truth once."""
+        if self._evaluator is None:
+            config = self.task_config
+            if config.annotation_file:
+                truth = ground_truth.from_annotation_file(config.annotation_file)
+            else:
+                truth = ground_truth.from_records(config.validation_data.input_path, self.label_map)
+            self._evaluator = coco.CocoEvaluator(
+                truth, self.label_map, max_detections=config.model.max_instances
+            )
+        return self._evaluator
+
+
+def batch_size(data: configs.Data, replicas: int) -> int:
+    """Images per step over all replicas.
+
+    Raises:
+      ValueError: `global_batch_size` does not divide among the replicas.
+    """
+    if not data.global_batch_size:
+        return data.images_per_replica * replicas
+    if data.global_batch_size % replicas:
+        raise ValueError(
+            f"global_batch_size: {data.global_batch_size} images do not divide among {replicas} "
+            "replicas"
+        )
+    return data.global_batch_size
+
+
+def read_label_map(config: configs.Task) -> LabelMap:
+    """Return the label map beside the records; generic names if the experiment gives a number.
+
+    Raises:
+      ValueError: there is none, or its classes are not as many as the experiment says.
+    """
+    for data in (config.train_data, config.validation_data):
+        path = os.path.join(os.path.dirname(data.input_path), schema.LABEL_MAP_FILE)
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                label_map = LabelMap.from_json(file.read(), path)
+            if config.model.num_classes not in (0, label_map.num_classes):
+                raise ValueError(
+                    f"task.model.num_classes is {config.model.num_classes}, but {path} has "
+                    f"{label_map.num_classes - 1} categories: it must be {label_map.num_classes} "
+                    "(background counts), or 0 to take it from there"
+                )
+            return label_map
+    if config.model.num_classes:
+        ids = tuple(range(1, config.model.num_classes))
+        return LabelMap(ids, tuple(f"class {i}" for i in ids))
+    folder = os.path.dirname(config.train_data.input_path) or "."
+    raise ValueError(
+        f"no {schema.LABEL_MAP_FILE} in {folder!r} (task.train_data.input_path is "
+        f"{config.train_data.input_path!r}). Make the records first:\n"
+        "  python data_prep/create_coco_tfrecord.py --image_dir=DIR "
+        f"--object_annotations_file=FILE.json --output_file_prefix={folder}/train"
+    )
+
+
+def load_checkpoint(model: tf_keras.Model, path: str) -> str:
+    """Load a model's weights from a checkpoint of a run.
+
+    Args:
+      model: its variables exist.
+      path: a checkpoint, or a folder whose newest is taken.
+
+    Returns:
+      The checkpoint that was read.
+
+    Raises:
+      ValueError: there is no checkpoint, or a variable of the model is not in it or has another
+        shape there.
+    """
+    found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
+    if not found or not tf.io.gfile.exists(found + ".index"):
+        raise ValueError(f"no checkpoint: {path!r}")
+    status = tf.train.Checkpoint(model=model).read(found)
+    try:
+        status.expect_partial().assert_existing_objects_matched()
+    except AssertionError as error:
+        raise ValueError(f"{found} does not fit this model: {error}") from error
+    return found

@@ -1,0 +1,177 @@
+"""Train and evaluate: flags in, one call out.
+
+python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn
+python -m mrcnn_tf.train --experiment=NAME --mode=eval --checkpoint_path=runs/NAME/best/ckpt-1
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+
+import orbit
+import tensorflow as tf
+from absl import app, flags, logging
+from official.common import distribute_utils
+from official.common import flags as garden_flags
+from official.core import train_lib, train_utils
+from official.modeling import performance
+
+from mrcnn_tf import configs, experiments, progress
+from mrcnn_tf import task as task_lib
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Define Model Garden's flags, with defaults that make `--experiment` enough, and ours."""
+    garden_flags.define_flags()
+    FLAGS["mode"].default = FLAGS["mode"].value = "train_and_eval"
+    FLAGS["model_dir"].help = "Folder of the run; default runs/EXPERIMENT."
+    flags.DEFINE_string(
+        "checkpoint_path", None, "With --mode=eval: checkpoint to score; default the run's newest."
+    )
+
+
+def run(
+    experiment: configs.Experiment,
+    mode: str,
+    model_dir: str,
+    checkpoint_path: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> dict[str, float]:
+    """Train, evaluate or both.
+
+    Args:
+      experiment: as `experiments.load` returns it.
+      mode: "train", "train_and_eval", "eval", "continuous_eval" or "train_and_post_eval".
+      model_dir: where checkpoints, summaries and the experiment itself are written.
+      checkpoint_path: in mode "eval", what to score.
+      strategy: default: what `runtime` says, over all visible GPUs.
+
+    Returns:
+      The numbers of the last evaluation; empty if there was none.
+    """
+    runtime = experiment.runtime
+    strategy = strategy or _strategy(runtime)
+    if runtime.mixed_precision_dtype:
+        performance.set_mixed_precision_policy(runtime.mixed_precision_dtype)
+    images_per_step = task_lib.batch_size(experiment.task.train_data, strategy.num_replicas_in_sync)
+    for field in ("train_data", "validation_data"):
+        data = getattr(experiment.task, field)
+        data.global_batch_size = task_lib.batch_size(data, strategy.num_replicas_in_sync)
+    scaled = experiments.scale_to_batch(experiment, images_per_step)
+    if scaled and "train" in mode:
+        print(scaled)
+    task = task_lib.MaskRCNNTask(
+        experiment.task,
+        weight_decay=experiment.trainer.weight_decay,
+        compiled=runtime.enable_xla,
+        logging_dir=model_dir,
+    )
+    print(
+        f"{experiment.task.name}: {mode} on {strategy.num_replicas_in_sync} "
+        f"{'GPU' if runtime.num_gpus else 'CPU'}{'s' if runtime.num_gpus > 1 else ''}, "
+        f"{images_per_step} images a step, {task.label_map.num_classes - 1} categories, "
+        f"into {model_dir}"
+    )
+    tf.io.gfile.makedirs(model_dir)
+    if "train" in mode:
+        train_utils.serialize_config(experiment, model_dir)
+        with tf.io.gfile.GFile(os.path.join(model_dir, "label_map.json"), "w") as file:
+            file.write(task.label_map.to_json())
+    return _run(experiment, task, mode, model_dir, checkpoint_path, strategy, images_per_step)
+
+
+def _run(
+    experiment: configs.Experiment,
+    task: task_lib.MaskRCNNTask,
+    mode: str,
+    model_dir: str,
+    checkpoint_path: str | None,
+    strategy: tf.distribute.Strategy,
+    images_per_step: int,
+) -> dict[str, float]:
+    """Hand everything to Model Garden's runner."""
+    training, evaluating = "train" in mode, "eval" in mode
+    with strategy.scope():
+        model = task.build_model()
+        trainer = progress.Trainer(
+            experiment,
+            task,
+            model=model,
+            optimizer=train_utils.create_optimizer(task, experiment),
+            train=training,
+            evaluate=evaluating,
+            checkpoint_exporter=train_utils.maybe_create_best_ckpt_exporter(experiment, model_dir)
+            if training and evaluating
+            else None,
+        )
+    training_log = None
+    if training:
+        training_log = progress.TrainingLog(
+            trainer, experiment.trainer.train_steps, images_per_step
+        )
+    results: dict[str, float] = {}
+    evaluation_log = progress.EvaluationLog(trainer, model_dir, training_log)
+    runner = train_lib.OrbitExperimentRunner(
+        strategy,
+        task,
+        mode,
+        experiment,
+        model_dir,
+        trainer=trainer,
+        controller_cls=progress.QuietController,
+        train_actions=[training_log] if training_log else [],
+        eval_actions=[evaluation_log, lambda output: results.update(_floats(output))],
+    )
+    if mode == "eval":
+        if checkpoint_path:
+            task_lib.load_checkpoint(model, checkpoint_path)
+        elif not tf.train.latest_checkpoint(model_dir):
+            raise ValueError(f"{model_dir} has no checkpoint to evaluate; give --checkpoint_path")
+        runner.controller.evaluate(steps=experiment.trainer.validation_steps)
+    else:
+        step = int(trainer.global_step.numpy())
+        if step:
+            print(f"resuming at step {step:,} from {tf.train.latest_checkpoint(model_dir)}")
+        runner.run()
+    return results
+
+
+def _floats(output: orbit.runner.Output) -> dict[str, float]:
+    return {key: float(value) for key, value in output.items()}
+
+
+def _strategy(runtime: configs.cfg.RuntimeConfig) -> tf.distribute.Strategy:
+    """Mirror over all visible GPUs; `runtime.num_gpus` (0 by default) is set to their number."""
+    runtime.num_gpus = runtime.num_gpus or len(tf.config.list_physical_devices("GPU"))
+    return distribute_utils.get_distribution_strategy(
+        distribution_strategy=runtime.distribution_strategy,
+        all_reduce_alg=runtime.all_reduce_alg,
+        num_gpus=runtime.num_gpus,
+        num_packs=runtime.num_packs,
+        tpu_address=runtime.tpu,
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Parse the flags and run."""
+    if len(argv) > 1:
+        raise app.UsageError(f"not a flag: {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)
+    if not FLAGS.experiment:
+        known = "\n  ".join(experiments.names())
+        raise app.UsageError(f"--experiment=NAME is needed. Known experiments:\n  {known}")
+    try:
+        experiment = experiments.load(
+            FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or ""
+        )
+        model_dir = FLAGS.model_dir or os.path.join("runs", experiment.task.name)
+        run(experiment, FLAGS.mode, model_dir, FLAGS.checkpoint_path)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
