@@ -1,0 +1,133 @@
+"""A SavedModel of ours, called on pictures. Needs tensorflow, numpy and pycocotools."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.ops import paste
+from mrcnn_tf.serving import verification
+
+
+class Detection(NamedTuple):
+    """One object in the frame of the picture as it was given.
+
+    Attributes:
+      box: float32 [(y1, x1, y2, x2)], pixels.
+      score: in [0, 1].
+      category_id: the data set's own id.
+      category: its name.
+      mask: COCO run lengths {"size": [height, width], "counts": str}, or None for a network
+        without masks.
+    """
+
+    box: np.ndarray
+    score: float
+    category_id: int
+    category: str
+    mask: dict | None
+
+    def to_coco(self, image_id: str) -> dict:
+        """Return COCO's result dictionary, plus the category's name."""
+        y1, x1, y2, x2 = (float(v) for v in self.box)
+        row = {
+            "image_id": image_id,
+            "category_id": self.category_id,
+            "category": self.category,
+            "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(self.score, 6),
+        }
+        return row if self.mask is None else row | {"segmentation": self.mask}
+
+
+class Predictor:
+    """Calls the SavedModel's `serving_default` and puts its masks into the picture.
+
+    Attributes:
+      input_type: "image_bytes", "image_tensor" or "tf_example": what it was exported for.
+      category_names: name by the data set's own id.
+    """
+
+    def __init__(self, saved_model: str):
+        """Load it.
+
+        Args:
+          saved_model: the folder that `python -m mrcnn_tf.export` wrote.
+
+        Raises:
+          FileNotFoundError: the folder holds no SavedModel.
+          ValueError: it was not written by `mrcnn_tf.export`.
+        """
+        if not tf.saved_model.contains_saved_model(saved_model):
+            raise FileNotFoundError(
+                f"{saved_model} holds no SavedModel; write one with python -m mrcnn_tf.export"
+            )
+        self._model = tf.saved_model.load(saved_model)  # kept: it owns the signature's variables
+        if not hasattr(self._model, "description"):
+            raise ValueError(f"{saved_model}: this SavedModel is not from mrcnn_tf.export")
+        description = json.loads(self._model.description().numpy())
+        self.input_type = description["input_type"]
+        self.category_names = {row["id"]: row["name"] for row in description["categories"]}
+        self._mask_convention = description["mask_convention"]
+        self._signature = self._model.signatures["serving_default"]
+
+    def __call__(
+        self, encoded: Sequence[bytes], pixels: Sequence[np.ndarray]
+    ) -> list[list[Detection]]:
+        """Detect objects in pictures of any sizes.
+
+        A SavedModel for decoded pictures ("image_tensor") takes one size a call: it is called
+        once per picture.
+
+        Args:
+          encoded: the pictures as JPEG, PNG, BMP or GIF files.
+          pixels: the same decoded: uint8 [h, w, 3], RGB.
+
+        Returns:
+          Per picture its detections, best first.
+
+        Raises:
+          tf.errors.OpError: TensorFlow cannot decode one of them, or memory is short.
+        """
+        if self.input_type == "image_tensor":
+            answers = [self._answer(tf.constant(picture[np.newaxis])) for picture in pixels]
+            rows = [(answer, 0) for answer in answers]
+        else:
+            if self.input_type == "tf_example":
+                encoded = [verification.encode_example(file) for file in encoded]
+            answer = self._answer(tf.constant(encoded, tf.string))
+            rows = [(answer, row) for row in range(len(encoded))]
+        return [self._detections(answer, row) for answer, row in rows]
+
+    def _answer(self, request: tf.Tensor) -> dict[str, np.ndarray]:
+        outputs = self._signature(input_tensor=request)
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def _detections(self, answer: dict[str, np.ndarray], row: int) -> list[Detection]:
+        """Read one picture's rows of an answer, see `postprocessing.object_detection_outputs`."""
+        height, width = answer["image_size"][row].tolist()
+        detections = []
+        for k in range(int(answer["num_detections"][row])):
+            box = answer["detection_boxes"][row, k] * np.float32([height, width, height, width])
+            mask = None
+            if "detection_masks" in answer:
+                mask = paste.paste_to_rle(
+                    answer["detection_masks"][row, k],
+                    box,
+                    height,
+                    width,
+                    convention=self._mask_convention,
+                )
+            category_id = int(answer["detection_class_ids"][row, k])
+            detections.append(
+                Detection(
+                    box=box,
+                    score=float(answer["detection_scores"][row, k]),
+                    category_id=category_id,
+                    category=self.category_names[category_id],
+                    mask=mask,
+                )
+            )
+        return detections

@@ -1,0 +1,171 @@
+"""From what a client sends to the network's input, inside the graph.
+
+Shape letters: `B` images of a request, `H W` network-input size, `h w` size of one picture.
+
+Pictures of one request may have any sizes. They go through in two passes, so that at no time all
+of them lie in memory at full size: the first reads their sizes (for JPEG from the header alone)
+and finds the canvas that holds the largest resized one; the second decodes, resizes and pads each
+picture straight into that canvas. What stays is the batch itself plus `PARALLEL_PICTURES` pictures
+in flight.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from mrcnn_tf.data import canvases, preprocess, schema
+
+# A 24-megapixel photo takes 72 MB decoded: eight in flight are still well below a gigabyte.
+PARALLEL_PICTURES = 8
+
+
+class NetworkInput(NamedTuple):
+    """A request, ready for the network.
+
+    Attributes:
+      images: float32 [B, H, W, 3], normalised, 0 in the padding at the bottom and on the right.
+      image_size_hw: float32 [B, (height, width)], the resized picture inside H x W.
+      original_size_hw: int32 [B, (height, width)], the picture as it was sent.
+    """
+
+    images: tf.Tensor
+    image_size_hw: tf.Tensor
+    original_size_hw: tf.Tensor
+
+
+def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode a JPEG, PNG, BMP or GIF file.
+
+    Gray becomes three equal channels, CMYK becomes RGB, alpha is dropped, 16 bits are cut to 8,
+    and of an animation the first frame counts. An EXIF orientation is not applied: pixels are
+    taken as they are stored, as in training.
+
+    Args:
+      encoded: string [].
+
+    Returns:
+      uint8 [h, w, 3], RGB.
+
+    Source: JPEGs as `data/decoder.py` decodes them, with the accurate integer transform, which
+      `decode_image` does not offer.
+    """
+    picture = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(picture, [None, None, 3])
+
+
+def encoded_size_hw(encoded: tf.Tensor) -> tf.Tensor:
+    """Return int32 [(height, width)] of an encoded picture (string []), from its header if JPEG."""
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.image.extract_jpeg_shape(encoded)[:2],
+        lambda: tf.shape(decode_picture(encoded))[:2],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessor:
+    """The data path's resizing and normalising for whole requests.
+
+    The rules are those of `data/preprocess.py`, called from here, so that training and serving
+    cannot drift apart.
+
+    Attributes:
+      short_edge: the shorter side is resized to this, in pixels ...
+      long_edge: ... unless the longer one would exceed this.
+      resize_convention: "detectron2" or "torchvision", see `data/preprocess.py`.
+      channel_order: "rgb" or "bgr", what the network expects.
+      pixel_mean: subtracted per channel, in that order, on the 0..255 scale.
+      pixel_std: divided by, likewise.
+    """
+
+    short_edge: int
+    long_edge: int
+    resize_convention: str
+    channel_order: str
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+
+    def from_image_bytes(self, encoded: tf.Tensor) -> NetworkInput:
+        """Prepare encoded pictures of any sizes.
+
+        Args:
+          encoded: string [B], see `decode_picture`.
+
+        Returns:
+          The batch on the smallest canvas that holds every resized picture.
+        """
+        original_size_hw = _map(encoded_size_hw, encoded, tf.TensorSpec([2], tf.int32))
+        return self._batch(encoded, decode_picture, original_size_hw)
+
+    def from_tf_example(self, serialized: tf.Tensor) -> NetworkInput:
+        """Prepare records: serialized tf.train.Examples with the picture in `image/encoded`.
+
+        Args:
+          serialized: string [B].
+
+        Returns:
+          As `from_image_bytes`.
+        """
+        features = {schema.IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string)}
+        parsed = tf.io.parse_example(serialized, features)
+        return self.from_image_bytes(parsed[schema.IMAGE_ENCODED])
+
+    def from_image_tensor(self, pictures: tf.Tensor) -> NetworkInput:
+        """Prepare decoded pictures of one size.
+
+        Args:
+          pictures: uint8 [B, h, w, 3], RGB.
+
+        Returns:
+          As `from_image_bytes`.
+        """
+        shape = tf.shape(pictures)
+        original_size_hw = tf.tile(shape[tf.newaxis, 1:3], [shape[0], 1])
+        return self._batch(pictures, lambda picture: picture, original_size_hw)
+
+    def _batch(
+        self,
+        sources: tf.Tensor,
+        decode: Callable[[tf.Tensor], tf.Tensor],
+        original_size_hw: tf.Tensor,
+    ) -> NetworkInput:
+        """Decode, resize, normalise and pad every source (first dimension B) into one canvas."""
+        size_hw = _map(
+            lambda size: preprocess.resized_size_hw(
+                size, self.short_edge, self.long_edge, self.resize_convention
+            ),
+            original_size_hw,
+            tf.TensorSpec([2], tf.int32),
+        )
+        canvas_hw = canvases.round_up(tf.reduce_max(size_hw, axis=0))
+
+        def prepare(source_and_size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            source, picture_size_hw = source_and_size
+            return preprocess.prepare_image(
+                decode(source),
+                picture_size_hw,
+                canvas_hw,
+                convention=self.resize_convention,
+                channel_order=self.channel_order,
+                pixel_mean=self.pixel_mean,
+                pixel_std=self.pixel_std,
+            )
+
+        images = _map(prepare, (sources, size_hw), tf.TensorSpec([None, None, 3], tf.float32))
+        return NetworkInput(images, tf.cast(size_hw, tf.float32), original_size_hw)
+
+
+def _map(
+    function: Callable[..., tf.Tensor],
+    elements: tf.Tensor | tuple[tf.Tensor, ...],
+    output: tf.TensorSpec,
+) -> tf.Tensor:
+    """Apply a function to each picture, several at a time (in eager mode, one)."""
+    parallel = 1 if tf.executing_eagerly() else PARALLEL_PICTURES
+    return tf.map_fn(function, elements, parallel_iterations=parallel, fn_output_signature=output)

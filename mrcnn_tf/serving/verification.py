@@ -1,0 +1,204 @@
+"""The check that follows every export: does the SavedModel answer what the Python model answers?"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.data import schema
+
+# Eager kernels and the optimised graph round differently; in bfloat16 that is a few thousandths
+# of a picture. A wrong weight, channel order, scale or size is far outside.
+BOX_TOLERANCE = 0.01  # fraction of the picture
+SCORE_TOLERANCE = 0.02
+MASK_TOLERANCE = 0.1  # of any pixel of the 28x28 probabilities
+_TOLERANCES = (BOX_TOLERANCE, SCORE_TOLERANCE, MASK_TOLERANCE)
+# A detection at the score threshold or at the NMS threshold may flip: one in twenty may be
+# missing, so below twenty none.
+MIN_MATCHED_FRACTION = 0.95
+
+Answer = dict[str, np.ndarray]
+
+
+class VerificationError(RuntimeError):
+    """The SavedModel and the Python model disagree."""
+
+
+class Verification(NamedTuple):
+    """How far a SavedModel is from the Python model on the sample pictures.
+
+    Attributes:
+      num_detections: detections of the Python model over all sample pictures. With 0 only the
+        weights and the pictures' sizes were compared.
+      matched_fraction: matched pairs over the larger of the two counts; 1 if both are 0.
+      max_box_difference: over matched pairs, in fractions of the picture.
+      max_score_difference: over matched pairs.
+      max_mask_difference: over matched pairs, probability; 0 without masks.
+    """
+
+    num_detections: int
+    matched_fraction: float
+    max_box_difference: float
+    max_score_difference: float
+    max_mask_difference: float
+
+
+def sample_pictures(sizes_hw: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Draw seeded pictures with a few bright discs and bars on a noisy ramp.
+
+    Args:
+      sizes_hw: (height, width) of each picture.
+
+    Returns:
+      One uint8 [h, w, 3] picture per size, RGB.
+    """
+    pictures = []
+    for index, (height, width) in enumerate(sizes_hw):
+        random = np.random.default_rng(index)
+        y, x = np.mgrid[:height, :width]
+        ramp = 60.0 + 60.0 * y / height + 30.0 * x / width
+        picture = ramp[..., np.newaxis] + random.normal(0.0, 12.0, (height, width, 3))
+        for shape in range(4):
+            centre_y, centre_x = random.uniform(0.2, 0.8, 2) * (height, width)
+            radius = random.uniform(0.1, 0.25) * min(height, width)
+            distance = np.hypot(y - centre_y, x - centre_x)
+            if shape % 2:  # a bar twice as wide as high
+                distance = np.maximum(2 * abs(y - centre_y), abs(x - centre_x))
+            picture[distance < radius] = random.uniform(0.0, 255.0, 3)
+        pictures.append(np.clip(picture, 0, 255).astype(np.uint8))
+    return pictures
+
+
+def sample_request(input_type: str) -> tf.Tensor:
+    """Return a batch of two sample pictures, of unequal sizes where the input type allows it.
+
+    Args:
+      input_type: "image_bytes", "image_tensor" or "tf_example".
+
+    Returns:
+      uint8 [2, h, w, 3] or string [2].
+    """
+    if input_type == "image_tensor":
+        return tf.constant(np.stack(sample_pictures([(96, 160), (96, 160)])))
+    encoded = [tf.io.encode_png(p).numpy() for p in sample_pictures([(96, 160), (128, 80)])]
+    if input_type == "tf_example":
+        encoded = [encode_example(png) for png in encoded]
+    return tf.constant(encoded)
+
+
+def encode_example(encoded_picture: bytes) -> bytes:
+    """Return a serialized tf.train.Example that holds one encoded picture and nothing else."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded_picture]))
+    features = tf.train.Features(feature={schema.IMAGE_ENCODED: feature})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def verify_export(
+    export_dir: str,
+    variables: Sequence[tf.Variable],
+    serve: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    input_type: str,
+) -> Verification:
+    """Load a SavedModel, run it once and compare it with the Python model, run eagerly.
+
+    Args:
+      export_dir: folder of the SavedModel.
+      variables: the Python model's variables, in the order in which they were exported.
+      serve: the Python function behind the signature, see `signatures.build_serve`.
+      input_type: which kind of request to make.
+
+    Returns:
+      The differences, all within tolerance.
+
+    Raises:
+      VerificationError: a variable, an output's name, type or shape, or the detections differ.
+    """
+    loaded = tf.saved_model.load(export_dir)
+    _compare_variables(loaded.model_variables, variables)
+    request = sample_request(input_type)
+    expected = {k: v.numpy() for k, v in serve(request).items()}
+    signature = loaded.signatures["serving_default"]
+    actual = {k: v.numpy() for k, v in signature(input_tensor=request).items()}
+    _compare_outputs(actual, expected)
+    found = compare_detections(actual, expected)
+    if found.matched_fraction < MIN_MATCHED_FRACTION:
+        counts = [a["num_detections"].astype(int).tolist() for a in (actual, expected)]
+        raise VerificationError(
+            f"{export_dir}: the SavedModel answers {counts[0]} detections on the sample pictures, "
+            f"the Python model {counts[1]}; only {found.matched_fraction:.1%} of them are the same "
+            f"(boxes within {BOX_TOLERANCE} of the picture, scores within {SCORE_TOLERANCE}, masks "
+            f"within {MASK_TOLERANCE})"
+        )
+    return found
+
+
+def _compare_variables(actual: Sequence[tf.Variable], expected: Sequence[tf.Variable]) -> None:
+    """Raise VerificationError unless all values are equal, bit for bit."""
+    if len(actual) != len(expected):
+        raise VerificationError(
+            f"the SavedModel has {len(actual)} variables, the Python model {len(expected)}"
+        )
+    for a, e in zip(actual, expected, strict=True):
+        if not np.array_equal(a.numpy(), e.numpy(), equal_nan=True):
+            raise VerificationError(f"the SavedModel's variable {e.name} has other values")
+
+
+def _compare_outputs(actual: Answer, expected: Answer) -> None:
+    """Raise VerificationError unless names, types and shapes agree, and the pictures' sizes."""
+    signs = [{k: (v.dtype.name, v.shape) for k, v in a.items()} for a in (actual, expected)]
+    if signs[0] != signs[1]:
+        raise VerificationError(f"the SavedModel's outputs are {signs[0]}, not {signs[1]}")
+    if not np.array_equal(actual["image_size"], expected["image_size"]):
+        raise VerificationError(
+            f"image_size is {actual['image_size'].tolist()}, not {expected['image_size'].tolist()}"
+        )
+
+
+def compare_detections(actual: Answer, expected: Answer) -> Verification:
+    """Pair the detections of two answers to one request and measure how far they are apart.
+
+    A pair has the same class, and box, score and mask within the tolerances; every detection of
+    `expected` in turn takes the nearest one that is left.
+
+    Args:
+      actual: outputs of `postprocessing.object_detection_outputs`, as NumPy arrays.
+      expected: the same.
+    """
+    differences: list[tuple[float, float, float]] = []
+    for image, count in enumerate(expected["num_detections"].astype(int)):
+        left = list(range(int(actual["num_detections"][image])))
+        for row in range(count):
+            pairs = [(_difference(actual, expected, image, other, row), other) for other in left]
+            pairs = [p for p in pairs if np.less_equal(p[0], _TOLERANCES).all()]
+            if pairs:
+                difference, other = min(pairs)
+                differences.append(difference)
+                left.remove(other)
+    total = int(max(actual["num_detections"].sum(), expected["num_detections"].sum()))
+    worst = np.max(differences, axis=0) if differences else np.zeros(3)
+    return Verification(
+        num_detections=int(expected["num_detections"].sum()),
+        matched_fraction=len(differences) / total if total else 1.0,
+        max_box_difference=float(worst[0]),
+        max_score_difference=float(worst[1]),
+        max_mask_difference=float(worst[2]),
+    )
+
+
+def _difference(
+    actual: Answer, expected: Answer, image: int, row: int, expected_row: int
+) -> tuple[float, float, float]:
+    """Return how far two rows are apart in box, score and mask; infinitely for other classes."""
+    if (
+        actual["detection_class_ids"][image, row]
+        != expected["detection_class_ids"][image, expected_row]
+    ):
+        return (np.inf, np.inf, np.inf)
+
+    def apart(name: str) -> float:
+        if name not in expected:
+            return 0.0
+        return float(np.abs(actual[name][image, row] - expected[name][image, expected_row]).max())
+
+    return (apart("detection_boxes"), apart("detection_scores"), apart("detection_masks"))

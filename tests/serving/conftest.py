@@ -1,0 +1,112 @@
+"""A network that finds rectangles by looking, so that frames, scales and orders are really tested.
+
+It answers what any detector would: boxes in pixels of the network input. A saturated red rectangle
+is class 1, a green one class 2. Its padding rows stand before and between the valid ones and hold
+NaN, which must not come through.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from mrcnn_tf.data import label_map
+from mrcnn_tf.serving import preprocessing
+
+SHORT_EDGE, LONG_EDGE = 128, 200
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+class FakeDetections(NamedTuple):
+    boxes: tf.Tensor
+    scores: tf.Tensor
+    classes: tf.Tensor
+    valid: tf.Tensor
+    masks: tf.Tensor | None
+
+
+class RectangleFinder(tf_keras.Model):
+    """Reds score `red_score`, greens `green_score`: its two variables."""
+
+    def __init__(self):
+        super().__init__()
+        self.red_score = tf.Variable(0.75, name="red_score")
+        self.green_score = tf.Variable(0.5, name="green_score")
+
+    def call(self, images, image_size_hw):
+        red, green, blue = tf.unstack(images, axis=-1)  # normalised to 0..1
+        maps = tf.stack([red - green, green - red], -1) - blue[..., tf.newaxis] > 0.5
+        boxes, found = self._extents(maps)  # [B, 2, 4], [B, 2]
+        # What is outside the picture is padding: a leak of it would be a detection there.
+        found &= tf.reduce_all(boxes[..., 2:] <= image_size_hw[:, tf.newaxis] + 1.0, -1)
+        scores = tf.stack([self.red_score, self.green_score]) * tf.ones_like(boxes[..., 0])
+        left_half = tf.cast(tf.range(28) < 14, tf.float32) * tf.ones([28, 1])
+        masks = left_half * tf.ones_like(scores)[..., tf.newaxis, tf.newaxis]
+        classes = tf.constant([1, 2]) * tf.ones_like(found, tf.int32)
+        return FakeDetections(
+            boxes=self._spread(boxes, np.nan),
+            scores=self._spread(scores, np.nan),
+            classes=self._spread(classes, 0),
+            valid=self._spread(found, False),
+            masks=self._spread(masks, np.nan),
+        )
+
+    @staticmethod
+    def _extents(maps):
+        height, width = tf.shape(maps)[1], tf.shape(maps)[2]
+        rows = tf.cast(tf.reduce_any(maps, 2), tf.int32)  # [B, H, 2]
+        columns = tf.cast(tf.reduce_any(maps, 1), tf.int32)
+        top, left = tf.argmax(rows, 1), tf.argmax(columns, 1)
+        bottom = height - tf.argmax(rows[:, ::-1], 1, tf.int32)
+        right = width - tf.argmax(columns[:, ::-1], 1, tf.int32)
+        edges = [tf.cast(e, tf.float32) for e in (top, left, bottom, right)]
+        return tf.stack(edges, -1), tf.reduce_any(maps, [1, 2])
+
+    @staticmethod
+    def _spread(rows, filling):
+        """Put padding at rows 0 and 2 of five: [B, 2, ...] -> [B, 5, ...]."""
+        empty = tf.cast(tf.fill(tf.shape(rows[:, :1]), filling), rows.dtype)
+        return tf.concat([empty, rows[:, :1], empty, rows[:, 1:], empty], 1)
+
+
+@pytest.fixture(scope="session")
+def model() -> RectangleFinder:
+    return RectangleFinder()
+
+
+@pytest.fixture(scope="session")
+def detect(model):
+    return lambda images, image_size_hw: model(images, image_size_hw)
+
+
+@pytest.fixture(scope="session")
+def labels() -> label_map.LabelMap:
+    return label_map.LabelMap((17, 2**24 + 1), ("Röhre", "green"))
+
+
+@pytest.fixture(scope="session")
+def preprocess() -> preprocessing.Preprocessor:
+    return preprocessing.Preprocessor(
+        short_edge=SHORT_EDGE,
+        long_edge=LONG_EDGE,
+        resize_convention="detectron2",
+        channel_order="rgb",
+        pixel_mean=(0.0, 0.0, 0.0),
+        pixel_std=(255.0, 255.0, 255.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def draw_rectangles():
+    """Return f(height, width, {colour: (y1, x1, y2, x2)}) -> uint8 [height, width, 3]."""
+
+    def draw(height, width, rectangles, seed=0):
+        random = np.random.default_rng(seed)
+        picture = random.integers(40, 80, (height, width, 1), np.uint8).repeat(3, axis=2)
+        for color, (y1, x1, y2, x2) in rectangles.items():
+            picture[y1:y2, x1:x2] = color
+        return picture
+
+    return draw

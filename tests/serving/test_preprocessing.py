@@ -1,0 +1,132 @@
+"""Requests of unequal pictures, against the data path's own functions one picture at a time."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from mrcnn_tf.data import preprocess as data_preprocess
+from mrcnn_tf.data import schema
+from mrcnn_tf.serving import preprocessing
+
+
+def encode(image: Image.Image, file_format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def example(file: bytes) -> bytes:
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
+    features = tf.train.Features(feature={schema.IMAGE_ENCODED: feature})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+FORMATS = {
+    "png": encode(picture(7, 5), "PNG"),
+    "png gray": encode(picture(7, 5).convert("L"), "PNG"),
+    "png gray alpha": encode(picture(7, 5).convert("LA"), "PNG"),
+    "png alpha": encode(picture(7, 5).convert("RGBA"), "PNG"),
+    "png palette": encode(picture(7, 5).convert("P"), "PNG"),
+    "bmp": encode(picture(7, 5), "BMP"),
+    "bmp gray": encode(picture(7, 5).convert("L"), "BMP"),
+    "gif": encode(picture(7, 5), "GIF"),
+    "gif animated": encode(picture(7, 5), "GIF", save_all=True, append_images=[picture(7, 5, 1)]),
+    "jpeg": encode(picture(70, 50), "JPEG", quality=80),
+    "jpeg gray": encode(picture(70, 50).convert("L"), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("file", FORMATS.values(), ids=FORMATS.keys())
+def test_decodes_bit_equal_to_pillow(file):
+    expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    decoded = tf.function(preprocessing.decode_picture)(tf.constant(file))
+    np.testing.assert_array_equal(decoded, expected)
+    size = tf.function(preprocessing.encoded_size_hw)(tf.constant(file))
+    np.testing.assert_array_equal(size, expected.shape[:2])
+
+
+def test_cmyk_and_16_bits():
+    cmyk = encode(picture(40, 30).convert("CMYK"), "JPEG", quality=95)
+    expected = np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB"), np.int32)
+    decoded = preprocessing.decode_picture(tf.constant(cmyk)).numpy()
+    assert abs(decoded - expected).max() <= 2  # two ways to multiply with black
+    deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
+    decoded = preprocessing.decode_picture(tf.constant(encode(Image.fromarray(deep), "PNG")))
+    np.testing.assert_array_equal(decoded[..., 1], deep >> 8)
+
+
+def test_not_a_picture():
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        preprocessing.decode_picture(tf.constant(b"no picture"))
+
+
+@pytest.mark.parametrize("convention", data_preprocess.CONVENTIONS)
+def test_unequal_pictures_equal_the_data_path(convention):
+    prepare = preprocessing.Preprocessor(
+        short_edge=64,
+        long_edge=100,
+        resize_convention=convention,
+        channel_order="bgr",
+        pixel_mean=(103.5, 116.25, 123.75),
+        pixel_std=(57.0, 58.0, 59.0),
+    )
+    pictures = [picture(90, 120, 1), picture(30, 20, 2), picture(1, 1, 3), picture(300, 10, 4)]
+    # By hand: 64/90 * 120 = 85.3; 2/3 is 96 x 64; 1 x 1 fills the square; 300 x 10 is cut at 100.
+    sizes = [[64, 85], [96, 64], [64, 64], [100, 3]]
+    files = tf.constant([encode(p, "PNG") for p in pictures])
+    batch = tf.function(prepare.from_image_bytes)(files)
+    assert batch.images.shape == [4, 128, 96, 3]
+    np.testing.assert_array_equal(batch.image_size_hw, np.float32(sizes))
+    np.testing.assert_array_equal(batch.original_size_hw, [[90, 120], [30, 20], [1, 1], [300, 10]])
+    for row, (height, width) in enumerate(sizes):
+        expected = data_preprocess.prepare_image(
+            tf.constant(np.asarray(pictures[row])),
+            tf.constant([height, width]),
+            tf.constant([128, 96]),
+            convention=convention,
+            channel_order="bgr",
+            pixel_mean=(103.5, 116.25, 123.75),
+            pixel_std=(57.0, 58.0, 59.0),
+        ).numpy()
+        np.testing.assert_allclose(batch.images[row], expected, atol=1e-5)
+        assert not batch.images[row, height:].numpy().any()
+        assert not batch.images[row, :, width:].numpy().any()
+        assert batch.images[row, :height, :width].numpy().any()
+
+
+def test_eager_is_the_same(preprocess):
+    files = tf.constant([encode(picture(40, 60), "PNG"), encode(picture(60, 40, 1), "JPEG")])
+    eager, graph = (
+        preprocess.from_image_bytes(files),
+        tf.function(preprocess.from_image_bytes)(files),
+    )
+    for a, b in zip(eager, graph, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_three_kinds_of_input_agree(preprocess):
+    pictures = [picture(50, 75, seed) for seed in (1, 2, 3)]
+    files = [encode(p, "PNG") for p in pictures]
+    from_bytes = preprocess.from_image_bytes(tf.constant(files))
+    from_examples = preprocess.from_tf_example(tf.constant([example(f) for f in files]))
+    from_tensor = preprocess.from_image_tensor(tf.constant(np.stack(pictures)))
+    assert from_bytes.images.shape == [3, 128, 192, 3]
+    for other in (from_examples, from_tensor):
+        for a, b in zip(from_bytes, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_jpeg_is_decoded_as_for_training(preprocess, shared):
+    """A real photo, decoded by the record decoder's call, gives the same network input."""
+    path = sorted((shared / "data/fruits_nuts").rglob("*.jpg"))[0]
+    file = path.read_bytes()
+    as_trained = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
+    np.testing.assert_array_equal(preprocessing.decode_picture(tf.constant(file)), as_trained)
