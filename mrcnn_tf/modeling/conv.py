@@ -1,0 +1,74 @@
+"""Convolution with explicit symmetric padding, as the reference implementations have it."""
+
+import tensorflow as tf
+import tf_keras
+
+# He et al. 2015 (arXiv:1502.01852) over the fan-out, not truncated: what Detectron2
+# (`c2_msra_fill`) and torchvision (`kaiming_normal_(mode="fan_out")`) give their ResNets.
+MSRA = tf_keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+# Caffe2's XavierFill: uniform with variance 1 / fan_in, used by Detectron and Detectron2 for FPN.
+XAVIER = tf_keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+
+
+class Conv2D(tf_keras.layers.Layer):
+    """2-D convolution, NHWC, padded by `kernel_size // 2` zeros on every side.
+
+    TensorFlow's `SAME` pads a strided layer on the bottom and right only when the input is even,
+    which shifts its features by half a pixel against the weights of every other framework. The
+    padding is given to the convolution itself: a `tf.pad` before it would copy the input.
+
+    Variables: `kernel` [k, k, Cin, Cout] and, if `use_bias`, `bias` [Cout], as in Keras.
+
+    Args:
+      filters: number of output channels.
+      kernel_size: side k of the square kernel, odd.
+      stride: step in both directions.
+      use_bias: whether a bias is added; without it where a normalisation follows.
+      kernel_initializer: Keras initializer of the kernel.
+      name: layer name.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        stride: int = 1,
+        use_bias: bool = False,
+        kernel_initializer: tf_keras.initializers.Initializer = MSRA,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to pad symmetrically, not {kernel_size}")
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.use_bias = use_bias
+        # A copy of its own: an unseeded Keras initializer that is called twice warns.
+        self._kernel_initializer = type(kernel_initializer).from_config(
+            kernel_initializer.get_config()
+        )
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Create the variables from the number of input channels."""
+        channels = input_shape[-1]
+        if channels is None:
+            raise ValueError(f"{self.name}: the number of input channels must be known")
+        shape = [self.kernel_size, self.kernel_size, channels, self.filters]
+        self.kernel = self.add_weight("kernel", shape, initializer=self._kernel_initializer)
+        if self.use_bias:
+            self.bias = self.add_weight("bias", [self.filters], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Convolve.
+
+        Args:
+          inputs: [B, H, W, Cin], the layer's compute type.
+
+        Returns:
+          [B, (H - 1) // stride + 1, (W - 1) // stride + 1, filters].
+        """
+        pad = [self.kernel_size // 2] * 2
+        outputs = tf.nn.conv2d(inputs, self.kernel, self.stride, padding=[[0, 0], pad, pad, [0, 0]])
+        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs

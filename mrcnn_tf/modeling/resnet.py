@@ -1,0 +1,248 @@
+"""ResNet-18/34/50/101/152, the backbone: pictures in, the feature maps C2..C5 out.
+
+Shape letters: `B` images, `H W` network-input size, `Hl Wl` size of level l (stride 2**l), `C`
+channels. With explicit symmetric padding, `Hl` is `H / 2**l` rounded up, step by step.
+"""
+
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras
+
+from mrcnn_tf.modeling import normalization
+from mrcnn_tf.modeling.conv import Conv2D
+
+# Depth: number of residual blocks in the stages 2..5 (He et al. 2016, arXiv:1512.03385, table 1).
+_BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+_BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+DEPTHS = (*_BASIC, *_BOTTLENECK)
+
+NormBuilder = Callable[..., tf_keras.layers.Layer]  # called with `name=` only
+
+
+class Stem(tf_keras.layers.Layer):
+    """7x7 convolution of stride 2, norm, ReLU, 3x3 max pooling of stride 2.
+
+    Args:
+      filters: number of output channels.
+      build_norm: called with `name`, returns a normalisation layer.
+      name: layer name.
+    """
+
+    def __init__(self, filters: int, build_norm: NormBuilder, name: str | None = None):
+        super().__init__(name=name)
+        self.conv1 = Conv2D(filters, 7, 2, name="conv1")
+        self.norm1 = build_norm(name="norm1")
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, H, W, 3] -> [B, H/4, W/4, filters], rounded up."""
+        features = tf.nn.relu(self.norm1(self.conv1(images), training=training))
+        # Zeros cannot win over the outputs of a ReLU, so they serve as the pooling's padding.
+        padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        return tf.nn.max_pool2d(padded, 3, 2, "VALID")
+
+
+class BasicBlock(tf_keras.layers.Layer):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34).
+
+    Args:
+      width: channels of both convolutions and of the output.
+      stride: stride of the first convolution and of the shortcut.
+      project: whether the shortcut is a 1x1 convolution with norm, else the identity.
+      build_norm: called with `name`, returns a normalisation layer.
+      name: layer name.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        stride: int,
+        project: bool,
+        build_norm: NormBuilder,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self.conv1 = Conv2D(width, 3, stride, name="conv1")
+        self.norm1 = build_norm(name="norm1")
+        self.conv2 = Conv2D(width, 3, name="conv2")
+        self.norm2 = build_norm(name="norm2")
+        self.shortcut = Conv2D(width, 1, stride, name="shortcut") if project else None
+        self.shortcut_norm = build_norm(name="shortcut_norm") if project else None
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, h, w, Cin] -> [B, h/stride, w/stride, width], rounded up."""
+        x = tf.nn.relu(self.norm1(self.conv1(inputs), training=training))
+        x = self.norm2(self.conv2(x), training=training)
+        if self.shortcut is not None:
+            inputs = self.shortcut_norm(self.shortcut(inputs), training=training)
+        return tf.nn.relu(x + inputs)
+
+
+class BottleneckBlock(tf_keras.layers.Layer):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the output has `4 * width` channels.
+
+    Args:
+      width: channels of the first two convolutions.
+      stride: stride of the block.
+      project: whether the shortcut is a 1x1 convolution with norm, else the identity.
+      stride_in_1x1: the first convolution strides (the original MSRA models, hence Detectron2's
+        and Keras' weights); else the 3x3 does (torchvision, "v1.5").
+      build_norm: called with `name`, returns a normalisation layer.
+      name: layer name.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        stride: int,
+        project: bool,
+        stride_in_1x1: bool,
+        build_norm: NormBuilder,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self.conv1 = Conv2D(width, 1, stride if stride_in_1x1 else 1, name="conv1")
+        self.norm1 = build_norm(name="norm1")
+        self.conv2 = Conv2D(width, 3, 1 if stride_in_1x1 else stride, name="conv2")
+        self.norm2 = build_norm(name="norm2")
+        self.conv3 = Conv2D(4 * width, 1, name="conv3")
+        self.norm3 = build_norm(name="norm3")
+        self.shortcut = Conv2D(4 * width, 1, stride, name="shortcut") if project else None
+        self.shortcut_norm = build_norm(name="shortcut_norm") if project else None
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, h, w, Cin] -> [B, h/stride, w/stride, 4 * width], rounded up."""
+        x = tf.nn.relu(self.norm1(self.conv1(inputs), training=training))
+        x = tf.nn.relu(self.norm2(self.conv2(x), training=training))
+        x = self.norm3(self.conv3(x), training=training)
+        if self.shortcut is not None:
+            inputs = self.shortcut_norm(self.shortcut(inputs), training=training)
+        return tf.nn.relu(x + inputs)
+
+
+class Stage(tf_keras.layers.Layer):
+    """Residual blocks of one resolution; the first one strides and projects its shortcut.
+
+    Args:
+      build_block: called with `stride`, `project` and `name`, returns a block.
+      num_blocks: number of blocks.
+      stride: stride of the first block.
+      project: whether the first block's shortcut is a convolution.
+      name: layer name.
+    """
+
+    def __init__(
+        self,
+        build_block: Callable[..., tf_keras.layers.Layer],
+        num_blocks: int,
+        stride: int,
+        project: bool = True,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self.blocks = [
+            build_block(
+                stride=stride if i == 0 else 1, project=project and i == 0, name=f"block{i}"
+            )
+            for i in range(num_blocks)
+        ]
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, h, w, Cin] -> [B, h/stride, w/stride, Cout], rounded up."""
+        for block in self.blocks:
+            inputs = block(inputs, training=training)
+        return inputs
+
+
+class ResNet(tf_keras.layers.Layer):
+    """Residual network without its classifier.
+
+    Layers: `stem`, `stage2` .. `stage5` (Detectron2's res2..res5), in them `block0` .., in these
+    `conv1` `norm1` `conv2` ... and, in the first block of a stage, `shortcut` `shortcut_norm`.
+    Convolutions have no bias: a norm follows each.
+
+    Args:
+      depth: one of `DEPTHS`.
+      base_width: channels of the stem and of stage 2's inner convolutions, 64 as published; each
+        further stage has twice the channels of the one before.
+      stride_in_1x1: see `BottleneckBlock`; basic blocks always stride in their first 3x3.
+      norm: one of `normalization.KINDS`.
+      norm_epsilon: added to variances; Keras' ImageNet weights were trained with 1.001e-5.
+      norm_momentum: see `normalization.build`.
+      freeze_at: what does not train, counted as Detectron2 counts: 0 nothing, 1 the stem, l >= 2
+        the stem and the stages 2..l. The batch norms in it use their moving statistics.
+      name: layer name.
+
+    Raises:
+      ValueError: `depth`, `norm` or `freeze_at` is not one of the allowed values.
+
+    Source: He et al. 2016, arXiv:1512.03385. Padding is symmetric and explicit as in the original
+    and in torch, unlike TensorFlow's SAME.
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        base_width: int = 64,
+        stride_in_1x1: bool = True,
+        norm: str = "frozen_batch_norm",
+        norm_epsilon: float = 1e-5,
+        norm_momentum: float = 0.9,
+        freeze_at: int = 2,
+        name: str = "resnet",
+    ):
+        super().__init__(name=name)
+        if depth not in DEPTHS:
+            raise ValueError(f"ResNet depth must be one of {DEPTHS}, not {depth!r}")
+        if freeze_at not in range(6):
+            raise ValueError(f"freeze_at must be 0 (nothing) .. 5 (all), not {freeze_at!r}")
+        self.depth = depth
+        self.stride_in_1x1 = stride_in_1x1
+        build_norm = functools.partial(
+            normalization.build, norm, epsilon=norm_epsilon, momentum=norm_momentum
+        )
+        bottleneck = depth in _BOTTLENECK
+        self.stem = Stem(base_width, build_norm, name="stem")
+        self.out_channels = {}  # {level: channels}
+        for level, num_blocks in zip(range(2, 6), (_BOTTLENECK | _BASIC)[depth], strict=True):
+            width = base_width * 2 ** (level - 2)
+            self.out_channels[level] = 4 * width if bottleneck else width
+            kwargs = {"stride_in_1x1": stride_in_1x1} if bottleneck else {}
+            build_block = functools.partial(
+                BottleneckBlock if bottleneck else BasicBlock,
+                width=width,
+                build_norm=build_norm,
+                **kwargs,
+            )
+            stage = Stage(
+                build_block,
+                num_blocks,
+                stride=1 if level == 2 else 2,
+                # Stage 2 of a basic ResNet has the stem's channels and resolution.
+                project=bottleneck or level > 2,
+                name=f"stage{level}",
+            )
+            setattr(self, f"stage{level}", stage)
+        self._freeze(freeze_at)
+
+    def _freeze(self, freeze_at: int) -> None:
+        for layer in [self.stem, self.stage2, self.stage3, self.stage4, self.stage5][:freeze_at]:
+            layer.trainable = False
+
+    def call(self, images: tf.Tensor, training: bool = False) -> dict[int, tf.Tensor]:
+        """Compute the feature maps.
+
+        Args:
+          images: [B, H, W, 3], normalised; any H and W.
+          training: whether batch norms that learn use the batch's statistics.
+
+        Returns:
+          {level: [B, Hl, Wl, C]} for the levels 2..5, C as in `out_channels`.
+        """
+        features = {}
+        x = self.stem(images, training=training)
+        for level in range(2, 6):
+            x = getattr(self, f"stage{level}")(x, training=training)
+            features[level] = x
+        return features

@@ -1,0 +1,152 @@
+"""ImageNet weights of `tf_keras.applications` into our ResNet: names and layouts, nothing else.
+
+Those are the original MSRA models: stride in the 1x1, a bias in every convolution, batch norm with
+epsilon 1.001e-5, and pixels in BGR order, 0..255, minus `PIXEL_MEAN_BGR`.
+"""
+
+import os
+import re
+
+import tensorflow as tf
+import tf_keras
+
+from mrcnn_tf.modeling.normalization import GroupNorm
+from mrcnn_tf.modeling.resnet import ResNet
+
+PIXEL_MEAN_BGR = (103.939, 116.779, 123.68)
+EPSILON = 1.001e-5
+
+_BUILDERS = {
+    50: tf_keras.applications.ResNet50,
+    101: tf_keras.applications.ResNet101,
+    152: tf_keras.applications.ResNet152,
+}
+
+
+def load_imagenet(resnet: ResNet) -> None:
+    """Assign Keras' ImageNet weights, downloaded once into Keras' own cache.
+
+    Args:
+      resnet: built backbone; see `load` for what it must look like.
+
+    Raises:
+      ValueError: there are no such weights for this depth, or see `load`.
+      FileNotFoundError: the file is neither in the cache nor to be had from the network.
+    """
+    if resnet.depth not in _BUILDERS:
+        raise ValueError(
+            f"Keras has ImageNet weights for ResNet {sorted(_BUILDERS)}, not {resnet.depth}"
+        )
+    try:
+        keras_model = _BUILDERS[resnet.depth](weights="imagenet", include_top=False)
+    except Exception as error:  # Keras' downloader raises nothing more specific.
+        raise FileNotFoundError(
+            f"ImageNet weights of ResNet-{resnet.depth} could not be read or downloaded ({error}). "
+            f"Without a network, put the file\n  {_url(resnet.depth)}\nat\n  "
+            f"{_cache_path(resnet.depth)}"
+        ) from error
+    load(resnet, keras_model)
+
+
+def load(resnet: ResNet, keras_model: tf_keras.Model) -> None:
+    """Assign the weights of a `tf_keras.applications.ResNet50/101/152` to our backbone.
+
+    Two things are folded into the norms, so that the features are the same: the bias of the
+    convolution before (`moving_mean -= bias`) and the difference between our epsilon and Keras'
+    (`moving_variance += 1.001e-5 - epsilon`).
+
+    Args:
+      resnet: built backbone of bottleneck blocks with the stride in the 1x1 and batch norms.
+      keras_model: the Keras model, with or without its classifier.
+
+    Raises:
+      ValueError: the networks differ in kind, depth or width, or a tensor of ours got no value.
+    """
+    if not resnet.built:
+        raise ValueError("build the backbone (call it once) before loading weights")
+    if not resnet.stride_in_1x1:
+        raise ValueError("Keras' ResNet weights need a backbone with stride_in_1x1=True")
+    ours = sum(len(stage.blocks) for stage in _stages(resnet))
+    theirs = sum(
+        re.search(r"_block\d+_out$", layer.name) is not None for layer in keras_model.layers
+    )
+    if theirs != ours:
+        raise ValueError(f"the Keras model has {theirs} blocks, the backbone {ours}")
+    assigned = set()
+    for (conv, norm), keras_prefix in _pairs(resnet):
+        assigned |= _assign(conv, norm, keras_model, keras_prefix)
+    unassigned = [w.name for w in resnet.weights if id(w) not in assigned]
+    if unassigned:
+        raise ValueError(f"{len(unassigned)} backbone tensors without a value: {unassigned[:5]}")
+
+
+def _stages(resnet: ResNet) -> list:
+    return [resnet.stage2, resnet.stage3, resnet.stage4, resnet.stage5]
+
+
+def _pairs(resnet: ResNet) -> list:
+    """List ((convolution, norm), Keras' name before `_conv` and `_bn`) of the whole backbone."""
+    pairs = [((resnet.stem.conv1, resnet.stem.norm1), "conv1")]
+    for level, stage in enumerate(_stages(resnet), start=2):
+        for i, block in enumerate(stage.blocks):
+            prefix = f"conv{level}_block{i + 1}"
+            pairs += [
+                ((block.conv1, block.norm1), f"{prefix}_1"),
+                ((block.conv2, block.norm2), f"{prefix}_2"),
+            ]
+            if hasattr(block, "conv3"):
+                pairs.append(((block.conv3, block.norm3), f"{prefix}_3"))
+            if block.shortcut is not None:
+                pairs.append(((block.shortcut, block.shortcut_norm), f"{prefix}_0"))
+    return pairs
+
+
+def _assign(
+    conv: tf_keras.layers.Layer,
+    norm: tf_keras.layers.Layer,
+    keras_model: tf_keras.Model,
+    prefix: str,
+) -> set[int]:
+    """Assign one convolution and its norm; return the ids of the variables that got a value."""
+    if isinstance(norm, GroupNorm):
+        raise ValueError("Keras' ResNet weights need a backbone with batch norm, not group norm")
+    keras_conv = _layer(keras_model, f"{prefix}_conv")
+    keras_norm = _layer(keras_model, f"{prefix}_bn")
+    values = [
+        (conv.kernel, keras_conv.kernel),
+        (norm.gamma, keras_norm.gamma),
+        (norm.beta, keras_norm.beta),
+        (norm.moving_mean, keras_norm.moving_mean - keras_conv.bias),
+        (norm.moving_variance, keras_norm.moving_variance + keras_norm.epsilon - norm.epsilon),
+    ]
+    for variable, value in values:
+        if variable.shape != value.shape:
+            raise ValueError(
+                f"{variable.name} has shape {variable.shape}, "
+                f"Keras' {prefix} has {tf.TensorShape(value.shape)}"
+            )
+        variable.assign(value)
+    return {id(variable) for variable, _ in values}
+
+
+def _layer(keras_model: tf_keras.Model, name: str) -> tf_keras.layers.Layer:
+    try:
+        return keras_model.get_layer(name)
+    except ValueError as error:
+        raise ValueError(
+            f"the Keras model {keras_model.name!r} has no layer {name!r}: is it another depth?"
+        ) from error
+
+
+def _file_name(depth: int) -> str:
+    return f"resnet{depth}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+
+def _url(depth: int) -> str:
+    base = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+    return base + _file_name(depth)
+
+
+def _cache_path(depth: int) -> str:
+    keras_home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    return os.path.join(keras_home, "models", _file_name(depth))
