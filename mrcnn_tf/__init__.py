@@ -1,1 +1,1 @@
-"""Mask R-CNN in TensorFlow: train on COCO-style data, evaluate as COCO does, serve as a SavedModel."""
+"""Mask R-CNN in TensorFlow: train on COCO-style data, score as COCO does, serve a SavedModel."""

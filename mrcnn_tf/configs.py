@@ -415,12 +415,12 @@ def check(experiment: Experiment) -> None:
             "statistics. Set task.model.backbone.weights: imagenet or task.init_checkpoint, or "
             "train from scratch with norm: group_norm (or batch_norm) and freeze_at: 0"
         )
-    if not model.backbone.weights and not experiment.task.init_checkpoint:
-        if model.backbone.freeze_at > 0:
-            raise ValueError(
-                f"task.model.backbone.freeze_at: {model.backbone.freeze_at} would freeze random "
-                "weights; training from scratch needs freeze_at: 0"
-            )
+    from_scratch = not model.backbone.weights and not experiment.task.init_checkpoint
+    if from_scratch and model.backbone.freeze_at > 0:
+        raise ValueError(
+            f"task.model.backbone.freeze_at: {model.backbone.freeze_at} would freeze random "
+            "weights; training from scratch needs freeze_at: 0"
+        )
     if trainer.train_steps < 1:
         raise ValueError(f"trainer.train_steps: must be positive, got {trainer.train_steps}")
 

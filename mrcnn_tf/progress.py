@@ -1,7 +1,9 @@
-"""What a user sees while the network trains: one line per loop, and the same numbers in TensorBoard.
+"""What a user sees while the network trains; the same numbers go to TensorBoard.
 
-step  400/1,600  loss 1.83 = rpn 0.21+0.08 class 0.35 box 0.48 mask 0.71  lr 0.02  61.3 img/s
-input 1 %  eta 2m 14s                                                  (one line on the screen)
+One line per loop:
+
+    step  400/1,600  loss 1.834 = rpn 0.213+0.080 class 0.352 box 0.480 mask 0.709  lr 0.02
+      61.3 img/s  input 1%  eta 2m 14s
 """
 
 import contextlib

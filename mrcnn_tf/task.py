@@ -1,7 +1,6 @@
 """The Model Garden task: build model and inputs, one training step, one validation step."""
 
 import os
-from typing import Any
 
 import numpy as np
 import tensorflow as tf

@@ -1,7 +1,9 @@
 """Train and evaluate: flags in, one call out.
 
-python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn
-python -m mrcnn_tf.train --experiment=NAME --mode=eval --checkpoint_path=runs/NAME/best/ckpt-1
+Used as
+
+    python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn
+    python -m mrcnn_tf.train --experiment=NAME --mode=eval --checkpoint_path=runs/NAME/best/ckpt-1
 """
 
 import os

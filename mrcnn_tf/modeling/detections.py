@@ -1,6 +1,7 @@
 """From the box head's outputs to the final boxes.
 
-Shape letters: `B` images, `P` proposals, `N` classes with background, `D` detections, `M` mask side.
+Shape letters: `B` images, `P` proposals, `N` classes with background, `D` detections, `M` mask
+side.
 """
 
 from typing import NamedTuple

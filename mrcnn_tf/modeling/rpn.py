@@ -93,7 +93,7 @@ def generate_proposals(
     min_box_size: float,
     compiled: bool,
 ) -> Proposals:
-    """Turn the head's outputs into proposals (FPN section 4.1; steps as Detectron2 and torchvision).
+    """Turn the head's outputs into proposals (FPN section 4.1; as Detectron2 and torchvision).
 
     1. Per level, keep the `pre_nms_top_k` best anchors, decode and clip them.
     2. Drop boxes with a side not larger than `min_box_size` and non-finite ones; NMS per level.

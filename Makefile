@@ -1,0 +1,41 @@
+# Two commands: `make demo` trains, evaluates, exports and draws; `make test` runs the tests.
+# Both need Python 3.11 or 3.12 and make, nothing else: they make .venv and install what is pinned.
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo ok),$(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint slow-test clean
+
+demo: $(VENV)/trained
+	$(BIN)/python -m mrcnn_tf.demo
+
+test: $(VENV)/tested
+	$(BIN)/python -m pytest -n 2
+
+slow-test: $(VENV)/tested
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What is installed is remembered by empty files, so that a second run starts at once.
+$(VENV)/trained: requirements.txt
+	$(call install,requirements.txt)
+	touch $@
+
+$(VENV)/tested: requirements.txt requirements-dev.txt
+	$(call install,requirements-dev.txt)
+	touch $(VENV)/trained $@
+
+define install
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
+	@echo "installing $(1) (about 3 GB, some minutes)"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r $(1)
+endef
+
+clean:
+	rm -rf runs datasets
