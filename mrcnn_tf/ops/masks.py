@@ -1,0 +1,179 @@
+"""Mask targets: what the mask head should say inside a RoI, read from the full-resolution masks.
+
+Shape letters: `B` images, `G` padded ground-truth objects, `S` bytes of the mask arena, `R` RoIs
+per image, `M` mask side, `H W` canvas size, `Y X` numbers of rows and columns looked up.
+
+The arena (data/schema.py) keeps each object's mask as bits at the resolution of its picture. The
+bitmap at the resolution of the network input, which Detectron2 and torchvision build and then
+sample, is never made: its pixels are looked up where a target needs them.
+"""
+
+import tensorflow as tf
+
+from mrcnn_tf.ops.roi_align import axis_taps
+
+# Detectron2 pools the bitmap with half-pixel alignment and thresholds; torchvision pools it without
+# and keeps the fractions. The paper says "the intersection between a RoI and its associated
+# ground-truth mask" and describes binary targets.
+_CONVENTIONS = {
+    # name: (aligned, binary)
+    "paper": (True, True),
+    "detectron2": (True, True),
+    "torchvision": (False, False),
+}
+
+# A target cell is 1 from half coverage on. Sums of the same samples in another order differ by some
+# 1e-7, and exact halves are common (a straight edge through the middle), so they need some slack.
+_HALF = 0.5 - 1e-5
+
+
+def arena_lookup(
+    gt_mask_bits: tf.Tensor,
+    offsets: tf.Tensor,
+    sizes: tf.Tensor,
+    frames: tf.Tensor,
+    rows: tf.Tensor,
+    cols: tf.Tensor,
+) -> tf.Tensor:
+    """Read objects' masks at pixels of the network input: a grid of rows x columns per object.
+
+    Args:
+      gt_mask_bits: uint8 [B, S], the arena.
+      offsets: int32 [B, R], position of each object's first bit.
+      sizes: int32 [B, R, (height, width)] of each object's stored crop; 0 if it has no mask.
+      frames: float32 [B, R, (y1, x1, y2, x2)], where the crop lies in the network input, pixels;
+        x1 > x2 if it is mirrored.
+      rows: int32 [B, R, Y], pixel rows of the network input; they may lie anywhere.
+      cols: int32 [B, R, X], pixel columns.
+
+    Returns:
+      uint8 [B, R, Y, X], 0 or 1; 0 outside the crop.
+    """
+    y1, x1, y2, x2 = tf.unstack(tf.cast(frames, tf.float32)[..., tf.newaxis], axis=-2)  # [B, R, 1]
+    height, width = tf.unstack(sizes[..., tf.newaxis], axis=-2)
+    crop_rows, rows_inside = _crop_index(rows, y1, y2, height)
+    crop_cols, cols_inside = _crop_index(cols, x1, x2, width)
+    inside = rows_inside[..., tf.newaxis] & cols_inside[..., tf.newaxis, :]
+    row_start = offsets[..., tf.newaxis] + crop_rows * width  # [B, R, Y]
+    bit = row_start[..., tf.newaxis] + crop_cols[..., tf.newaxis, :]  # [B, R, Y, X]
+
+    byte = tf.gather(gt_mask_bits, bit // 8, batch_dims=1)
+    shift = tf.cast(7 - bit % 8, tf.uint8)
+    value = tf.bitwise.bitwise_and(tf.bitwise.right_shift(byte, shift), tf.constant(1, tf.uint8))
+    return tf.where(inside, value, tf.zeros_like(value))
+
+
+def _crop_index(pixel, start, end, size):
+    """Map network-input pixels to pixels of the crop along one axis; also say which lie inside.
+
+    pixel int32 [B, R, Y]; start, end float32 [B, R, 1]; size int32 [B, R, 1]. Returns int32 and
+    bool [B, R, Y]; where the pixel is outside, the index is 0.
+    """
+    length = end - start  # negative if mirrored: the quotient is positive inside all the same
+    length = tf.where(length == 0.0, 1.0, length)  # padding: its size is 0, so nothing is inside
+    count = tf.cast(size, tf.float32)
+    position = tf.floor((tf.cast(pixel, tf.float32) + 0.5 - start) * count / length)
+    inside = (position >= 0.0) & (position < count)
+    return tf.cast(tf.where(inside, position, 0.0), tf.int32), inside
+
+
+def mask_targets(
+    gt_mask_bits: tf.Tensor,
+    offsets: tf.Tensor,
+    sizes: tf.Tensor,
+    frames: tf.Tensor,
+    image_size_hw: tf.Tensor,
+    roi_boxes: tf.Tensor,
+    gt_index: tf.Tensor,
+    mask_size: int,
+    convention: str,
+    sampling_ratio: int,
+) -> tf.Tensor:
+    """Cut the target of each RoI out of its object's mask: RoI ∩ object, on an M x M grid.
+
+    RoIAlign over the object's bitmap at the resolution of the network input. "paper" and
+    "detectron2" then ask whether a cell is at least half covered; "torchvision" keeps the fraction.
+
+    Choose an odd `sampling_ratio` for binary targets. With 2 x 2 samples in a bin of many pixels an
+    edge between the two columns gives exactly one half, which counts as covered, so that targets
+    of large RoIs grow by a quarter of a cell on every side; with 1 or 3 the middle column decides.
+
+    Args:
+      gt_mask_bits: uint8 [B, S], the arena of data/schema.py, as the next three.
+      offsets: int32 [B, G], in bits.
+      sizes: int32 [B, G, (height, width)], pixels of the stored crops.
+      frames: float32 [B, G, (y1, x1, y2, x2)], network-input pixels.
+      image_size_hw: float32 [B, (height, width)], the picture inside the canvas: the bitmap ends
+        there, and samples beyond its outermost pixel centres repeat them.
+      roi_boxes: float32 [B, R, (y1, x1, y2, x2)], network-input pixels.
+      gt_index: int32 [B, R], which object each RoI belongs to, 0..G-1 (any of them for RoIs
+        that are background or padding; the caller ignores their targets).
+      mask_size: M.
+      convention: "paper", "detectron2" or "torchvision".
+      sampling_ratio: samples per cell and axis, at least 1.
+
+    Returns:
+      float32 [B, R, M, M] in [0, 1], 0 or 1 if the convention is binary. No gradient.
+
+    Raises:
+      ValueError: unknown convention.
+
+    Source: Mask R-CNN section 3.1; Detectron2 `BitMasks.crop_and_resize`, torchvision
+    `project_masks_on_boxes`. Both place as many samples as the bin has pixels; here it is a fixed
+    number.
+    """
+    if convention not in _CONVENTIONS:
+        raise ValueError(f"unknown convention {convention!r}; known: {sorted(_CONVENTIONS)}")
+    aligned, binary = _CONVENTIONS[convention]
+    y1, x1, y2, x2 = tf.unstack(tf.cast(roi_boxes, tf.float32), axis=-1)  # [B, R]
+    height, width = tf.unstack(image_size_hw[:, tf.newaxis, :], axis=-1)  # [B, 1]
+    rows, row_weight = axis_taps(y1, y2, height, mask_size, sampling_ratio, aligned)
+    cols, col_weight = axis_taps(x1, x2, width, mask_size, sampling_ratio, aligned)
+
+    # [B, R, M, K] -> [B, R, M * K] for the lookup
+    num_images, num_rois = tf.unstack(tf.shape(roi_boxes)[:2])
+    taps = rows.shape[-1]
+    per_axis = [num_images, num_rois, mask_size * taps]
+    values = arena_lookup(
+        gt_mask_bits,
+        tf.gather(offsets, gt_index, batch_dims=1),
+        tf.gather(sizes, gt_index, batch_dims=1),
+        tf.gather(frames, gt_index, batch_dims=1),
+        tf.reshape(rows, per_axis),
+        tf.reshape(cols, per_axis),
+    )
+    # Weighted sum over the taps, columns first: [B, R, M * K, M * K] -> [B, R, M, M]
+    values = tf.cast(values, tf.float32)
+    values = tf.reshape(values, [num_images, num_rois, mask_size * taps, mask_size, taps])
+    values = tf.reduce_sum(values * col_weight[:, :, tf.newaxis], axis=-1)
+    values = tf.reshape(values, [num_images, num_rois, mask_size, taps, mask_size])
+    coverage = tf.reduce_sum(values * row_weight[..., tf.newaxis], axis=-2)
+    targets = tf.cast(coverage >= _HALF, tf.float32) if binary else coverage
+    return tf.stop_gradient(targets)
+
+
+def full_masks(
+    gt_mask_bits: tf.Tensor,
+    offsets: tf.Tensor,
+    sizes: tf.Tensor,
+    frames: tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+) -> tf.Tensor:
+    """Decode the arena into full masks: for pictures and tests, not for training.
+
+    Args:
+      gt_mask_bits: uint8 [B, S], the arena of data/schema.py, as the next three.
+      offsets: int32 [B, G].
+      sizes: int32 [B, G, (height, width)].
+      frames: float32 [B, G, (y1, x1, y2, x2)], network-input pixels.
+      height: H, rows of the canvas.
+      width: W.
+
+    Returns:
+      bool [B, G, H, W].
+    """
+    num_images, num_objects = tf.unstack(tf.shape(offsets))
+    rows = tf.broadcast_to(tf.range(height), [num_images, num_objects, height])
+    cols = tf.broadcast_to(tf.range(width), [num_images, num_objects, width])
+    return tf.cast(arena_lookup(gt_mask_bits, offsets, sizes, frames, rows, cols), tf.bool)
