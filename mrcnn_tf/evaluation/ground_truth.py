@@ -24,6 +24,7 @@ from pycocotools import mask as coco_mask
 
 from mrcnn_tf.data import rle, schema
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.ops.paste import crop_to_rle
 
 
 def from_annotation_file(path: str, include_masks: bool = True) -> dict[str, list[dict]]:
@@ -65,7 +66,11 @@ def from_coco_dict(
     images = {image["id"]: image for image in dataset["images"]}
     if len(images) != len(dataset["images"]):
         raise ValueError(f"{name}: image ids occur more than once")
-    category_ids = {category["id"] for category in dataset["categories"]}
+    for image in dataset["images"]:
+        for side in ("height", "width"):
+            if side not in image:
+                raise ValueError(f"{name}: image {image['id']!r} has no {side}")
+    category_ids = {category["id"]: int(category["id"]) for category in dataset["categories"]}
     annotations = []
     for annotation in dataset["annotations"]:
         where = f"{name}: annotation {annotation.get('id')!r}"
@@ -74,11 +79,14 @@ def from_coco_dict(
             raise ValueError(f"{where}: no image has the id {annotation.get('image_id')!r}")
         if annotation.get("category_id") not in category_ids:
             raise ValueError(f"{where}: no category has the id {annotation.get('category_id')!r}")
-        annotations.append(_annotation(annotation, image, include_masks, where))
+        kept = _annotation(annotation, image, include_masks, where)
+        annotations.append({**kept, "category_id": category_ids[annotation["category_id"]]})
     return {
         "images": [{k: image[k] for k in ("id", "height", "width")} for image in images.values()],
         "annotations": annotations,
-        "categories": [{"id": c["id"], "name": str(c["name"])} for c in dataset["categories"]],
+        "categories": [
+            {"id": category_ids[c["id"]], "name": str(c["name"])} for c in dataset["categories"]
+        ],
     }
 
 
@@ -98,7 +106,6 @@ def _annotation(annotation: dict, image: dict, include_masks: bool, where: str) 
     kept = {
         "id": annotation.get("id"),
         "image_id": image["id"],
-        "category_id": annotation["category_id"],
         "iscrowd": int(annotation.get("iscrowd", 0)),
         "area": float(box[2] * box[3] if area is None else area),
         "bbox": [float(value) for value in box],
@@ -216,9 +223,13 @@ class _Record:
     def annotations(self, image: dict, include_masks: bool) -> Iterator[dict]:
         """Yield the objects of `image`, in the record's order."""
         labels = self._ints(schema.CLASS_LABEL)
-        ids = self._ints(schema.OBJECT_ID) or [None] * len(labels)
+        ids: list = self._ints(schema.OBJECT_ID) or [None] * len(labels)
         crowds = self._ints(schema.IS_CROWD) or [0] * len(labels)
-        masks = self._masks(image) if include_masks else iter([None] * len(labels))
+        masks = list(self._masks(image)) if include_masks else [None] * len(labels)
+        if len(masks) != len(labels):
+            raise ValueError(
+                f"image {image['id']!r} has {len(labels)} objects but {len(masks)} masks"
+            )
         rows = self._boxes_and_areas(image)
         for k, (label, row, mask) in enumerate(zip(labels, rows, masks, strict=True)):
             annotation = {
@@ -251,20 +262,7 @@ class _Record:
             yield coco_mask.encode(np.asfortranarray(inside, np.uint8))
         ends = np.cumsum(self._ints(schema.MASK_NUM_RUNS), dtype=np.int64)
         runs = np.split(np.asarray(self._ints(schema.MASK_RUNS), np.int64), ends[:-1])
-        for crop, crop_runs in zip(_fours(self._ints(schema.MASK_CROP)), runs, strict=False):
-            yield _crop_to_rle(crop, crop_runs, height, width)
-
-
-def _fours(values: list[int]) -> Iterator[tuple[int, int, int, int]]:
-    return zip(*[iter(values)] * 4, strict=True)  # type: ignore[return-value]
-
-
-def _crop_to_rle(
-    crop: tuple[int, int, int, int], runs: np.ndarray, height: int, width: int
-) -> dict:
-    """Return the compressed RLE of a picture in which only `crop` has mask pixels."""
-    y, x, crop_height, crop_width = crop
-    picture = np.zeros([height, width], np.uint8, order="F")
-    pixels = rle.pixels_from_runs(runs).reshape(crop_height, crop_width)
-    picture[y : y + crop_height, x : x + crop_width] = pixels
-    return coco_mask.encode(picture)
+        crops = np.asarray(self._ints(schema.MASK_CROP), np.int64).reshape(-1, 4)
+        for (y, x, *size), crop_runs in zip(crops, runs, strict=False):
+            pixels = rle.pixels_from_runs(crop_runs).reshape(size)
+            yield crop_to_rle(pixels, y, x, height, width)
