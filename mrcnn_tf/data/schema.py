@@ -76,6 +76,7 @@ GT_MASK_FRAMES = (
 GT_MASK_SIZES = "gt_mask_sizes"  # int32 [n, (height, width)] of each crop. Batch: [B, G, 2]
 
 # --- Batch only ---------------------------------------------------------------------------------
+# Crowds come last in G, so they are the first to be left out.
 GT_VALID = "gt_valid"  # bool [B, G]: the row is an object, not padding
 GT_MASK_BITS = (
     "gt_mask_bits"  # uint8 [B, S]: the arena; bit k of the string is bit 7 - k % 8 of byte k // 8
@@ -86,6 +87,7 @@ IMAGE_SIZE_HW = (
     "image_size_hw"  # float32 [B, (height, width)]: the resized picture inside the canvas
 )
 ORIGINAL_SIZE_HW = "original_size_hw"  # float32 [B, (height, width)]: the stored picture
+NUM_DROPPED_OBJECTS = "num_dropped_objects"  # int32 [B]: objects beyond max_instances, left out
 IMAGE_KEY = "image_key"  # int32 [B]: fingerprint of the source id, seeds the image's random numbers
 
 SOURCE_ID_BYTES = 128  # longest image id, in UTF-8 bytes. An all-zero id marks a filler image of

@@ -1,0 +1,220 @@
+"""The input pipeline: record files -> batches per `schema.py`.
+
+    files -> shuffle -> repeat -> decode, augment, choose canvas -> group by canvas
+          -> resize, normalise, pad, pack masks -> batch -> prefetch
+
+Pictures wait for their group while they are still small (uint8, not resized), so a window per
+canvas costs little memory. All random numbers are stateless functions of the seed and the position
+in the stream; the same seed gives the same batches.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from mrcnn_tf.data import augment, canvases, decoder, preprocess, schema
+from mrcnn_tf.data.label_map import LabelMap
+
+_SIZE_HW = "size_hw"  # int32 [2] in front of preprocessing: the size to resize to
+_CANVAS_HW = "canvas_hw"  # int32 [2], likewise: the canvas to pad to
+_NUM_OPEN_FILES = 16
+
+
+def build(
+    file_pattern: str | Sequence[str],
+    *,
+    label_map: LabelMap,
+    is_training: bool,
+    per_replica_batch_size: int,
+    num_replicas: int,
+    seed: int,
+    short_edges: tuple[int, ...],
+    long_edge: int,
+    canvas_sizes: tuple[tuple[int, int], ...] | None,
+    resize_convention: str,
+    channel_order: str,
+    pixel_mean: tuple[float, ...],
+    pixel_std: tuple[float, ...],
+    flip_probability: float,
+    shuffle_buffer: int,
+    max_instances: int,
+    mask_arena_pixels: int,
+    num_input_pipelines: int = 1,
+    input_pipeline_id: int = 0,
+) -> tf.data.Dataset:
+    """Build the data set of batches for one input pipeline.
+
+    Each element is one replica's batch; every run of `num_replicas` elements, beginning with the
+    first, has one canvas and makes one step. Training is endless, shuffled and augmented.
+    Evaluation gives every picture exactly once, in the order of the files within each canvas; the
+    last batches are filled up with blank pictures, whose `source_id` is all zero.
+
+    Args:
+      file_pattern: glob pattern or patterns of TFRecord files.
+      label_map: the data set's categories.
+      is_training: see above. Evaluation takes no random choice: not flipped, first short edge.
+      per_replica_batch_size: B.
+      num_replicas: replicas that this input pipeline feeds.
+      seed: of shuffling and augmentation.
+      short_edges: lengths of the short edge to choose from, pixels.
+      long_edge: length that the long edge does not exceed, pixels.
+      canvas_sizes: (height, width) of the canvases, from `canvases.make`; None gives every picture
+        its own size rounded up to a multiple of 32, so batches hold pictures of like size only.
+      resize_convention: see `preprocess.py`.
+      channel_order: "rgb" or "bgr".
+      pixel_mean: per channel in that order, range 0..255.
+      pixel_std: likewise.
+      flip_probability: of mirroring a training picture left to right.
+      shuffle_buffer: records that wait, encoded, to be drawn from.
+      max_instances: G.
+      mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
+      num_input_pipelines: how many pipelines (hosts) share the files.
+      input_pipeline_id: which of them this is.
+
+    Returns:
+      A data set of dicts, the batches of `schema.py`.
+
+    Raises:
+      FileNotFoundError: a pattern matches no file.
+    """
+    files = find_files(file_pattern)
+    records = _records(
+        files, is_training, seed, shuffle_buffer, num_input_pipelines, input_pipeline_id
+    )
+
+    def load(position: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Decode and augment a record, and decide its size."""
+        example = decoder.decode(
+            serialized, label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
+        )
+        short_edge = short_edges[0]
+        if is_training:
+            seeds = tf.stack([seed, position * num_input_pipelines + input_pipeline_id])
+            example = augment.random_flip_left_right(example, seeds, flip_probability)
+            short_edge = augment.random_short_edge(short_edges, seeds)
+        size_hw = preprocess.resized_size_hw(
+            tf.shape(example[schema.IMAGE])[:2], short_edge, long_edge, resize_convention
+        )
+        canvas_hw = (
+            canvases.round_up(size_hw)
+            if canvas_sizes is None
+            else canvases.choose(size_hw, canvas_sizes)
+        )
+        return example | {_SIZE_HW: size_hw, _CANVAS_HW: canvas_hw}
+
+    def finish(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Turn a loaded example into a batch's row."""
+        size_hw = example[_SIZE_HW]
+        image = preprocess.prepare_image(
+            example[schema.IMAGE],
+            size_hw,
+            example[_CANVAS_HW],
+            convention=resize_convention,
+            channel_order=channel_order,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+        if canvas_sizes is not None and len(canvas_sizes) == 1:
+            image.set_shape([*canvas_sizes[0], 3])
+        objects = preprocess.prepare_objects(
+            example, size_hw, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
+        )
+        return {schema.IMAGE: image} | objects | preprocess.identity(example, size_hw)
+
+    dataset = records.enumerate().map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _group_by_canvas(dataset, per_replica_batch_size * num_replicas, is_training)
+    dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(per_replica_batch_size, drop_remainder=True)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def find_files(file_pattern: str | Sequence[str]) -> list[str]:
+    """Return the files that match, sorted.
+
+    Args:
+      file_pattern: glob pattern or patterns.
+
+    Raises:
+      FileNotFoundError: a pattern matches no file.
+    """
+    patterns = [file_pattern] if isinstance(file_pattern, str) else list(file_pattern)
+    files: set[str] = set()
+    for pattern in patterns:
+        found = tf.io.gfile.glob(pattern)
+        if not found:
+            raise FileNotFoundError(
+                f"no record file matches {pattern!r}. Records are made from a COCO data set by:\n"
+                "  python data_prep/create_coco_tfrecord.py --image_dir=IMAGES "
+                "--object_annotations_file=ANNOTATIONS.json "
+                f"--output_file_prefix={pattern.split('*')[0].rstrip('-.')} --num_shards=32"
+            )
+        files.update(found)
+    return sorted(files)
+
+
+def _records(
+    files: list[str],
+    is_training: bool,
+    seed: int,
+    shuffle_buffer: int,
+    num_input_pipelines: int,
+    input_pipeline_id: int,
+) -> tf.data.Dataset:
+    """Return this pipeline's serialized records: endless and shuffled, or once and in order."""
+    by_file = len(files) >= num_input_pipelines
+    dataset = tf.data.Dataset.from_tensor_slices(files)
+    if by_file:
+        dataset = dataset.shard(num_input_pipelines, input_pipeline_id)
+    if is_training:
+        dataset = dataset.shuffle(len(files), seed=seed)
+        dataset = dataset.interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=min(_NUM_OPEN_FILES, len(files)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+    else:
+        dataset = tf.data.TFRecordDataset(dataset)
+    if not by_file:
+        dataset = dataset.shard(num_input_pipelines, input_pipeline_id)
+    if is_training:
+        dataset = dataset.shuffle(shuffle_buffer, seed=seed + 1).repeat()
+    return dataset
+
+
+def _group_by_canvas(
+    dataset: tf.data.Dataset, window_size: int, is_training: bool
+) -> tf.data.Dataset:
+    """Reorder loaded examples so that each run of `window_size` has one canvas.
+
+    In evaluation the last window of each canvas is filled up with blank pictures.
+    """
+
+    def key_of(example: dict[str, tf.Tensor]) -> tf.Tensor:
+        canvas_hw = tf.cast(example[_CANVAS_HW], tf.int64)
+        return canvas_hw[0] * 2**32 + canvas_hw[1]
+
+    def fill(key: tf.Tensor, window: tf.data.Dataset) -> tf.data.Dataset:
+        if is_training:
+            return window
+        canvas_hw = tf.cast(tf.stack([key // 2**32, key % 2**32]), tf.int32)
+        blank = tf.data.Dataset.from_tensors(_blank_example(canvas_hw))
+        return window.concatenate(blank.repeat(window_size)).take(window_size)
+
+    return dataset.group_by_window(key_of, fill, window_size=window_size)
+
+
+def _blank_example(canvas_hw: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return a loaded example of one black pixel, without objects and without an id."""
+    return {
+        schema.IMAGE: tf.zeros([1, 1, 3], tf.uint8),
+        schema.SOURCE_ID: tf.constant(""),
+        schema.GT_BOXES: tf.zeros([0, 4]),
+        schema.GT_CLASSES: tf.zeros([0], tf.int32),
+        schema.GT_IS_CROWD: tf.zeros([0], tf.bool),
+        schema.GT_MASK_PIXELS: tf.zeros([0], tf.bool),
+        schema.GT_MASK_FRAMES: tf.zeros([0, 4]),
+        schema.GT_MASK_SIZES: tf.zeros([0, 2], tf.int32),
+        _SIZE_HW: tf.constant([1, 1]),
+        _CANVAS_HW: canvas_hw,
+    }
