@@ -46,3 +46,84 @@ def pixels_from_runs(runs: np.ndarray) -> np.ndarray:
     """Return the flat mask, bool [sum of runs], of which `run_lengths` gives `runs`."""
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs)
+
+
+def column_runs_from_string(counts: bytes | str) -> np.ndarray:
+    """Decode COCO's compressed run lengths.
+
+    Each number is a string of characters of 48 + 6 bits: 5 bits of value, lowest first, and one
+    that says that more follow; the last one's highest value bit is the sign. From the fourth
+    number on the difference to the last but one is stored.
+
+    Args:
+      counts: the `counts` of a compressed COCO RLE.
+
+    Returns:
+      int64 [r], run lengths down the columns of the full picture.
+
+    Raises:
+      ValueError: a character that the format does not know, or the string ends within a number.
+
+    Source: `rleFrString` of pycocotools' maskApi.c; here for all numbers at once.
+    """
+    raw = counts.encode("latin-1", "replace") if isinstance(counts, str) else counts
+    symbols = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    if not symbols.size:
+        return np.zeros(0, np.int64)
+    ends = np.flatnonzero((symbols & 32) == 0)
+    if symbols.min() < 0 or symbols.max() > 63 or not ends.size or ends[-1] != symbols.size - 1:
+        raise ValueError("not a compressed run-length code")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 12:
+        raise ValueError("not a compressed run-length code: a number has more than 60 bits")
+    shifts = 5 * (np.arange(symbols.size) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((symbols & 31) << shifts, starts)
+    runs -= np.where(symbols[ends] & 16, 1 << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def crop_from_column_runs(column_runs: np.ndarray, height: int) -> CropRuns:
+    """Cut an object's crop out of the run lengths of the full picture.
+
+    Args:
+      column_runs: integer [r], run lengths down the columns of the full picture; runs of length
+        0 are allowed.
+      height: of the picture, pixels.
+
+    Returns:
+      The smallest crop that holds the mask, and its runs row by row.
+    """
+    bounds = np.cumsum(column_runs, dtype=np.int64)
+    starts, ends = bounds[:-1:2], bounds[1::2]  # of the runs inside, [start, end)
+    used = ends > starts
+    starts, ends = starts[used], ends[used]
+    if not starts.size:
+        return CropRuns((0, 0, 0, 0), np.zeros(0, np.int64))
+    first_x, first_y = np.divmod(starts, height)
+    last_x, last_y = np.divmod(ends - 1, height)
+    x1, x2 = int(first_x[0]), int(last_x[-1]) + 1
+    if (first_x != last_x).any():  # a run goes on in the next column, so it passes both borders
+        y1, y2 = 0, height
+    else:
+        y1, y2 = int(first_y.min()), int(last_y.max()) + 1
+    crop_height, crop_width = y2 - y1, x2 - x1
+    # Positions within the crop, down its columns. A run that spans columns has y1, y2 = 0, height.
+    crop_starts = (first_x - x1) * crop_height + first_y - y1
+    crop_ends = (last_x - x1) * crop_height + last_y - y1 + 1
+    toggles = np.stack([crop_starts, crop_ends], axis=1).ravel()
+    edges = np.concatenate([[0], toggles, [crop_height * crop_width]])
+    pixels = pixels_from_runs(np.diff(edges)).reshape(crop_width, crop_height)
+    runs = run_lengths(pixels.T.ravel())
+    return CropRuns((y1, x1, crop_height, crop_width), runs)
+
+
+def crop_to_full_mask(crop_runs: CropRuns, height: int, width: int) -> np.ndarray:
+    """Return the full-picture mask, bool [height, width], of one object."""
+    y, x, crop_height, crop_width = crop_runs.crop
+    mask = np.zeros((height, width), bool)
+    pixels = pixels_from_runs(crop_runs.runs).reshape(crop_height, crop_width)
+    mask[y : y + crop_height, x : x + crop_width] = pixels
+    return mask

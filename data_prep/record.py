@@ -1,0 +1,153 @@
+"""Builds one record: a tf.train.Example with the keys of `mrcnn_tf/data/schema.py`."""
+
+import collections
+import hashlib
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from data_prep.coco_input import ImageEntry
+from data_prep.coco_objects import ObjectEntry
+from data_prep.image_file import EncodedImage
+from mrcnn_tf.data import rle, schema
+
+
+def build_example(
+    image: ImageEntry,
+    encoded_image: EncodedImage,
+    objects: list[ObjectEntry],
+    category_names: dict[int, str],
+    mask_format: str | None,
+    counts: collections.Counter[str],
+) -> bytes:
+    """Build one record.
+
+    Args:
+      image: id, file and size.
+      encoded_image: the picture.
+      objects: its annotations, in the order of the file.
+      category_names: by the data set's own category id.
+      mask_format: "rle", "png", or None for records without masks.
+      counts: what happened is counted here.
+
+    Returns:
+      The serialized tf.train.Example: the same bytes for the same input.
+    """
+    feature = _image_features(image, encoded_image)
+    crops = None
+    if mask_format:
+        crops = [crop_of_object(entry, image.height, image.width) for entry in objects]
+        counts["masks"] += sum(crop.runs.size > 0 for crop in crops)
+        counts["masks without a pixel"] += sum(crop.runs.size == 0 for crop in crops)
+    areas = [_area(entry, crops[k] if crops else None) for k, entry in enumerate(objects)]
+    feature.update(_object_features(image, objects, areas, category_names))
+    if crops is not None and mask_format == "rle":
+        feature.update(_run_length_features(crops))
+    elif crops is not None:
+        feature[schema.MASK_PNG] = _bytes([_png(c, image.height, image.width) for c in crops])
+    counts["images"] += 1
+    counts["images without objects"] += not objects
+    counts["annotations"] += len(objects)
+    counts["crowds"] += sum(entry.is_crowd for entry in objects)
+    counts["boxes clipped"] += sum(_is_clipped(entry, image) for entry in objects)
+    counts["areas computed"] += sum(entry.area is None for entry in objects)
+    if encoded_image.change:
+        counts[f"pictures encoded again: {encoded_image.change}"] += 1
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    return example.SerializeToString(deterministic=True)
+
+
+def crop_of_object(entry: ObjectEntry, height: int, width: int) -> rle.CropRuns:
+    """Rasterise one object as COCO.annToMask does, but to its crop only.
+
+    Polygons go through pycocotools' rasteriser on the whole picture, since moving them first
+    would round their edges differently; its run lengths are cut without decoding them.
+    """
+    if entry.column_runs is not None:
+        return rle.crop_from_column_runs(entry.column_runs, height)
+    merged = coco_mask.merge(coco_mask.frPyObjects(entry.polygons, height, width))
+    return rle.crop_from_column_runs(rle.column_runs_from_string(merged["counts"]), height)
+
+
+def _area(entry: ObjectEntry, crop: rle.CropRuns | None) -> float:
+    """Return the annotation's area, or else the mask's, or else the box's, pixels."""
+    if entry.area is not None:
+        return entry.area
+    if crop is not None:
+        return float(crop.runs[1::2].sum())
+    return entry.bbox[2] * entry.bbox[3]
+
+
+def _is_clipped(entry: ObjectEntry, image: ImageEntry) -> bool:
+    x, y, width, height = entry.bbox
+    return x < 0 or y < 0 or x + width > image.width or y + height > image.height
+
+
+def _image_features(image: ImageEntry, encoded_image: EncodedImage) -> dict[str, tf.train.Feature]:
+    encoded = encoded_image.encoded
+    return {
+        schema.IMAGE_ENCODED: _bytes([encoded]),
+        schema.IMAGE_FORMAT: _bytes([encoded_image.image_format.encode()]),
+        schema.IMAGE_FILENAME: _bytes([image.file_name.encode()]),
+        schema.IMAGE_SOURCE_ID: _bytes([image.source_id.encode()]),
+        schema.IMAGE_KEY_SHA256: _bytes([hashlib.sha256(encoded).hexdigest().encode()]),
+        schema.IMAGE_HEIGHT: _integers([image.height]),
+        schema.IMAGE_WIDTH: _integers([image.width]),
+    }
+
+
+def _object_features(
+    image: ImageEntry,
+    objects: list[ObjectEntry],
+    areas: list[float],
+    category_names: dict[int, str],
+) -> dict[str, tf.train.Feature]:
+    boxes = np.array([entry.bbox for entry in objects], np.float64).reshape(-1, 4)
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]  # each [n, (x, y)]
+    sides = np.array([image.width, image.height], np.float64)
+    start, end = np.clip(start, 0, sides) / sides, np.clip(end, 0, sides) / sides
+    scoring = np.concatenate([boxes, np.array(areas, np.float64).reshape(-1, 1)], axis=1)
+    labels = [entry.category_id for entry in objects]
+    return {
+        schema.BBOX_YMIN: _floats(start[:, 1].tolist()),
+        schema.BBOX_XMIN: _floats(start[:, 0].tolist()),
+        schema.BBOX_YMAX: _floats(end[:, 1].tolist()),
+        schema.BBOX_XMAX: _floats(end[:, 0].tolist()),
+        schema.CLASS_LABEL: _integers(labels),
+        schema.CLASS_TEXT: _bytes([category_names[label].encode() for label in labels]),
+        schema.IS_CROWD: _integers([int(entry.is_crowd) for entry in objects]),
+        schema.AREA: _floats(areas),
+        schema.OBJECT_ID: _integers([int(entry.annotation_id or 0) for entry in objects]),
+        schema.BBOX_AREA_FLOAT64: _bytes([scoring.astype("<f8").tobytes()]),
+    }
+
+
+def _run_length_features(crops: list[rle.CropRuns]) -> dict[str, tf.train.Feature]:
+    return {
+        schema.MASK_CROP: _integers([side for crop in crops for side in crop.crop]),
+        schema.MASK_NUM_RUNS: _integers([crop.runs.size for crop in crops]),
+        schema.MASK_RUNS: _integers([run for crop in crops for run in crop.runs.tolist()]),
+    }
+
+
+def _png(crop: rle.CropRuns, height: int, width: int) -> bytes:
+    """Return the full-picture mask as PNG with pixels 0 and 1, as Model Garden writes it."""
+    mask = rle.crop_to_full_mask(crop, height, width).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _bytes(values: list[bytes]) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def _floats(values: list[float]) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def _integers(values: list[int]) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))

@@ -1,0 +1,180 @@
+"""Writes the shards of a record set in several processes, one process to a shard."""
+
+import collections
+import concurrent.futures
+import concurrent.futures.process
+import multiprocessing
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from data_prep import image_file, record
+from data_prep.coco_input import ImageEntry
+from data_prep.coco_objects import ObjectEntry
+from data_prep.problems import BadInputError, Problem
+
+_PERIOD = 0.2  # seconds between two looks at how far the workers are
+
+
+class ShardTask(NamedTuple):
+    """All that a worker needs to write one shard, and no more.
+
+    Attributes:
+      path: the shard's final name.
+      image_dir: folder that the file names are relative to.
+      images: those of this shard, with their objects.
+      category_names: by the data set's own category id.
+      mask_format: "rle", "png", or None for no masks.
+      skip_bad_images: leave out pictures that cannot be used, instead of raising.
+    """
+
+    path: pathlib.Path
+    image_dir: pathlib.Path
+    images: list[tuple[ImageEntry, list[ObjectEntry]]]
+    category_names: dict[int, str]
+    mask_format: str | None
+    skip_bad_images: bool
+
+
+class ShardSummary(NamedTuple):
+    """What came of a shard: its length in bytes, what was counted, and what was left out."""
+
+    num_bytes: int
+    counts: dict[str, int]
+    problems: list[Problem]
+
+
+class BadImageError(Exception):
+    """A picture cannot be used; the text is that of its `Problem`."""
+
+
+def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSummary:
+    """Write one shard; the file gets its name when it is complete.
+
+    Args:
+      task: what to write.
+      image_is_done: called after each image.
+
+    Raises:
+      BadImageError: a picture cannot be used and `skip_bad_images` is off.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    problems: list[Problem] = []
+    partial = task.path.with_name(task.path.name + ".partial")
+    with tf.io.TFRecordWriter(str(partial)) as writer:
+        for image, objects in task.images:
+            path = task.image_dir / image.file_name
+            try:
+                encoded = image_file.load(path, image.height, image.width)
+            except BadInputError as error:
+                problem = Problem(error.kind, image.where, error.value, "image left out")
+                if not task.skip_bad_images:
+                    raise BadImageError(str(problem)) from error
+                problems.append(problem)
+            else:
+                example = record.build_example(
+                    image, encoded, objects, task.category_names, task.mask_format, counts
+                )
+                writer.write(example)
+            image_is_done()
+    num_bytes = partial.stat().st_size
+    os.replace(partial, task.path)
+    return ShardSummary(num_bytes, dict(counts), problems)
+
+
+class WorkerPool:
+    """Processes that write shards; a context manager.
+
+    They are forked here, after TensorFlow's import, which takes seconds, and before the
+    annotation file is read: so no worker ever holds more than its own shard's annotations.
+
+    Args:
+      num_processes: how many.
+    """
+
+    def __init__(self, num_processes: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._num_done = context.Value("q", 0)
+        self._stop = context.Event()
+        self._executor = concurrent.futures.ProcessPoolExecutor(
+            num_processes, context, _start_worker, (self._num_done, self._stop)
+        )
+        self._executor.submit(os.getpid).result()  # starts all processes now
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the workers; shards that are not complete get no name."""
+        self._stop.set()
+        self._executor.shutdown(cancel_futures=True)
+
+    def write_shards(
+        self, tasks: list[ShardTask], show: Callable[[int], None]
+    ) -> Iterator[tuple[ShardTask, ShardSummary]]:
+        """Write shards.
+
+        Args:
+          tasks: the shards.
+          show: called now and then with the number of images finished since.
+
+        Yields:
+          Each task with its summary, in the order in which they are finished.
+
+        Raises:
+          BadImageError: see `write_shard`.
+          RuntimeError: a worker process was killed.
+        """
+        shown = 0
+        waiting = {self._executor.submit(_run_in_worker, task): task for task in tasks}
+        while waiting:
+            done, _ = concurrent.futures.wait(waiting, _PERIOD, concurrent.futures.FIRST_COMPLETED)
+            now = self._num_done.value
+            show(now - shown)
+            shown = now
+            for future in done:
+                try:
+                    yield waiting.pop(future), future.result()
+                except concurrent.futures.process.BrokenProcessPool as error:
+                    raise RuntimeError(
+                        "a worker process was killed (out of memory?); the same command with a "
+                        "smaller --num_processes goes on where this one stopped"
+                    ) from error
+
+
+class _StoppedError(Exception):
+    """The parent wants no more shards."""
+
+
+# Of a worker process: called after each image.
+_image_is_done: Callable[[], None]
+
+
+def _start_worker(num_done: Any, stop: Any) -> None:
+    """Prepare a worker: Ctrl-C is the parent's business, and its death is the worker's."""
+    global _image_is_done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def count_image() -> None:
+        with num_done.get_lock():
+            num_done.value += 1
+        if stop.is_set():
+            raise _StoppedError
+
+    def leave_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)  # else it would write on, beside the next run
+
+    _image_is_done = count_image
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _run_in_worker(task: ShardTask) -> ShardSummary:
+    return write_shard(task, _image_is_done)
