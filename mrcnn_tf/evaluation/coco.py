@@ -58,8 +58,6 @@ class CocoEvaluator:
         ordered = sorted(truth["images"], key=lambda i: (isinstance(i["id"], str), i["id"]))
         self._images = {str(image["id"]): image for image in ordered}
         self._number = {image_id: k for k, image_id in enumerate(self._images)}
-        if len(self._images) != len(ordered):
-            raise ValueError("ground truth: image ids are not unique as text")
         known_ids = {category["id"] for category in truth["categories"]}
         unknown_to_network = known_ids - set(label_map.ids if label_map else known_ids)
         if unknown_to_network:

@@ -63,18 +63,14 @@ def from_coco_dict(
     Raises:
       ValueError: an annotation of an unknown image or category, or without a usable box or size.
     """
-    images = {image["id"]: image for image in dataset["images"]}
+    images = {str(image["id"]): _image(image, name) for image in dataset["images"]}
     if len(images) != len(dataset["images"]):
         raise ValueError(f"{name}: image ids occur more than once")
-    for image in dataset["images"]:
-        for side in ("height", "width"):
-            if side not in image:
-                raise ValueError(f"{name}: image {image['id']!r} has no {side}")
     category_ids = {category["id"]: int(category["id"]) for category in dataset["categories"]}
     annotations = []
     for annotation in dataset["annotations"]:
         where = f"{name}: annotation {annotation.get('id')!r}"
-        image = images.get(annotation.get("image_id"))
+        image = images.get(str(annotation.get("image_id")))
         if image is None:
             raise ValueError(f"{where}: no image has the id {annotation.get('image_id')!r}")
         if annotation.get("category_id") not in category_ids:
@@ -82,12 +78,20 @@ def from_coco_dict(
         kept = _annotation(annotation, image, include_masks, where)
         annotations.append({**kept, "category_id": category_ids[annotation["category_id"]]})
     return {
-        "images": [{k: image[k] for k in ("id", "height", "width")} for image in images.values()],
+        "images": list(images.values()),
         "annotations": annotations,
         "categories": [
             {"id": category_ids[c["id"]], "name": str(c["name"])} for c in dataset["categories"]
         ],
     }
+
+
+def _image(image: dict, name: str) -> dict:
+    """Return one image in our form."""
+    for side in ("height", "width"):
+        if side not in image:
+            raise ValueError(f"{name}: image {image['id']!r} has no {side}")
+    return {"id": image["id"], "height": int(image["height"]), "width": int(image["width"])}
 
 
 def _annotation(annotation: dict, image: dict, include_masks: bool, where: str) -> dict:

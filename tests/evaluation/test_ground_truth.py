@@ -1,6 +1,10 @@
 """Ground truth from annotation files and from records: the same objects either way."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import ground_truth
 
+CONVERTER = pathlib.Path(__file__).parents[2] / "data_prep" / "create_coco_tfrecord.py"
 LABEL_MAP = LabelMap((3, 90), ("cat", "bird"))
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 90, "name": "bird"}]
 HEIGHT, WIDTH = 6, 9
@@ -179,6 +184,17 @@ def test_annotation_file(tmp_path):
     assert annotation == {**expected, "bbox": [1.0, 2.0, 3.0, 2.0]}
 
 
+def test_ids_are_matched_as_text():
+    dataset = _dataset(image_id="7")
+    dataset["images"][0].update(id=7, height=6.0)
+    dataset["categories"] = [{"id": "3", "name": "cat"}]
+    dataset["annotations"][0]["category_id"] = "3"
+    truth = ground_truth.from_coco_dict(dataset)
+    assert truth["images"] == [{"id": 7, "height": 6, "width": WIDTH}]
+    assert truth["annotations"][0]["image_id"] == 7
+    assert truth["annotations"][0]["category_id"] == truth["categories"][0]["id"] == 3
+
+
 def test_missing_keys_have_cocos_meaning():
     of = ground_truth.from_coco_dict
     assert of(_without("iscrowd"))["annotations"][0]["iscrowd"] == 0
@@ -242,3 +258,25 @@ def test_masks_are_pycocotools_masks(shared):
     for ours in truth["annotations"]:
         theirs = coco.annToMask(coco.anns[ours["id"]])
         np.testing.assert_array_equal(coco_mask.decode(ours["segmentation"]), theirs)
+
+
+def test_converted_records_hold_the_annotation_file(shared, tmp_path):
+    """Boxes, areas and masks of real annotations survive the converter bit by bit."""
+    data = shared / "data" / "coco_small"
+    path = data / "annotations" / "instances_val2017.json"
+    arguments = {
+        "image_dir": data / "val2017",
+        "object_annotations_file": path,
+        "output_file_prefix": tmp_path / "val",
+        "num_shards": 2,
+    }
+    flags = [f"--{name}={value}" for name, value in arguments.items()]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run([sys.executable, CONVERTER, *flags], check=True, env=environment)
+    label_map = LabelMap.from_json((tmp_path / schema.LABEL_MAP_FILE).read_text())
+    ours = ground_truth.from_records(str(tmp_path / "val-*.tfrecord"), label_map)
+    theirs = ground_truth.from_annotation_file(str(path))
+    for part in ("images", "annotations", "categories"):
+        by_id = {entry["id"]: entry for entry in theirs[part]}
+        assert len(ours[part]) == len(by_id) > 0
+        assert all(entry == by_id[entry["id"]] for entry in ours[part])
