@@ -64,7 +64,7 @@ def _kernel_nms(boxes, scores, iou_threshold, max_outputs):
     boxes = tf.concat([boxes[..., :2], tf.maximum(boxes[..., :2], boxes[..., 2:])], axis=-1)
 
     def one_image(boxes_and_scores):
-        return tf.raw_ops.NonMaxSuppressionV4(
+        index, num_kept = tf.raw_ops.NonMaxSuppressionV4(
             boxes=boxes_and_scores[0],
             scores=boxes_and_scores[1],
             max_output_size=max_outputs,
@@ -72,6 +72,7 @@ def _kernel_nms(boxes, scores, iou_threshold, max_outputs):
             score_threshold=-float("inf"),  # strictly above it: drops what is not valid
             pad_to_max_output_size=True,
         )
+        return index, num_kept
 
     types = (tf.TensorSpec([max_outputs], tf.int32), tf.TensorSpec([], tf.int32))
     return tf.map_fn(one_image, (boxes, scores), fn_output_signature=types)
