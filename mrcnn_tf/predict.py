@@ -11,6 +11,7 @@ upright picture. A file that cannot be read is named at the end, the others go o
 is then 1. Runs without tf_keras and without tf-models-official.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -29,6 +30,8 @@ from mrcnn_tf import picture_files, visualize
 from mrcnn_tf.serving import predictor
 
 _SECONDS_BETWEEN_LINES = 5.0  # of progress, where the output is not a terminal
+# Lines around the one that says what is wrong with a picture.
+_TENSORFLOW_BOILERPLATE = ("Graph execution error", "Detected at node", "<stack traces", "[[")
 
 
 class ResultsFile:
@@ -135,7 +138,7 @@ class Run:
             try:
                 drawing = Image.fromarray(draw(picture, detections, self._threshold))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                drawing.save(path, **({} if path.suffix.lower() == ".png" else {"quality": 95}))
+                drawing.save(path, quality=95)  # PNG has no quality and ignores it
             except (OSError, ValueError, MemoryError) as error:
                 self._fail(picture.name, error)
 
@@ -166,9 +169,15 @@ class Run:
         yield from zip(pictures, batch, strict=True)
 
     def _fail(self, name: str, error: Exception) -> None:
-        text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-        first_line = (text.strip() or type(error).__name__).splitlines()[0]
-        self.failures[name] = first_line[:200]
+        self.failures[name] = reason(error)
+
+
+def reason(error: Exception) -> str:
+    """Return the line of an error's text that says what is wrong."""
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    lines = [line.strip() for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_TENSORFLOW_BOILERPLATE)]
+    return telling[0][:200] if telling else type(error).__name__
 
 
 def run(
@@ -210,8 +219,8 @@ def run(
         print(f"{this_run.num_turned} turned upright as their EXIF orientation says")
     print(f"{results.num_rows} detections: {results_path}")
     print(f"those with a score of {score_threshold} or more are drawn: {drawn_dir}")
-    for name, reason in this_run.failures.items():
-        print(f"FAILED {name}: {reason}")
+    for name, why in this_run.failures.items():
+        print(f"FAILED {name}: {why}")
     return 1 if this_run.failures else 0
 
 
@@ -230,7 +239,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"unexpected argument {argv[1]!r}: quote a glob, so that the shell keeps it")
         return 2
     values = flags.FLAGS
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be printable
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be printable
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return run(
             values.saved_model,

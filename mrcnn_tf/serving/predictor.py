@@ -19,7 +19,7 @@ class Detection(NamedTuple):
       score: in [0, 1].
       category_id: the data set's own id.
       category: its name.
-      mask: COCO run lengths {"size": [height, width], "counts": str}, or None for a network
+      mask: COCO run lengths {"size": [height, width], "counts": bytes}, or None for a network
         without masks.
     """
 
@@ -39,7 +39,10 @@ class Detection(NamedTuple):
             "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(self.score, 6),
         }
-        return row if self.mask is None else row | {"segmentation": self.mask}
+        if self.mask is None:
+            return row
+        counts = self.mask["counts"].decode("ascii")  # JSON knows no bytes
+        return row | {"segmentation": {"size": self.mask["size"], "counts": counts}}
 
 
 class Predictor:
@@ -110,7 +113,9 @@ class Predictor:
         height, width = answer["image_size"][row].tolist()
         detections = []
         for k in range(int(answer["num_detections"][row])):
-            box = answer["detection_boxes"][row, k] * np.float32([height, width, height, width])
+            box = answer["detection_boxes"][row, k] * np.array(
+                [height, width, height, width], np.float32
+            )
             mask = None
             if "detection_masks" in answer:
                 mask = paste.paste_to_rle(

@@ -100,8 +100,14 @@ class Preprocessor:
         Returns:
           The batch on the smallest canvas that holds every resized picture.
         """
-        original_size_hw = _map(encoded_size_hw, encoded, tf.TensorSpec([2], tf.int32))
-        return self._batch(encoded, decode_picture, original_size_hw)
+
+        def sizes(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            size_hw = encoded_size_hw(file)
+            return size_hw, self._resized(size_hw)
+
+        spec = tf.TensorSpec([2], tf.int32)
+        original_size_hw, size_hw = _map(sizes, encoded, (spec, spec))
+        return self._batch(encoded, decode_picture, original_size_hw, size_hw)
 
     def from_tf_example(self, serialized: tf.Tensor) -> NetworkInput:
         """Prepare records: serialized tf.train.Examples with the picture in `image/encoded`.
@@ -125,24 +131,25 @@ class Preprocessor:
         Returns:
           As `from_image_bytes`.
         """
-        shape = tf.shape(pictures)
-        original_size_hw = tf.tile(shape[tf.newaxis, 1:3], [shape[0], 1])
-        return self._batch(pictures, lambda picture: picture, original_size_hw)
+        original_size_hw = tf.shape(pictures)[1:3]
+        sizes = tf.stack([original_size_hw, self._resized(original_size_hw)])
+        sizes = tf.repeat(sizes[:, tf.newaxis], tf.shape(pictures)[0], axis=1)  # [2, B, 2]
+        return self._batch(pictures, lambda picture: picture, sizes[0], sizes[1])
+
+    def _resized(self, original_hw: tf.Tensor) -> tf.Tensor:
+        """Return the network-input size of one picture: int32 [2] -> int32 [2]."""
+        return preprocess.resized_size_hw(
+            original_hw, self.short_edge, self.long_edge, self.resize_convention
+        )
 
     def _batch(
         self,
         sources: tf.Tensor,
         decode: Callable[[tf.Tensor], tf.Tensor],
         original_size_hw: tf.Tensor,
+        size_hw: tf.Tensor,
     ) -> NetworkInput:
         """Decode, resize, normalise and pad every source (first dimension B) into one canvas."""
-        size_hw = _map(
-            lambda size: preprocess.resized_size_hw(
-                size, self.short_edge, self.long_edge, self.resize_convention
-            ),
-            original_size_hw,
-            tf.TensorSpec([2], tf.int32),
-        )
         canvas_hw = canvases.round_up(tf.reduce_max(size_hw, axis=0))
 
         def prepare(source_and_size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -162,10 +169,10 @@ class Preprocessor:
 
 
 def _map(
-    function: Callable[..., tf.Tensor],
+    function: Callable[..., tf.Tensor | tuple[tf.Tensor, ...]],
     elements: tf.Tensor | tuple[tf.Tensor, ...],
-    output: tf.TensorSpec,
-) -> tf.Tensor:
+    output: tf.TensorSpec | tuple[tf.TensorSpec, ...],
+) -> tf.Tensor | tuple[tf.Tensor, ...]:
     """Apply a function to each picture, several at a time (in eager mode, one)."""
     parallel = 1 if tf.executing_eagerly() else PARALLEL_PICTURES
     return tf.map_fn(function, elements, parallel_iterations=parallel, fn_output_signature=output)

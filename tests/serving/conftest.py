@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.data import label_map
-from mrcnn_tf.serving import preprocessing
+from mrcnn_tf.serving import preprocessing, signatures
 
 SHORT_EDGE, LONG_EDGE = 128, 200
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -110,3 +110,25 @@ def draw_rectangles():
         return picture
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory, model, detect, labels, preprocess):
+    """Return f(input_type) -> path of a SavedModel, written once each."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def path(input_type):
+        target = folder / input_type
+        if not target.exists():
+            signatures.export_saved_model(
+                model.variables,
+                detect,
+                str(target),
+                input_type=input_type,
+                label_map=labels,
+                preprocess=preprocess,
+                mask_convention="pixel_centres",
+            )
+        return target
+
+    return path

@@ -26,23 +26,27 @@ class Found(NamedTuple):
 BANNED_OPS = {"CropAndResize", "CombinedNonMaxSuppression", "PyFunc", "EagerPyFunc"}
 
 
-def export(path, model, detect, labels, preprocess, input_type="image_bytes"):
-    return signatures.export_saved_model(
-        model.variables,
-        detect,
-        str(path),
-        input_type=input_type,
-        label_map=labels,
-        preprocess=preprocess,
-        mask_convention="pixel_centres",
-    )
-
-
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, model, detect, labels, preprocess):
-    path = tmp_path_factory.mktemp("export") / "model"
-    export(path, model, detect, labels, preprocess)
-    return path
+def exported(export):
+    return export("image_bytes")
+
+
+@pytest.fixture
+def write(model, detect, labels, preprocess):
+    """Return f(path, **what is different from the usual) -> Verification."""
+
+    def export(path, variables=model.variables, detect=detect, input_type="image_bytes"):
+        return signatures.export_saved_model(
+            variables,
+            detect,
+            str(path),
+            input_type=input_type,
+            label_map=labels,
+            preprocess=preprocess,
+            mask_convention="pixel_centres",
+        )
+
+    return export
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +106,8 @@ def test_any_batch_size_and_order(exported, scenes):
 
 
 @pytest.mark.parametrize("input_type", ["image_tensor", "tf_example"])
-def test_other_input_types(tmp_path, model, detect, labels, preprocess, scenes, input_type):
-    export(tmp_path / "m", model, detect, labels, preprocess, input_type)
-    signature = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"]
+def test_other_input_types(export, scenes, labels, input_type):
+    signature = tf.saved_model.load(str(export(input_type))).signatures["serving_default"]
     pixels, truth = scenes[0]
     request = np.stack([pixels, pixels])
     if input_type == "tf_example":
@@ -168,27 +171,25 @@ print("found", int(answer["num_detections"][0]))
     assert "found 2" in done.stdout
 
 
-def test_replaces_an_export_and_nothing_else(tmp_path, model, detect, labels, preprocess):
+def test_replaces_an_export_and_nothing_else(tmp_path, write):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(FileExistsError, match=r"holds files but no SavedModel \(mine.txt"):
-        export(tmp_path, model, detect, labels, preprocess)
+        write(tmp_path)
     with pytest.raises(FileExistsError, match="is a file"):
-        export(tmp_path / "mine.txt", model, detect, labels, preprocess)
-    export(tmp_path / "m", model, detect, labels, preprocess)
+        write(tmp_path / "mine.txt")
+    write(tmp_path / "m")
     (tmp_path / "m/left_over").write_text("")
-    export(f"{tmp_path}/m/", model, detect, labels, preprocess)
+    write(f"{tmp_path}/m/")
     assert not (tmp_path / "m/left_over").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "mine.txt"]
 
 
-def test_unknown_input_type(tmp_path, model, detect, labels, preprocess):
+def test_unknown_input_type(tmp_path, write):
     with pytest.raises(ValueError, match=r"input_type: 'jpeg' is not one of \['image_bytes'"):
-        export(tmp_path / "m", model, detect, labels, preprocess, "jpeg")
+        write(tmp_path / "m", input_type="jpeg")
 
 
-def test_export_that_answers_differently_is_refused(
-    tmp_path, model, detect, labels, preprocess, monkeypatch
-):
+def test_export_that_answers_differently_is_refused(tmp_path, detect, write, monkeypatch):
     """A detector that behaves otherwise inside a graph, as a leaked constant would."""
     monkeypatch.setattr(verification, "sample_request", lambda input_type: red_request())
 
@@ -197,9 +198,9 @@ def test_export_that_answers_differently_is_refused(
         return found if tf.executing_eagerly() else found._replace(boxes=found.boxes + 4.0)
 
     with pytest.raises(verification.VerificationError, match="only 0.0% of them are the same"):
-        export(tmp_path / "m", model, shifted, labels, preprocess)
+        write(tmp_path / "m", detect=shifted)
     assert not (tmp_path / "m").exists()
-    assert export(tmp_path / "m", model, detect, labels, preprocess).num_detections == 1
+    assert write(tmp_path / "m").num_detections == 1
 
 
 def red_request():
@@ -208,7 +209,7 @@ def red_request():
     return tf.constant([encode_png(picture)])
 
 
-def test_variables_of_mixed_precision_layers(tmp_path, labels, preprocess):
+def test_variables_of_mixed_precision_layers(tmp_path, write):
     """Keras wraps their variables; the SavedModel holds the float32 values."""
     previous = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
@@ -225,7 +226,7 @@ def test_variables_of_mixed_precision_layers(tmp_path, labels, preprocess):
         boxes *= tf.cast(ones, tf.float32)[..., tf.newaxis]
         return Found(boxes, tf.sigmoid(logits), ones, ones > 0, None)
 
-    found = export(tmp_path / "m", layer, detect, labels, preprocess)
+    found = write(tmp_path / "m", layer.variables, detect)
     assert found.num_detections == 10
     assert found.matched_fraction == 1.0
     variables = tf.saved_model.load(str(tmp_path / "m")).model_variables

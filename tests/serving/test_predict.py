@@ -1,0 +1,220 @@
+"""The command on folders as people have them: odd names, broken files, turned and huge pictures."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from mrcnn_tf import picture_files, predict
+from mrcnn_tf.serving import predictor
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model_path(export):
+    return str(export("image_bytes"))
+
+
+@pytest.fixture
+def folder(tmp_path, draw_rectangles):
+    """Good pictures, one in a sub-folder, and two files that are not pictures."""
+    (tmp_path / "in/Über füße").mkdir(parents=True)
+    scene = Image.fromarray(draw_rectangles(100, 160, {RED: (20, 40, 60, 100)}))
+    scene.save(tmp_path / "in/Über füße/ein Bild [1].png")
+    Image.fromarray(draw_rectangles(80, 60, {GREEN: (40, 0, 80, 30)})).save(tmp_path / "in/b.webp")
+    Image.new("RGB", (1, 1), RED).save(tmp_path / "in/one.png")
+    (tmp_path / "in/broken.jpg").write_bytes(b"\xff\xd8\xff nothing behind it")
+    (tmp_path / "in/cut.png").write_bytes(
+        (tmp_path / "in/Über füße/ein Bild [1].png").read_bytes()[:3000]
+    )
+    (tmp_path / "in/notes.txt").write_text("not looked at")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    ("input_type", "batch_size"), [("image_bytes", 2), ("image_tensor", 3), ("tf_example", 1)]
+)
+def test_folder(export, folder, tmp_path, capsys, input_type, batch_size):
+    out = tmp_path / "out"
+    code = predict.run(str(export(input_type)), str(folder), str(out), 0.6, batch_size)
+    printed = capsys.readouterr().out
+    assert code == 1
+    assert "FAILED broken.jpg: cannot identify image file" in printed
+    assert "FAILED cut.png: " in printed
+    assert printed.count("FAILED") == 2
+    assert "5/5 pictures" in printed
+    rows = json.loads((out / "detections.json").read_text(encoding="utf-8"))
+    assert [r["image_id"] for r in rows] == ["b.webp", "one.png", "Über füße/ein Bild [1].png"]
+    assert [r["category"] for r in rows] == ["green", "Röhre", "Röhre"]
+    assert [r["category_id"] for r in rows] == [2**24 + 1, 17, 17]
+    assert [r["score"] for r in rows] == [0.5, 0.75, 0.75]
+    np.testing.assert_allclose(rows[2]["bbox"], [40, 20, 60, 40], atol=1.6)
+    # The fake mask is the left half of its box.
+    mask = coco_mask.decode(rows[2]["segmentation"])
+    assert mask.shape == (100, 160)
+    assert mask[25:55, 45:65].all()
+    assert not mask[:, 75:].any()
+    np.testing.assert_allclose(mask.sum(), 30 * 40, rtol=0.1)
+    drawn = {p.relative_to(out / "drawn").as_posix() for p in (out / "drawn").rglob("*.*")}
+    assert drawn == {"b.webp.png", "one.png", "Über füße/ein Bild [1].png"}
+    assert not list(out.glob("*.incomplete"))
+
+
+def test_drawing_shows_scores_above_the_threshold(model_path, folder, tmp_path):
+    out = tmp_path / "out"
+    predict.run(model_path, str(folder / "b.webp"), str(out), 0.6, 1)
+    below = np.asarray(Image.open(out / "drawn/b.webp.png"))
+    predict.run(model_path, str(folder / "b.webp"), str(out), 0.4, 1)
+    above = np.asarray(Image.open(out / "drawn/b.webp.png"))
+    assert below.shape == above.shape
+    assert (below != above).any()
+    factor = below.shape[0] // 80  # small pictures are drawn enlarged
+    original = np.asarray(Image.open(folder / "b.webp"))
+    np.testing.assert_array_equal(below[::factor, ::factor], original)
+
+
+def test_exif_orientation_is_applied(model_path, tmp_path, draw_rectangles, capsys):
+    """Stored on its side, with the tag that says so: results are in the upright frame."""
+    upright = Image.fromarray(draw_rectangles(100, 160, {RED: (20, 40, 60, 100)}))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    assert predict.run(model_path, str(tmp_path), str(tmp_path / "out"), 0.5, 1) == 0
+    assert "1 turned upright" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "out/detections.json").read_text())
+    assert row["segmentation"]["size"] == [100, 160]
+    np.testing.assert_allclose(row["bbox"], [40, 20, 60, 40], atol=1.6)
+
+
+def test_huge_picture(model_path, tmp_path, draw_rectangles):
+    huge = Image.fromarray(draw_rectangles(4000, 6000, {RED: (1000, 3000, 2500, 5000)}))
+    huge.save(tmp_path / "a.jpg", quality=90)
+    assert predict.run(model_path, str(tmp_path), str(tmp_path / "out"), 0.5, 1) == 0
+    (row,) = json.loads((tmp_path / "out/detections.json").read_text())
+    np.testing.assert_allclose(row["bbox"], [3000, 1000, 2000, 1500], atol=46)
+    assert Image.open(tmp_path / "out/drawn/a.jpg").size == (6000, 4000)
+
+
+def test_one_bad_picture_does_not_take_its_batch_along(model_path, folder, monkeypatch):
+    """Pillow can read it but TensorFlow cannot: the batch is sent again one by one."""
+    detect = predictor.Predictor(model_path)
+    good = folder / "Über füße/ein Bild [1].png"
+    read = picture_files.read_picture
+
+    def read_some_wrongly(name, path):
+        picture = read(name, path)
+        return picture._replace(encoded=b"odd") if name == "odd" else picture
+
+    monkeypatch.setattr(picture_files, "read_picture", read_some_wrongly)
+    run = predict.Run(detect, folder.parent / "drawn", 0.5)
+    with predict.ResultsFile(folder.parent / "r.json") as results:
+        run.process([("a.png", good), ("odd", good), ("c.png", good)], results)
+    assert list(run.failures) == ["odd"]
+    assert run.failures["odd"].startswith("Unknown image file format")
+    rows = json.loads((folder.parent / "r.json").read_text())
+    assert [r["image_id"] for r in rows] == ["a.png", "c.png"]
+
+
+def test_find_pictures(folder, tmp_path):
+    drawn = folder / "drawn"
+    drawn.mkdir()
+    Image.new("RGB", (2, 2)).save(drawn / "old.png")
+
+    def names(pattern):
+        return [name for name, _ in picture_files.find_pictures(str(pattern), drawn)]
+
+    nested = "Über füße/ein Bild [1].png"
+    assert names(folder) == ["b.webp", "broken.jpg", "cut.png", "one.png", nested]
+    assert names(folder / "*.png") == ["cut.png", "one.png"]
+    assert names(folder / "**/*.png") == ["cut.png", "one.png", nested]
+    assert names(folder / "Ü*/*") == [nested]
+    assert names(folder / nested) == ["ein Bild [1].png"]
+    assert names(folder / "notes.txt") == ["notes.txt"]  # as the user says
+    for nothing in (folder / "absent.jpg", folder / "*.gif", tmp_path / "absent"):
+        with pytest.raises(FileNotFoundError, match="no such file, and no pictures"):
+            names(nothing)
+
+
+def test_sixteen_bits(tmp_path):
+    deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    picture = picture_files.read_picture("a.png", tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels[..., 2], deep >> 8)
+
+
+def test_interrupted_results_get_no_name(tmp_path):
+    def interrupted():
+        with predict.ResultsFile(tmp_path / "r.json") as results:
+            results.add({"score": 1})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_foreign_saved_model(tmp_path):
+    import tensorflow as tf
+
+    with pytest.raises(FileNotFoundError, match="holds no SavedModel; write one with python -m"):
+        predictor.Predictor(str(tmp_path))
+    tf.saved_model.save(tf.Module(), str(tmp_path / "m"))
+    with pytest.raises(ValueError, match="is not from mrcnn_tf.export"):
+        predictor.Predictor(str(tmp_path / "m"))
+
+
+def test_command_line_without_training_packages(model_path, folder, tmp_path):
+    """The real command, in an interpreter without tf_keras and tf-models-official."""
+    program = f"""
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tf_keras", "official"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+sys.argv = ["predict", "--saved_model={model_path}", "--input={folder}",
+            "--output_dir={tmp_path / "out"}", "--batch_size=4"]
+runpy.run_module("mrcnn_tf.predict", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        cwd=ROOT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "FAILED broken.jpg" in done.stdout
+    assert done.stderr == ""  # TensorFlow's start-up noise is silenced
+    assert len(json.loads((tmp_path / "out/detections.json").read_text(encoding="utf-8"))) == 3
+
+
+def test_odd_real_pictures(model_path, shared, tmp_path, capsys):
+    """Gray, CMYK, alpha and turned photos: all are read, none fails."""
+    folder = shared / "data/conformance/odd_cases/images"
+    assert predict.run(model_path, str(folder), str(tmp_path), 0.5, 4) == 0
+    printed = capsys.readouterr().out
+    assert "1 turned upright" in printed
+    drawn = {p.relative_to(tmp_path / "drawn").as_posix() for p in tmp_path.rglob("drawn/**/*.*")}
+    assert "sub dir/j_ünïcode name.jpg" in drawn
+    assert len(drawn) == len(picture_files.find_pictures(str(folder), tmp_path))
+
+
+def test_bytes_of_a_turned_picture_are_lossless(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    picture = picture_files.read_picture("a.png", tmp_path / "a.png")
+    assert picture.turned
+    np.testing.assert_array_equal(picture.pixels, pixels[::-1, ::-1])
+    np.testing.assert_array_equal(Image.open(io.BytesIO(picture.encoded)), picture.pixels)
