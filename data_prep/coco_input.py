@@ -79,25 +79,23 @@ def read(path: pathlib.Path, include_masks: bool) -> CocoInput:
     return CocoInput(list(images.values()), objects, label_map, sha256, problems)
 
 
-def find_missing_files(coco: CocoInput, image_dir: pathlib.Path) -> tuple[CocoInput, str]:
+def find_files(coco: CocoInput, image_dir: pathlib.Path) -> tuple[CocoInput, dict[str, int]]:
     """Leave out images whose file is absent.
 
     Returns:
-      The rest, with a problem for each absent file; and a hex digest of names and sizes of the
-      files that are there.
+      The rest, with a problem for each absent file; and the sizes of the others, bytes, by name.
     """
-    digest = hashlib.sha256()
+    sizes: dict[str, int] = {}
     images, problems = [], list(coco.problems)
     for image in coco.images:
         path = image_dir / image.file_name
         if path.is_file():
             images.append(image)
-            digest.update(f"{image.file_name}\0{path.stat().st_size}\n".encode())
+            sizes[image.file_name] = path.stat().st_size
         else:
-            problems.append(
-                Problem("missing file", image.where, f"no file {path}", "image left out")
-            )
-    return coco._replace(images=images, problems=problems), digest.hexdigest()
+            value = f"no file {path}"
+            problems.append(Problem("missing file", image.where, value, "image left out"))
+    return coco._replace(images=images, problems=problems), sizes
 
 
 def _compact(entry: dict[str, Any]) -> dict[str, Any]:

@@ -25,15 +25,11 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from data_prep import coco_input
-from data_prep.coco_input import CocoInput
 from data_prep.problems import Problem
-from data_prep.progress import Progress
 from mrcnn_tf.data import schema
-from mrcnn_tf.data.label_map import LabelMap
 
 _IMAGE_DIR = flags.DEFINE_string("image_dir", None, "Folder of the pictures.", required=True)
-_ANNOTATIONS = flags.DEFINE_string(
+_ANNOTATIONS_FILE = flags.DEFINE_string(
     "object_annotations_file", None, "COCO instances JSON.", required=True
 )
 _PREFIX = flags.DEFINE_string(
@@ -56,157 +52,88 @@ _ON_ERROR = flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"], "What to do about unusable input, see above."
 )
 
-_FORMAT_VERSION = 1  # raise it when the same input gives other records than before
+_ALWAYS_SHOWN = ("images", "images without objects", "annotations", "crowds")
 
 
 def main(_: list[str]) -> None:
     """Convert."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        _convert(pathlib.Path(_IMAGE_DIR.value), pathlib.Path(_PREFIX.value))
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on where this one stopped")
-
-
-def _convert(image_dir: pathlib.Path, prefix: pathlib.Path) -> None:
-    annotations_file = pathlib.Path(_ANNOTATIONS.value)
+    image_dir, annotations_file = (
+        pathlib.Path(_IMAGE_DIR.value),
+        pathlib.Path(_ANNOTATIONS_FILE.value),
+    )
     if not image_dir.is_dir():
         sys.exit(f"error: --image_dir={image_dir}: there is no such folder")
     if not annotations_file.is_file():
         sys.exit(f"error: --object_annotations_file={annotations_file}: there is no such file")
-    from data_prep import shards  # imports TensorFlow, which takes seconds
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    print("starting TensorFlow, which takes some seconds", flush=True)
+    from data_prep import conversion, shards
 
     start = time.monotonic()
-    with shards.WorkerPool(_NUM_PROCESSES.value or os.cpu_count() or 1) as pool:
-        try:
-            print(f"reading {annotations_file} ({_megabytes(annotations_file)})", flush=True)
-            coco = coco_input.read(annotations_file, _INCLUDE_MASKS.value)
-            _write_records(pool, coco, image_dir, prefix, start)
-        except (ValueError, RuntimeError, shards.BadImageError) as error:
-            hint = " (--on_error=skip leaves it out)" * isinstance(error, shards.BadImageError)
-            sys.exit(f"error: {error}{hint}")
-
-
-def _write_records(
-    pool: "shards.WorkerPool",
-    coco: CocoInput,
-    image_dir: pathlib.Path,
-    prefix: pathlib.Path,
-    start: float,
-) -> None:
-    """Check the rest, write what is missing, say what was done."""
-    from data_prep import manifest, shards
-
-    coco, files_digest = coco_input.find_missing_files(coco, image_dir)
-    if coco.problems and _ON_ERROR.value == "fail":
-        _list_and_exit(coco.problems)
-    if not coco.images:
-        raise ValueError("there is no picture to convert")
-    num_shards = min(_NUM_SHARDS.value, len(coco.images))
-    mask_format = _MASK_FORMAT.value if _INCLUDE_MASKS.value else None
-    made_from = {
-        "format_version": _FORMAT_VERSION,
-        "annotations_sha256": coco.sha256,
-        "picture_names_and_sizes_sha256": files_digest,
-        "num_shards": num_shards,
-        "mask_format": mask_format,
-        "on_error": _ON_ERROR.value,
-    }
-    done = manifest.open_manifest(prefix, made_from)
-    _write_label_map(coco.label_map, prefix.parent / schema.LABEL_MAP_FILE)
-    done.save()
-    names = dict(zip(coco.label_map.ids, coco.label_map.names, strict=True))
-    tasks = []
-    for k in range(num_shards):
-        # Every num_shards-th picture: a file's order, often by source or date, is spread.
-        images = [
-            (image, coco.objects.get(image.source_id, [])) for image in coco.images[k::num_shards]
-        ]
-        path = prefix.with_name(f"{prefix.name}-{k:05d}-of-{num_shards:05d}.tfrecord")
-        tasks.append(
-            shards.ShardTask(path, image_dir, images, names, mask_format, _ON_ERROR.value == "skip")
-        )
-    missing = [task for task in tasks if task.path.name not in done.shards]
-    if len(missing) < num_shards:
-        print(f"{num_shards - len(missing)} of {num_shards} shards are there already")
-    num_left = sum(len(task.images) for task in missing)
-    progress = Progress("writing", len(coco.images), "pictures", len(coco.images) - num_left)
-    for task, summary in pool.write_shards(missing, progress.add):
-        done.add(task.path.name, summary)
-    progress.close()
-    problems = coco.problems + [
-        p for name in sorted(done.shards) for p in done.shards[name].problems
-    ]
-    counts: collections.Counter[str] = collections.Counter()
-    for summary in done.shards.values():
-        counts.update(summary.counts)
-    _report(prefix, num_shards, counts, problems, coco.label_map, time.monotonic() - start)
-
-
-def _write_label_map(label_map: LabelMap, path: pathlib.Path) -> None:
-    """Write the label map, or make sure that the one that is there is the same.
-
-    Raises:
-      ValueError: it is another one.
-    """
-    text = label_map.to_json()
-    if path.exists():
-        if path.read_text("utf-8") != text:
-            raise ValueError(
-                f"{path}: the categories there are not those of {_ANNOTATIONS.value}. Records in "
-                "one folder share one label map: choose another folder for --output_file_prefix"
-            )
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
-
-
-def _list_and_exit(problems: list[Problem]) -> None:
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    kinds = collections.Counter(problem.kind for problem in problems)
-    summary = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
-    sys.exit(
-        f"error: {len(problems)} problems ({summary}). Nothing was written. "
-        "--on_error=skip leaves out what cannot be used"
+    job = conversion.Job(
+        image_dir,
+        annotations_file,
+        pathlib.Path(_PREFIX.value),
+        _NUM_SHARDS.value,
+        _MASK_FORMAT.value if _INCLUDE_MASKS.value else None,
+        _NUM_PROCESSES.value or os.cpu_count() or 1,
+        _ON_ERROR.value == "skip",
+    )
+    try:
+        summary = conversion.convert(job)
+    except conversion.RefusedError as error:
+        _list_problems(error.problems)
+        sys.exit("error: nothing was written. --on_error=skip leaves out what cannot be used")
+    except shards.BadImageError as error:
+        sys.exit(f"error: {error}. --on_error=skip leaves such pictures out")
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where this one stopped")
+    _report(job.prefix, summary.num_shards, summary.num_categories, summary.counts, start)
+    _report_skipped(job.prefix, summary.problems)
+    print(
+        "\nNext, to train on them:\n  python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn \\\n"
+        f"    --params_override=task.train_data.input_path='{job.prefix}-*.tfrecord'"
     )
 
 
 def _report(
     prefix: pathlib.Path,
     num_shards: int,
-    counts: collections.Counter[str],
-    problems: list[Problem],
-    label_map: LabelMap,
-    seconds: float,
+    num_categories: int,
+    counts: dict[str, int],
+    start: float,
 ) -> None:
-    """Print what there is now, and the next command; list what was left out in a file."""
-    print(f"\n{prefix}-*.tfrecord: {num_shards} shards in {seconds:.1f} s")
-    always = ("images", "images without objects", "annotations", "crowds")
-    for key in always + tuple(sorted(set(counts) - set(always))):
-        if counts[key] or key in always:
-            print(f"  {counts[key]:>9,} {key}")
-    print(f"  {len(label_map.ids):>9,} categories in {prefix.parent / schema.LABEL_MAP_FILE}")
-    skipped_file = prefix.with_name(prefix.name + ".skipped.txt")
-    skipped_file.unlink(missing_ok=True)
-    if problems:
-        lines = [f"{problem} -> {problem.remedy}\n" for problem in problems]
-        skipped_file.write_text("".join(lines), "utf-8")
-        print(f"{len(problems)} problems, listed in {skipped_file}:")
-        kinds = collections.Counter((problem.kind, problem.remedy) for problem in problems)
-        for (kind, remedy), count in kinds.most_common():
-            print(f"  {count:>9,} {kind} -> {remedy}")
-    print(
-        "\nNext, to train on them:\n  python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn \\\n"
-        f"    --params_override=task.train_data.input_path='{prefix}-*.tfrecord'"
-    )
+    """Print what is there now."""
+    print(f"{prefix}-*.tfrecord: {num_shards} shards, {time.monotonic() - start:.1f} s")
+    others = sorted(key for key in counts if counts[key] and key not in _ALWAYS_SHOWN)
+    for key in (*_ALWAYS_SHOWN, *others):
+        print(f"  {counts.get(key, 0):>9,} {key}")
+    print(f"  {num_categories:>9,} categories in {prefix.parent / schema.LABEL_MAP_FILE}")
 
 
-def _megabytes(path: pathlib.Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"
+def _report_skipped(prefix: pathlib.Path, problems: list[Problem]) -> None:
+    """List in a file what was left out or mended, and print how often."""
+    path = prefix.with_name(prefix.name + ".skipped.txt")
+    path.unlink(missing_ok=True)
+    if not problems:
+        return
+    path.write_text("".join(f"{p} -> {p.remedy}\n" for p in problems), "utf-8")
+    print(f"{len(problems):,} problems, listed in {path}:")
+    kinds = collections.Counter(f"{p.kind} -> {p.remedy}" for p in problems)
+    for kind, count in kinds.most_common():
+        print(f"  {count:>9,} {kind}")
+
+
+def _list_problems(problems: list[Problem]) -> None:
+    """Print all problems, then how many there are of each kind."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(problems):,} problems:", file=sys.stderr)
+    for kind, count in collections.Counter(p.kind for p in problems).most_common():
+        print(f"  {count:>9,} {kind}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from data_prep.problems import Problem
-from data_prep.shards import ShardSummary
+from data_prep.shards import ShardSummary, ShardTask
 
 
 @dataclasses.dataclass
@@ -16,7 +16,7 @@ class Manifest:
 
     Attributes:
       path: of the file.
-      made_from: everything that the shards' bytes depend on.
+      made_from: what the bytes of all shards depend on, apart from the pictures.
       shards: by file name; a shard that is not listed here is not complete.
     """
 
@@ -24,9 +24,20 @@ class Manifest:
     made_from: dict[str, Any]
     shards: dict[str, ShardSummary] = dataclasses.field(default_factory=dict)
 
-    def add(self, name: str, summary: ShardSummary) -> None:
+    def has(self, task: ShardTask) -> bool:
+        """Tell whether a shard is complete, up to date and good enough."""
+        summary = self.shards.get(task.path.name)
+        return (
+            summary is not None
+            and task.path.exists()
+            and task.path.stat().st_size == summary.num_bytes
+            and task.files_sha256 == summary.files_sha256
+            and (task.skip_bad_images or not summary.problems)
+        )
+
+    def add(self, task: ShardTask, summary: ShardSummary) -> None:
         """Note that a shard is complete, and save."""
-        self.shards[name] = summary
+        self.shards[task.path.name] = summary
         self.save()
 
     def save(self) -> None:
@@ -47,7 +58,7 @@ def open_manifest(prefix: pathlib.Path, made_from: dict[str, Any]) -> Manifest:
       made_from: settings and fingerprints of the input, JSON values.
 
     Returns:
-      The manifest with those complete shards that are still there.
+      The manifest with all shards that were ever complete.
 
     Raises:
       ValueError: shards with this prefix were made from something else.
@@ -71,10 +82,8 @@ def open_manifest(prefix: pathlib.Path, made_from: dict[str, Any]) -> Manifest:
             )
         return manifest
     for name, row in content["shards"].items():
-        path = prefix.parent / name
-        if path.exists() and path.stat().st_size == row["num_bytes"]:
-            problems = [Problem(*problem) for problem in row["problems"]]
-            manifest.shards[name] = ShardSummary(row["num_bytes"], row["counts"], problems)
+        problems = [Problem(*problem) for problem in row.pop("problems")]
+        manifest.shards[name] = ShardSummary(**row, problems=problems)
     return manifest
 
 

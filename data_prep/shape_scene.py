@@ -83,7 +83,7 @@ def _try_to_add(rng: np.random.Generator, image: np.ndarray, objects: list[Scene
         other.mask &= ~mask
     objects.append(SceneObject(class_index, mask, full_area))
     colour = _contrasting_colour(rng, image[mask].mean(axis=0))
-    _paint(image, window, alpha, _texture(rng, *alpha.shape, colour))
+    _paint(image, window, alpha, _texture(rng, alpha.shape[0], alpha.shape[1], colour))
 
 
 def _seen_enough(mask: np.ndarray, full_area: int) -> bool:
@@ -106,7 +106,8 @@ def _paint_crowd(rng: np.random.Generator, image: np.ndarray) -> SceneObject:
         coverage = _shape_coverage(rng, CLASS_NAMES[class_index], rng.uniform(6, 10))
         member_centre = np.clip(rng.normal(centre, spread), 6, sides - 6)
         window, alpha = _place(coverage, member_centre, sides)
-        _paint(image, window, alpha, _texture(rng, *alpha.shape, rng.uniform(20, 235, 3)))
+        paint = _texture(rng, alpha.shape[0], alpha.shape[1], rng.uniform(20, 235, 3))
+        _paint(image, window, alpha, paint)
         union[window] |= alpha >= 0.5
     return SceneObject(class_index, union, int(union.sum()), is_crowd=True)
 

@@ -28,6 +28,7 @@ class ShardTask(NamedTuple):
       path: the shard's final name.
       image_dir: folder that the file names are relative to.
       images: those of this shard, with their objects.
+      files_sha256: fingerprint of the names and sizes of their files.
       category_names: by the data set's own category id.
       mask_format: "rle", "png", or None for no masks.
       skip_bad_images: leave out pictures that cannot be used, instead of raising.
@@ -36,15 +37,24 @@ class ShardTask(NamedTuple):
     path: pathlib.Path
     image_dir: pathlib.Path
     images: list[tuple[ImageEntry, list[ObjectEntry]]]
+    files_sha256: str
     category_names: dict[int, str]
     mask_format: str | None
     skip_bad_images: bool
 
 
 class ShardSummary(NamedTuple):
-    """What came of a shard: its length in bytes, what was counted, and what was left out."""
+    """What came of a shard.
+
+    Attributes:
+      num_bytes: length of its file.
+      files_sha256: that of the task.
+      counts: by what was counted.
+      problems: what was left out.
+    """
 
     num_bytes: int
+    files_sha256: str
     counts: dict[str, int]
     problems: list[Problem]
 
@@ -84,7 +94,7 @@ def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSumm
             image_is_done()
     num_bytes = partial.stat().st_size
     os.replace(partial, task.path)
-    return ShardSummary(num_bytes, dict(counts), problems)
+    return ShardSummary(num_bytes, task.files_sha256, dict(counts), problems)
 
 
 class WorkerPool:
