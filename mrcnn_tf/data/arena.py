@@ -102,7 +102,7 @@ def pack(
         raise ValueError(
             f"mask arena: {arena_pixels} pixels; must be a multiple of 8 from 0 to 2**31 - 8"
         )
-    end = tf.cumsum(tf.where(is_wanted, tf.cast(num_pixels, tf.int64), 0))
+    end = tf.cumsum(tf.where(is_wanted, num_pixels, 0))
     is_packed = is_wanted & (end <= arena_pixels)
     pixels = tf.cond(
         tf.reduce_all(is_packed),

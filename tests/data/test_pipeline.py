@@ -1,0 +1,227 @@
+"""pipeline.py: batches of one canvas a step, every image once in evaluation, the same each run."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.data import canvases, pipeline, schema
+from mrcnn_tf.data.label_map import LabelMap
+
+LABEL_MAP = LabelMap((1, 7, 90), ("one", "seven", "ninety"))
+SIZES = [(30, 40), (40, 30), (30, 55), (35, 35), (20, 70)]
+
+
+@pytest.fixture
+def scenes(make_scene):
+    return [
+        make_scene(k, *SIZES[k * k % len(SIZES)], num_objects=k % 4, source_id=f"img-{k}")
+        for k in range(11)
+    ]
+
+
+def _build(pattern, is_training=False, **replaced):
+    arguments = {
+        "label_map": LABEL_MAP,
+        "per_replica_batch_size": 2,
+        "num_replicas": 1,
+        "seed": 5,
+        "short_edges": (48, 64) if is_training else (64,),
+        "long_edge": 96,
+        "canvas_sizes": canvases.make((48, 64), 96),
+        "resize_convention": "detectron2",
+        "channel_order": "bgr",
+        "pixel_mean": (103.0, 116.0, 123.0),
+        "pixel_std": (1.0, 1.0, 1.0),
+        "flip_probability": 0.5,
+        "shuffle_buffer": 5,
+        "max_instances": 4,
+        "mask_arena_pixels": 2**15,
+    }
+    return pipeline.build(pattern, is_training=is_training, **(arguments | replaced))
+
+
+def _ids(batch) -> list[str]:
+    rows = np.asarray(batch[schema.SOURCE_ID])
+    return [bytes(row).rstrip(b"\0").decode() for row in rows]
+
+
+def _read(dataset) -> list[dict]:
+    return list(dataset.as_numpy_iterator())
+
+
+@pytest.mark.parametrize("num_replicas", [1, 3])
+def test_evaluation_gives_every_image_once(scenes, write_records, arena_masks, num_replicas):
+    batches = _read(_build(write_records(scenes), num_replicas=num_replicas))
+    ids = [i for batch in batches for i in _ids(batch)]
+    assert collections.Counter(i for i in ids if i) == {s.source_id: 1 for s in scenes}
+    by_id = {scene.source_id: scene for scene in scenes}
+    for batch in batches:
+        assert batch[schema.IMAGE].shape[0] == 2
+        for k, source_id in enumerate(_ids(batch)):
+            row = {key: value[k] for key, value in batch.items()}
+            if not source_id:
+                assert not row[schema.GT_VALID].any()
+                continue
+            scene = by_id[source_id]
+            height, width = row[schema.IMAGE_SIZE_HW].astype(int)
+            np.testing.assert_array_equal(row[schema.ORIGINAL_SIZE_HW], scene.image.shape[:2])
+            assert (height, width) == _size(*scene.image.shape[:2])
+            # The picture is in its corner, not flipped: its mean colour, reversed and shifted.
+            picture = row[schema.IMAGE][:height, :width]
+            expected = scene.image.mean((0, 1))[::-1] - [103, 116, 123]
+            np.testing.assert_allclose(picture.mean((0, 1)), expected, atol=2)
+            assert not row[schema.IMAGE][height:].any()
+            assert not row[schema.IMAGE][:, width:].any()
+            _check_objects(row, scene, arena_masks)
+    # Only whole steps, each of one canvas.
+    assert len(batches) % num_replicas == 0
+    for first in range(0, len(batches), num_replicas):
+        step = batches[first : first + num_replicas]
+        assert len({batch[schema.IMAGE].shape for batch in step}) == 1
+
+
+def _size(height, width):
+    scale = min(64 / min(height, width), 96 / max(height, width))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def _check_objects(row, scene, arena_masks):
+    """Boxes lie where the scene has them, and masks cover their boxes' pixels."""
+    count = len(scene.masks)
+    np.testing.assert_array_equal(row[schema.GT_VALID], np.arange(4) < count)
+    order = np.argsort(scene.crowds, kind="stable")
+    scale = np.tile(row[schema.IMAGE_SIZE_HW] / row[schema.ORIGINAL_SIZE_HW], 2)
+    np.testing.assert_allclose(row[schema.GT_BOXES][:count], scene.boxes[order] * scale, atol=1e-4)
+    classes = [LABEL_MAP.ids.index(scene.categories[k]) + 1 for k in order]
+    np.testing.assert_array_equal(row[schema.GT_CLASSES][:count], classes)
+    height, width = row[schema.IMAGE_SIZE_HW].astype(int)
+    rows = np.floor((np.arange(height) + 0.5) * scene.image.shape[0] / height).astype(int)
+    cols = np.floor((np.arange(width) + 0.5) * scene.image.shape[1] / width).astype(int)
+    expected = scene.masks[order][:, rows][:, :, cols].reshape(count, height, width)
+    masks = arena_masks(row, height, width)
+    assert (masks[:count] == expected).mean() > 0.99 if count else True
+
+
+def test_batches_follow_the_contract(scenes, write_records):
+    for is_training in (False, True):
+        spec = _build(write_records(scenes), is_training).element_spec
+        float32, int32 = tf.float32, tf.int32
+        assert {key: (s.dtype, tuple(s.shape)) for key, s in spec.items()} == {
+            schema.IMAGE: (float32, (2, None, None, 3)),
+            schema.SOURCE_ID: (tf.uint8, (2, schema.SOURCE_ID_BYTES)),
+            schema.IMAGE_KEY: (int32, (2,)),
+            schema.IMAGE_SIZE_HW: (float32, (2, 2)),
+            schema.ORIGINAL_SIZE_HW: (float32, (2, 2)),
+            schema.GT_BOXES: (float32, (2, 4, 4)),
+            schema.GT_CLASSES: (int32, (2, 4)),
+            schema.GT_IS_CROWD: (tf.bool, (2, 4)),
+            schema.GT_VALID: (tf.bool, (2, 4)),
+            schema.GT_MASK_BITS: (tf.uint8, (2, 2**12)),
+            schema.GT_MASK_OFFSETS: (int32, (2, 4)),
+            schema.GT_MASK_SIZES: (int32, (2, 4, 2)),
+            schema.GT_MASK_FRAMES: (float32, (2, 4, 4)),
+            schema.GT_MASKS_VALID: (tf.bool, (2, 4)),
+            schema.NUM_DROPPED_OBJECTS: (int32, (2,)),
+        }
+
+
+def test_one_canvas_has_a_static_shape(scenes, write_records):
+    spec = _build(write_records(scenes), canvas_sizes=((96, 96),)).element_spec
+    assert tuple(spec[schema.IMAGE].shape) == (2, 96, 96, 3)
+
+
+def test_training_is_shuffled_augmented_and_in_whole_steps(scenes, write_records):
+    pattern = write_records(scenes)
+    batches = _read(_build(pattern, True, num_replicas=2).take(60))
+    ids = [i for batch in batches for i in _ids(batch)]
+    counts = collections.Counter(ids)
+    assert set(counts) == {s.source_id for s in scenes}
+    assert min(counts.values()) >= 5  # 120 draws of 11 images: 11 each, but for open windows
+    for first in range(0, 60, 2):
+        assert batches[first][schema.IMAGE].shape == batches[first + 1][schema.IMAGE].shape
+    by_canvas = collections.Counter(batch[schema.IMAGE].shape[1:3] for batch in batches)
+    assert set(by_canvas) <= set(canvases.make((48, 64), 96))
+    assert len(by_canvas) > 2
+    frames = np.concatenate([b[schema.GT_MASK_FRAMES][b[schema.GT_VALID]] for b in batches])
+    flipped = np.mean(frames[:, 1] > frames[:, 3])
+    assert 0.3 < flipped < 0.7
+    short = {float(min(size)) for b in batches for size in b[schema.IMAGE_SIZE_HW]}
+    assert {48.0, 64.0} <= short
+    assert ids != sorted(ids)
+
+
+def test_same_seed_same_batches(scenes, write_records):
+    pattern = write_records(scenes, num_shards=4)
+    first = _read(_build(pattern, True).take(12))
+    second = _read(_build(pattern, True).take(12))
+    for a, b in zip(first, second, strict=True):
+        for key, value in a.items():
+            np.testing.assert_array_equal(value, b[key])
+    other = _read(_build(pattern, True, seed=6).take(12))
+    assert [_ids(b) for b in first] != [_ids(b) for b in other]
+
+
+def test_epochs_differ(scenes, write_records):
+    batches = _read(_build(write_records(scenes), True, canvas_sizes=((96, 96),)).take(22))
+    ids = [i for batch in batches for i in _ids(batch)]
+    epochs = [ids[k : k + 11] for k in range(0, 44, 11)]
+    assert all(len(set(epoch)) == 11 for epoch in epochs)  # one canvas: epochs are not mixed
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+@pytest.mark.parametrize("num_shards", [1, 4])
+def test_pipelines_share_the_images(scenes, write_records, num_shards):
+    pattern = write_records(scenes, num_shards)
+    parts = [
+        {
+            i
+            for batch in _read(_build(pattern, num_input_pipelines=3, input_pipeline_id=k))
+            for i in _ids(batch)
+            if i
+        }
+        for k in range(3)
+    ]
+    assert all(parts)
+    assert sum(map(len, parts)) == 11
+    assert set.union(*parts) == {s.source_id for s in scenes}
+    training = _build(pattern, True, num_input_pipelines=3, input_pipeline_id=1)
+    assert {i for batch in _read(training.take(9)) for i in _ids(batch)} <= parts[1]
+
+
+def test_exact_canvases(scenes, write_records):
+    batches = _read(_build(write_records(scenes), canvas_sizes=None))
+    seen = set()
+    for batch in batches:
+        for size, source_id in zip(batch[schema.IMAGE_SIZE_HW], _ids(batch), strict=True):
+            if source_id:
+                seen.add(source_id)
+                assert batch[schema.IMAGE].shape[1:3] == tuple(-(-size.astype(int) // 32) * 32)
+    assert len(seen) == 11
+
+
+def test_no_masks_are_read_without_an_arena(scenes, write_records):
+    batches = _read(_build(write_records(scenes), mask_arena_pixels=0))
+    assert batches[0][schema.GT_MASK_BITS].shape == (2, 0)
+    assert not any(batch[schema.GT_MASKS_VALID].any() for batch in batches)
+
+
+def test_missing_files_name_the_pattern_and_the_command(tmp_path):
+    pattern = str(tmp_path / "train-*.tfrecord")
+    with pytest.raises(FileNotFoundError) as error:
+        _build(pattern)
+    assert pattern in str(error.value)
+    assert "python data_prep/create_coco_tfrecord.py" in str(error.value)
+    assert f"--output_file_prefix={tmp_path}/train --num_shards" in str(error.value)
+
+
+def test_several_patterns(scenes, write_records, tmp_path):
+    write_records(scenes)
+    patterns = [str(tmp_path / f"set-0000{k}-of-*.tfrecord") for k in (0, 1)]
+    assert [f[-21:] for f in pipeline.find_files(patterns)] == [
+        "00000-of-00002.tfrecord"[-21:],
+        "00001-of-00002.tfrecord"[-21:],
+    ]
+    with pytest.raises(FileNotFoundError, match="set-0000x"):
+        pipeline.find_files([*patterns, str(tmp_path / "set-0000x*")])
