@@ -17,11 +17,10 @@ def disk(height, width, y, x, radius):
 
 def test_mask_lies_on_its_pixels_exactly():
     mask = disk(600, 500, 300, 250, 77.3)
-    box = [[222.7, 172.7, 377.3, 327.3]]
-    drawn = visualize.draw_detections(BLACK, np.array(box), [mask])
-    inner = drawn[230:370, 180:320]  # the box's line is outside of this
-    np.testing.assert_array_equal(inner.any(axis=-1), mask[230:370, 180:320])
-    colors = np.unique(inner[mask[230:370, 180:320]], axis=0).tolist()
+    drawn = visualize.draw_detections(BLACK, np.array([[200.0, 150, 400, 350]]), [mask])
+    inner = np.s_[210:390, 160:340]  # the box's line is outside of this
+    np.testing.assert_array_equal(drawn[inner].any(axis=-1), mask[inner])
+    colors = np.unique(drawn[inner][mask[inner]], axis=0).tolist()
     tint = np.round(np.array(ORANGE) * 0.45).astype(int).tolist()
     assert colors == sorted([tint, list(ORANGE)])
     # The outline is the mask's rim: full colour at the leftmost pixel of a row, tint further in.
