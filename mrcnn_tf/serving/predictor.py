@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.ops import paste
-from mrcnn_tf.serving import verification
+from mrcnn_tf.serving import preprocessing
 
 
 class Detection(NamedTuple):
@@ -99,7 +99,7 @@ class Predictor:
             rows = [(answer, 0) for answer in answers]
         else:
             if self.input_type == "tf_example":
-                encoded = [verification.encode_example(file) for file in encoded]
+                encoded = [preprocessing.encode_example(file) for file in encoded]
             answer = self._answer(tf.constant(encoded, tf.string))
             rows = [(answer, row) for row in range(len(encoded))]
         return [self._detections(answer, row) for answer, row in rows]

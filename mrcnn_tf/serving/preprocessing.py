@@ -68,6 +68,13 @@ def encoded_size_hw(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
+def encode_example(encoded_picture: bytes) -> bytes:
+    """Return a serialized tf.train.Example that holds one encoded picture and nothing else."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded_picture]))
+    features = tf.train.Features(feature={schema.IMAGE_ENCODED: feature})
+    return tf.train.Example(features=features).SerializeToString()
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocessor:
     """The data path's resizing and normalising for whole requests.

@@ -20,9 +20,10 @@ import tensorflow as tf
 
 from mrcnn_tf.data import label_map as label_map_lib
 from mrcnn_tf.data import schema
+from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import postprocessing, preprocessing, verification
 
-Detect = Callable[[tf.Tensor, tf.Tensor], postprocessing.Detections]
+Detect = Callable[[tf.Tensor, tf.Tensor], Detections]
 Serve = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 INPUT_NAME = "input_tensor"

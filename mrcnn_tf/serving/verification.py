@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import schema
+from mrcnn_tf.serving import preprocessing
 
 # Eager kernels and the optimised graph round differently; in bfloat16 that is a few thousandths
 # of a picture. A wrong weight, channel order, scale or size is far outside.
@@ -83,15 +83,8 @@ def sample_request(input_type: str) -> tf.Tensor:
         return tf.constant(np.stack(sample_pictures([(96, 160), (96, 160)])))
     encoded = [tf.io.encode_png(p).numpy() for p in sample_pictures([(96, 160), (128, 80)])]
     if input_type == "tf_example":
-        encoded = [encode_example(png) for png in encoded]
+        encoded = [preprocessing.encode_example(png) for png in encoded]
     return tf.constant(encoded)
-
-
-def encode_example(encoded_picture: bytes) -> bytes:
-    """Return a serialized tf.train.Example that holds one encoded picture and nothing else."""
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded_picture]))
-    features = tf.train.Features(feature={schema.IMAGE_ENCODED: feature})
-    return tf.train.Example(features=features).SerializeToString()
 
 
 def verify_export(

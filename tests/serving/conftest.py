@@ -1,11 +1,8 @@
 """A network that finds rectangles by looking, so that frames, scales and orders are really tested.
 
 It answers what any detector would: boxes in pixels of the network input. A saturated red rectangle
-is class 1, a green one class 2. Its padding rows stand before and between the valid ones and hold
-NaN, which must not come through.
+is class 1, a green one class 2.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,18 +10,11 @@ import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.data import label_map
+from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import preprocessing, signatures
 
 SHORT_EDGE, LONG_EDGE = 128, 200
 RED, GREEN = (255, 0, 0), (0, 255, 0)
-
-
-class FakeDetections(NamedTuple):
-    boxes: tf.Tensor
-    scores: tf.Tensor
-    classes: tf.Tensor
-    valid: tf.Tensor
-    masks: tf.Tensor | None
 
 
 class RectangleFinder(tf_keras.Model):
@@ -45,12 +35,21 @@ class RectangleFinder(tf_keras.Model):
         left_half = tf.cast(tf.range(28) < 14, tf.float32) * tf.ones([28, 1])
         masks = left_half * tf.ones_like(scores)[..., tf.newaxis, tf.newaxis]
         classes = tf.constant([1, 2]) * tf.ones_like(found, tf.int32)
-        return FakeDetections(
-            boxes=self._spread(boxes, np.nan),
-            scores=self._spread(scores, np.nan),
-            classes=self._spread(classes, 0),
-            valid=self._spread(found, False),
-            masks=self._spread(masks, np.nan),
+        # Found ones first, then three rows of zeros and more.
+        order = tf.argsort(tf.cast(found, tf.int32), direction="DESCENDING", stable=True)
+
+        def pad(rows):
+            shape = tf.concat([tf.shape(found), [1] * (rows.shape.rank - 2)], 0)
+            rows = tf.where(tf.reshape(found, shape), rows, tf.zeros([], rows.dtype))
+            rows = tf.gather(rows, order, batch_dims=1)
+            return tf.pad(rows, [[0, 0], [0, 3]] + [[0, 0]] * (rows.shape.rank - 2))
+
+        return Detections(
+            boxes=pad(boxes),
+            classes=pad(classes),
+            scores=pad(scores),
+            valid=pad(found),
+            masks=pad(masks),
         )
 
     @staticmethod
@@ -63,12 +62,6 @@ class RectangleFinder(tf_keras.Model):
         right = width - tf.argmax(columns[:, ::-1], 1, tf.int32)
         edges = [tf.cast(e, tf.float32) for e in (top, left, bottom, right)]
         return tf.stack(edges, -1), tf.reduce_any(maps, [1, 2])
-
-    @staticmethod
-    def _spread(rows, filling):
-        """Put padding at rows 0 and 2 of five: [B, 2, ...] -> [B, 5, ...]."""
-        empty = tf.cast(tf.fill(tf.shape(rows[:, :1]), filling), rows.dtype)
-        return tf.concat([empty, rows[:, :1], empty, rows[:, 1:], empty], 1)
 
 
 @pytest.fixture(scope="session")

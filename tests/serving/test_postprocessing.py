@@ -1,42 +1,32 @@
 """Hand-worked answers in the Object Detection API's terms."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import postprocessing
-
-
-class Rows(NamedTuple):
-    boxes: tf.Tensor
-    scores: tf.Tensor
-    classes: tf.Tensor
-    valid: tf.Tensor
-    masks: tf.Tensor | None
-
 
 IDS = (90, 3, 2**24 + 1)
 SIZE = tf.constant([[100.0, 200.0], [50.0, 50.0]])  # resized
 ORIGINAL = tf.constant([[300, 600], [25, 25]])
 
 
-def rows(masks: bool = True) -> Rows:
-    nan = np.nan
+def rows(masks: bool = True) -> Detections:
     boxes = [
-        [[nan] * 4, [10.0, 20.0, 60.0, 120.0], [-5.0, 0.0, 100.0, 230.0]],
-        [[0.0, 0.0, 25.0, 50.0], [nan] * 4, [nan] * 4],
+        [[10.0, 20.0, 60.0, 120.0], [-5.0, 0.0, 100.0, 230.0], [0.0] * 4],
+        [[0.0, 0.0, 25.0, 50.0], [0.0] * 4, [0.0] * 4],
     ]
-    valid = tf.constant([[False, True, True], [True, False, False]])
-    scores = tf.constant([[nan, 0.9, 0.3], [0.8, 0.7, nan]])
-    classes = tf.constant([[3, 1, 2], [3, 2, 1]])
+    valid = tf.constant([[True, True, False], [True, False, False]])
+    scores = tf.constant([[0.9, 0.3, 0.0], [0.8, 0.0, 0.0]])
+    classes = tf.constant([[1, 2, 0], [3, 0, 0]])
     grid = tf.reshape(tf.range(24, dtype=tf.float32), [2, 3, 2, 2]) / 24.0
-    return Rows(tf.constant(boxes), scores, classes, valid, grid if masks else None)
+    grid = tf.where(valid[..., tf.newaxis, tf.newaxis], grid, 0.0)
+    return Detections(tf.constant(boxes), classes, scores, valid, grid if masks else None)
 
 
 def serve(*tensors):
-    detections = Rows(*tensors)
+    detections = Detections(*tensors)
     return postprocessing.object_detection_outputs(detections, SIZE, ORIGINAL, IDS)
 
 
@@ -58,7 +48,7 @@ def test_hand_worked():
     )
     grid = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2) / np.float32(24)
     nothing = np.zeros([2, 2], np.float32)
-    expected = [[grid[0, 1], grid[0, 2], nothing], [grid[1, 0], nothing, nothing]]
+    expected = [[grid[0, 0], grid[0, 1], nothing], [grid[1, 0], nothing, nothing]]
     np.testing.assert_array_equal(out["detection_masks"], expected)
     np.testing.assert_array_equal(out["image_size"], [[300, 600], [25, 25]])
 
@@ -79,8 +69,7 @@ def test_without_masks():
 
 
 def test_nothing_found():
-    detections = rows()._replace(valid=tf.zeros([2, 3], tf.bool))
-    out = serve(*detections)
+    out = serve(*[tf.zeros_like(tensor) for tensor in rows()])
     for name in set(out) - {"image_size"}:
         assert not out[name].numpy().any(), name
 

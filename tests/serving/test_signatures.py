@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,16 +10,8 @@ import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.data import label_map
-from mrcnn_tf.serving import signatures, verification
-
-
-class Found(NamedTuple):
-    boxes: tf.Tensor
-    scores: tf.Tensor
-    classes: tf.Tensor
-    valid: tf.Tensor
-    masks: tf.Tensor | None
-
+from mrcnn_tf.modeling.detections import Detections
+from mrcnn_tf.serving import preprocessing, signatures, verification
 
 # No client needs anything but stock TensorFlow; these do not compile or convert elsewhere.
 BANNED_OPS = {"CropAndResize", "CombinedNonMaxSuppression", "PyFunc", "EagerPyFunc"}
@@ -111,7 +102,7 @@ def test_other_input_types(export, scenes, labels, input_type):
     pixels, truth = scenes[0]
     request = np.stack([pixels, pixels])
     if input_type == "tf_example":
-        request = [verification.encode_example(encode_png(pixels))] * 2
+        request = [preprocessing.encode_example(encode_png(pixels))] * 2
     answer = {k: v.numpy() for k, v in signature(input_tensor=tf.constant(request)).items()}
     for row in range(2):
         check_answer(answer, row, pixels, truth, labels)
@@ -224,7 +215,7 @@ def test_variables_of_mixed_precision_layers(tmp_path, write):
         boxes = tf.concat([tf.zeros_like(image_size_hw), image_size_hw], -1)[:, tf.newaxis]
         ones = tf.ones_like(logits, tf.int32)
         boxes *= tf.cast(ones, tf.float32)[..., tf.newaxis]
-        return Found(boxes, tf.sigmoid(logits), ones, ones > 0, None)
+        return Detections(boxes, ones, tf.sigmoid(logits), ones > 0)
 
     found = write(tmp_path / "m", layer.variables, detect)
     assert found.num_detections == 10
