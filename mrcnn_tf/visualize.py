@@ -5,6 +5,8 @@ the data. Small pictures are enlarged by a whole factor first, so that labels fi
 pixels of the mask can be seen.
 """
 
+import functools
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +38,9 @@ _MASK_OPACITY = 0.45
 _MIN_LONG_EDGE = 480  # pictures are enlarged by the smallest whole factor that reaches this
 _MAX_CELL_EDGE = 1024  # contact sheets shrink larger pictures to this
 _GAP = 8  # pixels between pictures that are put together
+_LONGEST_NAME = 40  # characters of a label
+# Fonts of Linux, macOS and Windows with more letters than Pillow's own, which ends with ASCII.
+_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
 
 
 def draw_detections(
@@ -226,6 +231,9 @@ def _draw_box(
 
 
 def _label(name: str, score: float | None) -> str:
+    name = " ".join(name.split())  # one line
+    if len(name) > _LONGEST_NAME:
+        name = name[: _LONGEST_NAME - 3] + "..."
     return " ".join(part for part in (name, "" if score is None else f"{score:.2f}") if part)
 
 
@@ -238,7 +246,7 @@ def _draw_label(
     placed: list[tuple[int, int, int, int]],
 ) -> None:
     """Write the label above the box, or where it hides no other label and stays in the picture."""
-    font = _font(max(size))
+    text, font = _font_for(text, max(size))
     pad = max(1, round(font.size / 6))
     left, top, right, bottom = font.getbbox(text, anchor="la")
     width, height = round(right - left) + 2 * pad, round(font.size * 1.15) + pad
@@ -267,3 +275,29 @@ def _font(long_edge: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size=max(12, round(long_edge / 55)))
     assert isinstance(font, ImageFont.FreeTypeFont)  # all Pillow wheels come with FreeType
     return font
+
+
+def _font_for(text: str, long_edge: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    """Return a font that has the text's letters; where there is none, the text in plain letters.
+
+    ASCII is written in Pillow's own font, so that drawings look the same on every machine.
+    """
+    font = _font(long_edge)
+    if text.isascii():
+        return text, font
+    system_font = _system_font(font.size)
+    if system_font:
+        return text, system_font
+    letters = unicodedata.normalize("NFKD", text)  # accents apart
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return plain.encode("ascii", "replace").decode(), font
+
+
+@functools.lru_cache
+def _system_font(size: float) -> ImageFont.FreeTypeFont | None:
+    for name in _SYSTEM_FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:  # not on this machine
+            continue
+    return None

@@ -96,6 +96,15 @@ def test_names_of_any_script_and_length_do_not_crash():
         assert drawn.shape == BLACK.shape
 
 
+def test_letters_beyond_ascii_are_written_or_replaced(monkeypatch):
+    monkeypatch.setattr(visualize, "_SYSTEM_FONTS", ("no such font.ttf",))
+    visualize._system_font.cache_clear()
+    text, font = visualize._font_for("größe 犬", 800)
+    assert text == "gro?e ?"
+    assert font.getname() == visualize._font(800).getname()
+    visualize._system_font.cache_clear()
+
+
 def test_crowds_are_hatched_grey():
     mask = np.zeros([600, 500], bool)
     mask[100:300, 100:300] = True
