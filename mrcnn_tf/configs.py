@@ -163,16 +163,16 @@ class MaskHead(hyperparams.Config):
       pool_size: side of the RoI feature; the mask is twice as large: 28 for FPN.
       conv_layers: 3x3 convolutions before the deconvolution.
       conv_channels: of each and of the deconvolution.
-      target: how the RoI ∩ its mask is sampled: "binary" (bilinear, then >= 0.5, aligned;
-        Detectron2) or "soft" (bilinear, kept as a number in 0..1, not aligned; torchvision).
-      target_sampling_ratio: samples per target pixel and axis.
+      target: how the RoI ∩ its mask is sampled: "detectron2" (aligned, then >= 0.5) or
+        "torchvision" (not aligned, kept as a number in 0..1); see `ops/masks.py`.
+      target_sampling_ratio: samples per target pixel and axis; odd for binary targets, see there.
     """
 
     pool_size: int = 14
     conv_layers: int = 4
     conv_channels: int = 256
-    target: str = "binary"
-    target_sampling_ratio: int = 2
+    target: str = "detectron2"
+    target_sampling_ratio: int = 3
 
 
 @dataclasses.dataclass
@@ -339,7 +339,7 @@ PRESETS: dict[str, dict] = {
         "rpn": {"anchors_rounded": True, "min_box_size": 1e-3},
         "roi_align": {"aligned": False, "sampling_ratio": 2, "level_epsilon": 1e-6},
         "box_head": {"smooth_l1_beta": 1.0 / 9.0},
-        "mask_head": {"target": "soft"},
+        "mask_head": {"target": "torchvision", "target_sampling_ratio": 2},
     },
     "detectron2": {
         "ignore_crowds": False,
@@ -365,7 +365,7 @@ def check(experiment: Experiment) -> None:
     _one_of("task.model.preset", model.preset, PRESETS)
     _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
     _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
-    _one_of("task.model.mask_head.target", model.mask_head.target, ("binary", "soft"))
+    _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))
     _one_of("task.model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152))
     _one_of(
         "task.model.rpn.loss_normalizer",

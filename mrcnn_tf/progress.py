@@ -64,17 +64,19 @@ class Trainer(base_trainer.Trainer):
 
 
 class TrainingLog:
-    """A train action: adds rates to the loop's numbers and prints them in one line."""
+    """A train action: adds rates to the loop's numbers, prints them in one line, keeps them."""
 
-    def __init__(self, trainer: Trainer, train_steps: int, images_per_step: int):
+    def __init__(self, trainer: Trainer, model_dir: str, train_steps: int, images_per_step: int):
         """Start counting.
 
         Args:
           trainer: its step and waiting time are read.
+          model_dir: every loop's numbers are appended to `train.jsonl` in it.
           train_steps: where training ends.
           images_per_step: over all replicas.
         """
         self._trainer = trainer
+        self._path = os.path.join(model_dir, "train.jsonl")
         self._train_steps = train_steps
         self._images_per_step = images_per_step
         self._stdout = sys.stdout
@@ -104,13 +106,15 @@ class TrainingLog:
             self._started = (now, step)
         output["images_per_second"] = steps * self._images_per_step / seconds
         output["input_wait"] = waited / seconds
-        self._print(step, output, now, seconds if first else None)
+        value = {k: float(np.mean(v)) for k, v in output.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "first_loop": first} | value) + "\n")
+        self._print(step, value, now, seconds if first else None)
         self._restart()
 
     def _print(
-        self, step: int, output: dict[str, Any], now: float, first_loop: float | None
+        self, step: int, value: dict[str, float], now: float, first_loop: float | None
     ) -> None:
-        value = {k: float(np.mean(v)) for k, v in output.items()}
         line = (
             f"step {step:>{len(f'{self._train_steps:,}')},}/{self._train_steps:,}  "
             f"loss {value['training_loss']:.3f} = rpn {value['rpn_class_loss']:.3f}"

@@ -256,7 +256,7 @@ class MaskRCNNTask(base_task.Task):
             else:
                 truth = ground_truth.from_records(config.validation_data.input_path, self.label_map)
             self._evaluator = coco.CocoEvaluator(
-                truth, self.label_map, max_detections=config.model.max_instances
+                truth, self.label_map, max_detections=max(100, config.model.max_instances)
             )
         return self._evaluator
 

@@ -111,7 +111,7 @@ def _run(
     training_log = None
     if training:
         training_log = progress.TrainingLog(
-            trainer, experiment.trainer.train_steps, images_per_step
+            trainer, model_dir, experiment.trainer.train_steps, images_per_step
         )
     results: dict[str, float] = {}
     evaluation_log = progress.EvaluationLog(trainer, model_dir, training_log)

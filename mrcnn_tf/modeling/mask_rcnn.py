@@ -33,7 +33,7 @@ class Settings:
 
     Attributes:
       anchor_sizes: {level: sides of its square anchors}, network-input pixels.
-      mask_target: "binary" or "soft", see `masks.mask_targets`.
+      mask_target: "detectron2" or "torchvision", see `masks.mask_targets`.
       ignore_crowds: anchors and RoIs on crowd regions are no negatives.
       compiled: XLA traces this model: operations without an XLA kernel are avoided.
     """
@@ -328,6 +328,7 @@ class MaskRCNN(tf_keras.Model):
             batch[schema.GT_MASK_OFFSETS],
             batch[schema.GT_MASK_SIZES],
             batch[schema.GT_MASK_FRAMES],
+            batch[schema.IMAGE_SIZE_HW],
             boxes,
             gt_index,
             self.roi_heads.mask_size,

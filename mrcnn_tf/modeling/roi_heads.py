@@ -89,21 +89,24 @@ class MaskHead(tf_keras.layers.Layer):
         """
         super().__init__(name=name)
         self.num_classes = num_classes
-        # "MSRA" initialisation of He et al. 2015 by outputs, as Detectron for the mask branch.
-        msra = tf_keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+        def msra():
+            """He et al. 2015, by outputs, as Detectron for the mask branch."""
+            return tf_keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
         self.convs = [
             tf_keras.layers.Conv2D(
                 conv_channels,
                 3,
                 padding="same",
                 activation="relu",
-                kernel_initializer=msra,
+                kernel_initializer=msra(),
                 name=f"conv{i + 1}",
             )
             for i in range(conv_layers)
         ]
         self.deconv = tf_keras.layers.Conv2DTranspose(
-            conv_channels, 2, strides=2, activation="relu", kernel_initializer=msra, name="deconv"
+            conv_channels, 2, strides=2, activation="relu", kernel_initializer=msra(), name="deconv"
         )
 
     def build(self, input_shape) -> None:

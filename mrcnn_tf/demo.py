@@ -1,0 +1,191 @@
+"""The whole road on a small problem: pictures in, drawn masks out, in about ten minutes.
+
+Used as `make demo`, which runs `python -m mrcnn_tf.demo`. Every stage is a command that a user
+would type, and is printed before it runs. What is there already is used again; `make clean` starts
+afresh.
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+from pycocotools.coco import COCO
+
+from mrcnn_tf import visualize
+from mrcnn_tf.progress import duration
+
+PICTURES = pathlib.Path("datasets/shapes_coco")
+RECORDS = pathlib.Path("datasets/shapes")
+RUN = pathlib.Path("runs/demo")
+NUM_TRAIN, NUM_VAL = 2000, 100
+SHOWN = 12  # pictures on the contact sheet
+
+Stage = tuple[str, pathlib.Path, list[str]]
+
+
+def stages() -> list[Stage]:
+    """Name of each stage, the file that shows it is done, and its command."""
+    python = sys.executable
+
+    def convert(split: str) -> Stage:
+        command = [python, "data_prep/create_coco_tfrecord.py", f"--image_dir={PICTURES / split}"]
+        command += [
+            f"--object_annotations_file={PICTURES}/annotations/instances_{split}.json",
+            f"--output_file_prefix={RECORDS / split}",
+            "--num_shards=4",
+        ]
+        return f"convert {split}", RECORDS / f"{split}-00003-of-00004.tfrecord", command
+
+    train = [python, "-m", "mrcnn_tf.train", "--experiment=maskrcnn_shapes", f"--model_dir={RUN}"]
+    return [
+        (
+            "make pictures",
+            PICTURES / "annotations" / "instances_val.json",
+            [
+                python,
+                "data_prep/create_shapes_coco.py",
+                f"--output_dir={PICTURES}",
+                f"--num_train={NUM_TRAIN}",
+                f"--num_val={NUM_VAL}",
+            ],
+        ),
+        convert("train"),
+        convert("val"),
+        ("train", RUN / "trained", [*train, "--mode=train"]),
+        ("evaluate", RUN / "metrics.jsonl", [*train, "--mode=eval"]),
+        (
+            "export",
+            RUN / "saved_model" / "saved_model.pb",
+            [
+                python,
+                "-m",
+                "mrcnn_tf.export",
+                "--experiment=maskrcnn_shapes",
+                f"--checkpoint_path={RUN}",
+                f"--export_dir={RUN}/saved_model",
+            ],
+        ),
+        (
+            "predict",
+            RUN / "predictions" / "detections.json",
+            [
+                python,
+                "-m",
+                "mrcnn_tf.predict",
+                f"--saved_model={RUN}/saved_model",
+                f"--input={PICTURES}/val",
+                f"--output_dir={RUN}/predictions",
+            ],
+        ),
+    ]
+
+
+def main() -> None:
+    """Run what is not there yet, then show what came out."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    seconds = run_stages()
+    sheet = draw_contact_sheet()
+    metrics = json.loads((RUN / "metrics.jsonl").read_text().splitlines()[-1])
+    summary = {name: round(metrics[name], 4) for name in ("box_ap", "mask_ap", "mask_ap50")}
+    summary["train_images_per_s"] = round(_images_per_second(), 2)
+    summary["seconds"] = seconds
+    (RUN / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _print_table(summary, sheet)
+
+
+def run_stages() -> dict[str, float]:
+    """Run each stage whose file is missing; return the seconds that each took when it ran."""
+    kept = RUN / "seconds.json"
+    seconds: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    all_stages = stages()
+    for number, (name, done, command) in enumerate(all_stages, start=1):
+        title = f"[{number}/{len(all_stages)}] {name}"
+        if done.exists():
+            print(f"{title}: already there ({done})", flush=True)
+            continue
+        shown = " ".join(["python", *command[1:]])
+        print(f"\n{title}\n  {shown}", flush=True)
+        start = time.monotonic()
+        if subprocess.run(command, check=False).returncode != 0:
+            raise SystemExit(f"error: stage '{name}' failed; `make demo` goes on from there")
+        seconds[name] = round(time.monotonic() - start, 1)
+        if name == "train":
+            done.touch()
+        kept.write_text(json.dumps(seconds))
+    return seconds
+
+
+def draw_contact_sheet() -> pathlib.Path:
+    """Draw ground truth beside prediction for the first unseen pictures that have objects."""
+    truth = COCO()  # given a path, it would print
+    truth.dataset = json.loads((PICTURES / "annotations" / "instances_val.json").read_text())
+    truth.createIndex()
+    found: dict[str, list[dict]] = {}
+    for row in json.loads((RUN / "predictions" / "detections.json").read_text()):
+        if row["score"] >= 0.5:
+            found.setdefault(row["image_id"], []).append(row)
+    names = {c["id"]: c["name"] for c in truth.loadCats(truth.getCatIds())}
+    pairs = []
+    for image_id in sorted(truth.getImgIds()):
+        annotations = truth.loadAnns(truth.getAnnIds(image_id))
+        if not annotations:
+            continue
+        info = truth.loadImgs(image_id)[0]
+        pixels = np.asarray(Image.open(PICTURES / "val" / info["file_name"]).convert("RGB"))
+        for annotation in annotations:
+            annotation["segmentation"] = truth.annToRLE(annotation)
+        detected = found.get(info["file_name"], [])
+        pairs.append(
+            visualize.draw_side_by_side(
+                _draw(pixels, annotations, names), _draw(pixels, detected, names)
+            )
+        )
+        if len(pairs) == SHOWN:
+            break
+    path = RUN / "predictions.png"
+    Image.fromarray(visualize.contact_sheet(pairs, columns=3)).save(path)
+    return path
+
+
+def _draw(pixels: np.ndarray, rows: list[dict], names: dict[int, str]) -> np.ndarray:
+    """Draw COCO annotations or results, whose masks are run lengths."""
+    x, y, w, h = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4).T
+    return visualize.draw_detections(
+        pixels,
+        np.stack([y, x, y + h, x + w], axis=-1),
+        [row["segmentation"] for row in rows],
+        [names[row["category_id"]] for row in rows],
+        [row["score"] for row in rows] if rows and "score" in rows[0] else None,
+        color_ids=[row["category_id"] for row in rows],
+        is_crowd=[bool(row.get("iscrowd")) for row in rows],
+    )
+
+
+def _images_per_second() -> float:
+    """Median training speed of all loops but each run's first, which traces the graph."""
+    rows = [json.loads(line) for line in (RUN / "train.jsonl").read_text().splitlines()]
+    return statistics.median(row["images_per_second"] for row in rows if not row["first_loop"])
+
+
+def _print_table(summary: dict, sheet: pathlib.Path) -> None:
+    print("\nOn 100 unseen pictures of the shapes data set")
+    for name in ("box_ap", "mask_ap", "mask_ap50", "train_images_per_s"):
+        print(f"  {name:<20}{summary[name]:>8.3f}")
+    for name, seconds in summary["seconds"].items():
+        print(f"  {name:<20}{duration(seconds):>8}")
+    print(f"  {'all stages':<20}{duration(sum(summary['seconds'].values())):>8}")
+    print("\nLook at")
+    print(f"  {sheet}              ground truth beside prediction")
+    print(f"  {RUN}/predictions/drawn/         every unseen picture with its masks")
+    print(f"  {RUN}/saved_model/               for TensorFlow Serving, or mrcnn_tf.predict")
+    print(f"  {RUN}/summary.json               these numbers")
+    print(f"  .venv/bin/tensorboard --logdir {RUN}   the curves")
+
+
+if __name__ == "__main__":
+    main()

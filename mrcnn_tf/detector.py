@@ -1,0 +1,140 @@
+"""The Python API: an experiment and a checkpoint in, detections of pictures out.
+
+Ten lines are enough:
+
+    from mrcnn_tf.detector import Detector
+
+    detector = Detector.load("maskrcnn_shapes", "runs/demo")
+    for detection in detector(["photo.jpg"])[0]:
+        print(detection.category, detection.score, detection.box)
+
+`predict.py` does the same from an exported SavedModel, without tf-models-official.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf import configs, experiments
+from mrcnn_tf import task as task_lib
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.modeling import build
+from mrcnn_tf.modeling.detections import Detections
+from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
+from mrcnn_tf.serving import predictor, preprocessing, signatures
+
+# How probabilities become a mask in the picture: the same for every preset, at pixel centres.
+MASK_CONVENTION = "pixel_centres"
+
+
+class Detector:
+    """Mask R-CNN with its weights, its label map and its way of preparing pictures.
+
+    Attributes:
+      model: the network.
+      label_map: its categories.
+      preprocess: resizes, normalises and pads.
+    """
+
+    def __init__(
+        self, model: MaskRCNN, label_map: LabelMap, preprocess: preprocessing.Preprocessor
+    ):
+        """Put the three together; see `load`."""
+        self.model = model
+        self.label_map = label_map
+        self.preprocess = preprocess
+        self._names = dict(zip(label_map.ids, label_map.names, strict=True))
+        self._serve = tf.function(
+            signatures.build_serve(
+                self.detect,
+                input_type="image_bytes",
+                category_ids=label_map.ids,
+                preprocess=preprocess,
+            ),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+
+    @classmethod
+    def load(cls, experiment: str, checkpoint: str, params_override: str = "") -> "Detector":
+        """Build the network of an experiment and load its weights.
+
+        Args:
+          experiment: a name in `experiments/`, or a YAML file, the run's params.yaml for one.
+          checkpoint: a checkpoint or a run's folder, whose newest one is taken. The label map is
+            read from there, or else from beside the experiment's records.
+          params_override: as `--params_override`.
+
+        Raises:
+          ValueError: the experiment or the checkpoint does not exist, or they do not fit.
+        """
+        config = experiments.load(experiment, params_override=params_override)
+        label_map = _label_map_of(checkpoint) or task_lib.read_label_map(config.task)
+        model = build.build_model(config.task.model, label_map.num_classes)
+        task_lib.load_checkpoint(model, checkpoint)
+        return cls(model, label_map, preprocessor(config))
+
+    def detect(self, images: tf.Tensor, image_size_hw: tf.Tensor) -> Detections:
+        """The bare network; see `MaskRCNN.call`."""
+        return self.model(images, image_size_hw, training=False)
+
+    def __call__(
+        self, pictures: Sequence[str | os.PathLike | np.ndarray]
+    ) -> list[list[predictor.Detection]]:
+        """Detect objects.
+
+        Args:
+          pictures: paths of JPEG, PNG, BMP or GIF files, or uint8 [h, w, 3] RGB arrays; any sizes.
+
+        Returns:
+          Per picture its detections, best first, boxes and masks in the picture's own pixels.
+        """
+        answer = self._serve(tf.constant([_encoded(picture) for picture in pictures]))
+        arrays = {name: value.numpy() for name, value in answer.items()}
+        return [
+            predictor.read_detections(arrays, row, self._names, MASK_CONVENTION)
+            for row in range(len(pictures))
+        ]
+
+    def export(self, export_dir: str, input_type: str) -> Callable:
+        """Write a SavedModel and check it; see `signatures.export_saved_model`."""
+        return signatures.export_saved_model(
+            self.model.variables,
+            self.detect,
+            export_dir,
+            input_type=input_type,
+            label_map=self.label_map,
+            preprocess=self.preprocess,
+            mask_convention=MASK_CONVENTION,
+        )
+
+
+def preprocessor(config: configs.Experiment) -> preprocessing.Preprocessor:
+    """How the experiment prepares pictures at inference."""
+    pixels, data = config.task.model.pixels, config.task.validation_data
+    return preprocessing.Preprocessor(
+        short_edge=data.short_edges[0],
+        long_edge=data.long_edge,
+        resize_convention=pixels.resize,
+        channel_order=pixels.order,
+        pixel_mean=tuple(pixels.mean),
+        pixel_std=tuple(pixels.std),
+    )
+
+
+def _label_map_of(checkpoint: str) -> LabelMap | None:
+    """The label map that training left in the run's folder, if there is one."""
+    folder = checkpoint if tf.io.gfile.isdir(checkpoint) else os.path.dirname(checkpoint)
+    for candidate in (folder, os.path.dirname(folder)):  # best/ckpt-1 lies one folder down
+        path = os.path.join(candidate, task_lib.schema.LABEL_MAP_FILE)
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                return LabelMap.from_json(file.read(), path)
+    return None
+
+
+def _encoded(picture: str | os.PathLike | np.ndarray) -> bytes:
+    if isinstance(picture, np.ndarray):
+        return tf.io.encode_png(picture).numpy()
+    return tf.io.read_file(os.fspath(picture)).numpy()
