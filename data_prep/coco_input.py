@@ -5,6 +5,7 @@ does not is a `Problem`. Nothing here opens a picture.
 """
 
 import hashlib
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -214,8 +215,6 @@ def _check_annotations(
 
 
 def _unused_ids(rows: list[dict[str, Any]]) -> Iterator[int]:
-    """Count up from the largest annotation id of the file."""
+    """Return an iterator that counts up from the largest annotation id of the file."""
     largest = max((coco_objects.parse_integer(row.get("id")) or 0 for row in rows), default=0)
-    while True:
-        largest += 1
-        yield largest
+    return itertools.count(largest + 1)

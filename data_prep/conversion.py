@@ -63,7 +63,7 @@ class RefusedError(Exception):
 
 
 def convert(job: Job) -> Summary:
-    """Write those shards of a record set that are missing.
+    """Write those shards of a record set that are missing, and show how far it is.
 
     Raises:
       RefusedError: the annotation file has problems, or pictures are missing.
@@ -72,6 +72,8 @@ def convert(job: Job) -> Summary:
       RuntimeError: a worker process was killed.
     """
     with shards.WorkerPool(job.num_processes) as pool:
+        megabytes = job.annotations_file.stat().st_size / 1e6
+        print(f"reading {job.annotations_file} ({megabytes:.1f} MB)", flush=True)
         coco = coco_input.read(job.annotations_file, include_masks=job.mask_format is not None)
         coco, file_sizes = coco_input.find_files(coco, job.image_dir)
         if coco.problems and not job.skip_problems:

@@ -1,0 +1,371 @@
+"""The converter as its users run it: counts, the same bytes, restart, refusals."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from data_prep import conversion, create_coco_tfrecord, manifest, shards
+from data_prep.problems import Problem
+from mrcnn_tf.data import schema
+from mrcnn_tf.data.label_map import LabelMap
+
+_SCRIPT = pathlib.Path(create_coco_tfrecord.__file__)
+
+
+def _make_folder(folder, num_images=11):
+    """Writes a COCO folder of random pictures; the last one has no object."""
+    rng = np.random.default_rng(5)
+    images, annotations = [], []
+    (folder / "images" / "unter ordner").mkdir(parents=True)
+    for k in range(num_images):
+        height, width = (int(side) for side in rng.integers(30, 60, 2))
+        name = f"unter ordner/ü {k}.jpg"
+        pixels = rng.integers(0, 255, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / name, "JPEG")
+        images.append({"id": k, "file_name": name, "height": height, "width": width})
+        for _ in range(0 if k == num_images - 1 else int(rng.integers(1, 4))):
+            polygon = rng.uniform(0, 30, 8).tolist()
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": k,
+                    "category_id": int(rng.choice([2, 70])),
+                    "bbox": [1.5, 2.5, 20.25, 18.5],
+                    "area": 99.5,
+                    "iscrowd": 0,
+                    "segmentation": [polygon],
+                }
+            )
+    categories = [{"id": 70, "name": "Äpfel"}, {"id": 2, "name": "pears"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "instances.json").write_text(json.dumps(content), "utf-8")
+    return content
+
+
+def _run(folder, prefix, *options, annotations="instances.json", check=True):
+    command = [sys.executable, str(_SCRIPT), f"--image_dir={folder / 'images'}"]
+    command += [f"--object_annotations_file={folder / annotations}"]
+    command += [f"--output_file_prefix={prefix}", *options]
+    # From another folder, without PYTHONPATH.
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if check:
+        assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+def _job(folder, prefix, **changes):
+    job = conversion.Job(
+        image_dir=folder / "images",
+        annotations_file=folder / "instances.json",
+        prefix=prefix,
+        num_shards=3,
+        mask_format="rle",
+        num_processes=1,
+        skip_problems=False,
+    )
+    return job._replace(**changes)
+
+
+class _InProcess:
+    """Stands in for the worker pool: no processes, for speed and for TensorFlow's threads."""
+
+    def __init__(self, num_processes):
+        self.written = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def write_shards(self, tasks, show):
+        for task in tasks:
+            yield task, shards.write_shard(task, lambda: show(1))
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    monkeypatch.setattr(shards, "WorkerPool", _InProcess)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coco")
+    _make_folder(folder)
+    return folder
+
+
+def _bytes_of(prefix):
+    paths = sorted(prefix.parent.glob(f"{prefix.name}-*.tfrecord"))
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def _source_ids(path):
+    examples = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    for text in examples:
+        feature = tf.train.Example.FromString(text).features.feature
+        yield int(feature[schema.IMAGE_SOURCE_ID].bytes_list.value[0])
+
+
+def test_processes_do_not_change_the_bytes(folder, tmp_path, in_process):
+    finished = _run(folder, tmp_path / "cli/train", "--num_shards=3", "--num_processes=3")
+    conversion.convert(_job(folder, tmp_path / "here/train"))
+    written = _bytes_of(tmp_path / "cli/train")
+    assert list(written) == [f"train-{k:05d}-of-00003.tfrecord" for k in range(3)]
+    assert written == _bytes_of(tmp_path / "here/train")
+    assert list(_source_ids(tmp_path / "cli/train-00001-of-00003.tfrecord")) == [1, 4, 7, 10]
+    text = (tmp_path / "cli" / schema.LABEL_MAP_FILE).read_text("utf-8")
+    assert LabelMap.from_json(text) == LabelMap((2, 70), ("pears", "Äpfel"))
+    assert not list(tmp_path.rglob("*.partial"))
+    for line in ("11 images", "1 images without objects", "2 categories", "mrcnn_tf.train"):
+        assert line in finished.stdout
+    assert "11/11 pictures" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_second_run_writes_only_what_is_missing(folder, tmp_path, in_process, monkeypatch):
+    prefix = tmp_path / "train"
+    first = conversion.convert(_job(folder, prefix))
+    before = _bytes_of(prefix)
+    written = []
+    write_shard = shards.write_shard
+    monkeypatch.setattr(
+        shards, "write_shard", lambda t, d: (written.append(t.path.name), write_shard(t, d))[1]
+    )
+    assert conversion.convert(_job(folder, prefix)) == first
+    assert written == []
+    (tmp_path / "train-00001-of-00003.tfrecord").unlink()
+    (tmp_path / "train-00002-of-00003.tfrecord").write_bytes(b"cut")
+    assert conversion.convert(_job(folder, prefix, skip_problems=True)) == first
+    assert written == ["train-00001-of-00003.tfrecord", "train-00002-of-00003.tfrecord"]
+    assert _bytes_of(prefix) == before
+
+
+def test_a_killed_run_is_continued(tmp_path, in_process):
+    _make_folder(tmp_path, num_images=400)
+    command = [sys.executable, str(_SCRIPT), f"--image_dir={tmp_path / 'images'}"]
+    command += [f"--object_annotations_file={tmp_path / 'instances.json'}", "--num_shards=20"]
+    command += [f"--output_file_prefix={tmp_path / 'out/x'}", "--num_processes=2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        while not (complete := _bytes_of(tmp_path / "out/x")) and run.poll() is None:
+            time.sleep(0.005)
+        run.send_signal(signal.SIGKILL)
+    assert 0 < len(complete) < 20
+    time.sleep(1)  # the workers notice that their parent is gone
+    left_over = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+    time.sleep(0.5)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == left_over
+    assert len(_bytes_of(tmp_path / "out/x")) < 20
+    conversion.convert(_job(tmp_path, tmp_path / "out/x", num_shards=20))
+    conversion.convert(_job(tmp_path, tmp_path / "fresh/x", num_shards=20))
+    assert _bytes_of(tmp_path / "out/x") == _bytes_of(tmp_path / "fresh/x")
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_changed_picture_renews_its_shard_only(tmp_path, in_process):
+    content = _make_folder(tmp_path)
+    prefix = tmp_path / "out/train"
+    conversion.convert(_job(tmp_path, prefix))
+    before = _bytes_of(prefix)
+    image = content["images"][4]
+    picture = Image.new("RGB", (image["width"], image["height"]))
+    picture.save(tmp_path / "images" / image["file_name"], "JPEG")
+    conversion.convert(_job(tmp_path, prefix))
+    after = _bytes_of(prefix)
+    assert [name for name in before if before[name] != after[name]] == [
+        "train-00001-of-00003.tfrecord"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_shards": 4}, "num_shards: 3 then, 4 now"),
+        ({"mask_format": "png"}, "mask_format: 'rle' then, 'png' now"),
+        ({"mask_format": None}, "mask_format: 'rle' then, None now"),
+    ],
+)
+def test_other_flags_do_not_mix(folder, tmp_path, in_process, changes, message):
+    conversion.convert(_job(folder, tmp_path / "train"))
+    before = _bytes_of(tmp_path / "train")
+    with pytest.raises(ValueError, match=message):
+        conversion.convert(_job(folder, tmp_path / "train", **changes))
+    assert _bytes_of(tmp_path / "train") == before
+    for name in before:
+        (tmp_path / name).unlink()
+    conversion.convert(_job(folder, tmp_path / "train", **changes))
+
+
+def test_other_annotations_and_unknown_records_do_not_mix(tmp_path, in_process):
+    content = _make_folder(tmp_path)
+    prefix = tmp_path / "out/train"
+    conversion.convert(_job(tmp_path, prefix))
+    content["annotations"].pop()
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="annotations_sha256"):
+        conversion.convert(_job(tmp_path, prefix))
+    (tmp_path / "out/train.manifest.json").unlink()
+    with pytest.raises(ValueError, match="unknown origin"):
+        conversion.convert(_job(tmp_path, prefix))
+
+
+def test_another_label_map_in_the_folder_is_refused(tmp_path, in_process):
+    content = _make_folder(tmp_path)
+    conversion.convert(_job(tmp_path, tmp_path / "out/train"))
+    content["categories"][0]["name"] = "Birnen"
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"label_map.json: the categories there"):
+        conversion.convert(_job(tmp_path, tmp_path / "out/val"))
+    assert not list((tmp_path / "out").glob("val*"))
+
+
+def test_there_are_no_empty_shards(folder, tmp_path, in_process):
+    summary = conversion.convert(_job(folder, tmp_path / "train", num_shards=32))
+    assert summary.num_shards == 11
+    assert len(_bytes_of(tmp_path / "train")) == 11
+
+
+def test_bad_input_stops_before_anything_is_written(tmp_path):
+    content = _make_folder(tmp_path)
+    content["annotations"][0]["bbox"] = [1, 1, 0, 5]
+    content["annotations"][1]["category_id"] = 71
+    (tmp_path / "images" / content["images"][3]["file_name"]).unlink()
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    finished = _run(tmp_path, tmp_path / "out/x", check=False)
+    assert finished.returncode == 1
+    for part in (
+        "box without area: annotation 1 of image 0 (unter ordner/ü 0.jpg): bbox [1, 1, 0, 5]",
+        "unknown category: annotation 2",
+        "missing file: image 3 (unter ordner/ü 3.jpg)",
+        "3 problems",
+        "nothing was written",
+        "--on_error=skip",
+    ):
+        assert part in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_skipped_problems_are_counted_and_listed(tmp_path, in_process, capsys):
+    content = _make_folder(tmp_path)
+    content["annotations"][0]["bbox"] = [1, 1, 0, 5]
+    (tmp_path / "images" / content["images"][3]["file_name"]).unlink()
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    prefix = tmp_path / "out/x"
+    summary = conversion.convert(_job(tmp_path, prefix, skip_problems=True))
+    assert summary.counts["images"] == 10
+    assert len(summary.problems) == 2
+    create_coco_tfrecord._report_skipped(prefix, summary.problems)
+    printed = capsys.readouterr().out
+    assert "2 problems, listed in" in printed
+    assert "1 missing file -> image left out" in printed
+    listed = (tmp_path / "out/x.skipped.txt").read_text("utf-8").splitlines()
+    assert listed[0].endswith("bbox [1, 1, 0, 5] -> annotation left out")
+    create_coco_tfrecord._report_skipped(prefix, [])
+    assert not (tmp_path / "out/x.skipped.txt").exists()
+
+
+def test_a_broken_picture_stops_or_is_left_out(tmp_path, in_process):
+    content = _make_folder(tmp_path)
+    name = content["images"][5]["file_name"]
+    path = tmp_path / "images" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    prefix = tmp_path / "out/x"
+    with pytest.raises(shards.BadImageError, match=r"undecodable file: image 5 \(unter ordner/ü 5"):
+        conversion.convert(_job(tmp_path, prefix))
+    assert len(_bytes_of(prefix)) == 2  # the shards before the broken one are kept
+    summary = conversion.convert(_job(tmp_path, prefix, skip_problems=True))
+    assert summary.counts["images"] == 10
+    (problem,) = summary.problems
+    assert problem.kind == "undecodable file"
+    with pytest.raises(shards.BadImageError):  # what was left out is not taken for complete
+        conversion.convert(_job(tmp_path, prefix))
+    path.write_bytes(whole)
+    summary = conversion.convert(_job(tmp_path, prefix))
+    assert (summary.counts["images"], summary.problems) == (11, [])
+
+
+@pytest.mark.parametrize(
+    ("image_dir", "annotations", "message"),
+    [
+        ("nowhere", "instances.json", "--image_dir="),
+        ("images", "nothing.json", "--object_annotations_file="),
+    ],
+)
+def test_wrong_paths_are_named_at_once(folder, tmp_path, image_dir, annotations, message):
+    command = [sys.executable, str(_SCRIPT), f"--image_dir={folder / image_dir}"]
+    command += [f"--object_annotations_file={folder / annotations}"]
+    command += [f"--output_file_prefix={tmp_path / 'x'}"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_manifest_survives_the_round_trip(tmp_path):
+    made_from = {"num_shards": 1}
+    prefix = tmp_path / "x[1]"
+    task = shards.ShardTask(tmp_path / "x[1]-a.tfrecord", tmp_path, [], "f00d", {}, "rle", True)
+    summary = shards.ShardSummary(4, "f00d", {"images": 2}, [Problem("a", "b", "c", "d")])
+    task.path.write_bytes(b"1234")
+    manifest.open_manifest(prefix, made_from).add(task, summary)
+    again = manifest.open_manifest(prefix, made_from)
+    assert again.shards == {task.path.name: summary}
+    assert again.has(task)
+    assert not again.has(task._replace(skip_bad_images=False))
+    assert not again.has(task._replace(files_sha256="beef"))
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "counts"),
+    [
+        ("coco_small/train2017", "coco_small/annotations/instances_train2017.json", (163, 1447)),
+        ("coco_small/val2017", "coco_small/annotations/instances_val2017.json", (79, 624)),
+        ("fruits_nuts/images", "fruits_nuts/train.json", (14, 134)),
+        ("fruits_nuts/images", "fruits_nuts/val.json", (4, 31)),
+        ("balloon_coco/train", "balloon_coco/annotations/instances_train.json", (61, 255)),
+        ("balloon_coco/val", "balloon_coco/annotations/instances_val.json", (13, 50)),
+    ],
+)
+def test_real_data_sets_convert_completely(
+    shared, tmp_path, in_process, images, annotations, counts
+):
+    data = shared / "data"
+    job = _job(tmp_path, tmp_path / "x")._replace(
+        image_dir=data / images, annotations_file=data / annotations
+    )
+    summary = conversion.convert(job)
+    assert summary.problems == []
+    assert (summary.counts["images"], summary.counts["annotations"]) == counts
+    assert summary.counts["masks"] == counts[1]
+
+
+def test_odd_real_pictures(shared, tmp_path, in_process):
+    odd = shared / "data/conformance/odd_cases"
+    job = _job(tmp_path, tmp_path / "x")._replace(
+        image_dir=odd / "images", annotations_file=odd / "odd_cases.json"
+    )
+    with pytest.raises(conversion.RefusedError) as caught:
+        conversion.convert(job)
+    assert sorted(problem.kind for problem in caught.value.problems) == [
+        "box without area",
+        "empty segmentation",
+        "missing file",
+        "polygon of less than three points",
+    ]
+    summary = conversion.convert(job._replace(skip_problems=True))
+    assert summary.problems[-1].kind == "size differs from the file's (width x height)"
+    # 13 pictures less a missing one and one of another size; 62 objects less 3 less its 4.
+    assert (summary.counts["images"], summary.counts["annotations"]) == (11, 55)
+    assert summary.counts["images without objects"] == 1
+    assert summary.counts["boxes clipped"] == 1
+    assert sum(n for k, n in summary.counts.items() if k.startswith("pictures encoded")) == 2
