@@ -20,10 +20,10 @@ _MIN_ENCODED_SIZE = 1e-6
 def _product_if_positive(height, width):
     """Return height * width where both are positive, else 0.
 
-    The `where` stands between this product and the sums it goes into on purpose: XLA contracts a
-    multiplication that feeds an addition to one fused operation in some fusions and not in others,
-    so the same IoU would come out with different last bits at different places of one program.
-    Matching compares IoUs for equality (`ops/matching.py`).
+    The `where` stands between this product and the sums it goes into on purpose. A compiler may
+    contract a multiplication that feeds an addition to one fused operation, rounded once, in one
+    place of a program and not in another; then the same IoU has different last bits, and matching
+    compares IoUs for equality (`ops/matching.py`).
     """
     return tf.where((height > 0) & (width > 0), height * width, 0.0)
 

@@ -37,6 +37,9 @@ def image_seeds(seed, step, image_key, stream):
 
     Returns:
       int64 [B, 2].
+
+    Raises:
+      ValueError: seed or stream is out of range.
     """
     if not (0 <= seed < 2**32 and 0 <= stream < 2**31):
         raise ValueError(f"seed {seed} must be below 2**32 and stream {stream} below 2**31")
