@@ -80,8 +80,8 @@ def sample_request(input_type: str) -> tf.Tensor:
       uint8 [2, h, w, 3] or string [2].
     """
     if input_type == "image_tensor":
-        return tf.constant(np.stack(sample_pictures([(96, 160), (96, 160)])))
-    encoded = [tf.io.encode_png(p).numpy() for p in sample_pictures([(96, 160), (128, 80)])]
+        return tf.constant(np.stack(sample_pictures([(96, 128), (96, 128)])))
+    encoded = [tf.io.encode_png(p).numpy() for p in sample_pictures([(96, 128), (112, 128)])]
     if input_type == "tf_example":
         encoded = [preprocessing.encode_example(png) for png in encoded]
     return tf.constant(encoded)
