@@ -82,6 +82,8 @@ class RPN(hyperparams.Config):
       anchor_ratios: height / width: 3 ratios.
       anchors_rounded: base anchors rounded to whole pixels (torchvision).
       anchor_offset: centre of an anchor in units of the stride (0: the cell's corner).
+      anchor_strides: "level" spaces anchors by 2**level, "grid" by canvas // feature size
+        (torchvision), which differs on P6 where the canvas is no multiple of 64.
       positive_iou: an anchor is positive from here on.
       negative_iou: an anchor is negative below.
       anchors_per_image: sampled for the loss.
@@ -101,6 +103,7 @@ class RPN(hyperparams.Config):
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchors_rounded: bool = False
     anchor_offset: float = 0.0
+    anchor_strides: str = "level"
     positive_iou: float = 0.7
     negative_iou: float = 0.3
     anchors_per_image: int = 256
@@ -336,7 +339,7 @@ PRESETS: dict[str, dict] = {
         },
         # The released COCO weights run with epsilon 0 (`overwrite_eps`).
         "backbone": {"stride_in_1x1": False, "norm_epsilon": 0.0, "weights": ""},
-        "rpn": {"anchors_rounded": True, "min_box_size": 1e-3},
+        "rpn": {"anchors_rounded": True, "anchor_strides": "grid", "min_box_size": 1e-3},
         "roi_align": {"aligned": False, "sampling_ratio": 2, "level_epsilon": 1e-6},
         "box_head": {"smooth_l1_beta": 1.0 / 9.0},
         "mask_head": {"target": "torchvision", "target_sampling_ratio": 2},
@@ -367,6 +370,7 @@ def check(experiment: Experiment) -> None:
     _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
     _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))
     _one_of("task.model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152))
+    _one_of("task.model.rpn.anchor_strides", model.rpn.anchor_strides, ("level", "grid"))
     _one_of(
         "task.model.rpn.loss_normalizer",
         model.rpn.loss_normalizer,

@@ -5,8 +5,10 @@ Later wins: the defaults of `configs.py`, the preset, the file `experiments/NAME
 own override accepts `train_steps: "abc"`.
 """
 
+import dataclasses
 import difflib
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -83,18 +85,21 @@ def parse_override(text: str) -> dict[str, Any]:
     """
     if text.endswith(".yaml") and pathlib.Path(text).is_file():
         return _read(pathlib.Path(text))
-    parsed = yaml.safe_load(text)
-    if isinstance(parsed, str) and "=" in parsed:
-        parsed = {}
-        for part in _split_outside_brackets(text):
-            key, equals, value = part.partition("=")
-            if not equals:
-                raise ValueError(f"--params_override: no '=' in {part!r}")
-            parsed[key.strip()] = yaml.safe_load(value)
-    if not isinstance(parsed, dict):
+    try:
+        if re.match(r"[\w.]+\s*=", text):
+            pairs = [part.partition("=") for part in _split_at_commas(text)]
+            if not all(equals for _, equals, _ in pairs):
+                raise ValueError("a part has no '='")
+            parsed = {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+        else:
+            parsed = yaml.safe_load(text)
+        if not isinstance(parsed, dict):
+            raise ValueError("no field is named")
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(
-            f"--params_override: {text!r} is neither YAML nor of the form a.b=value,c.d=value"
-        )
+            f"--params_override: {text!r} is neither YAML nor of the form a.b=value,c.d=value: "
+            f"{error}"
+        ) from error
     return _nest(parsed)
 
 
@@ -164,9 +169,14 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _split_outside_brackets(text: str) -> list[str]:
-    parts, depth, start = [], 0, 0
+def _split_at_commas(text: str) -> list[str]:
+    """Split at commas that are neither in brackets nor in quotes."""
+    parts, depth, quote, start = [], 0, "", 0
     for i, letter in enumerate(text):
+        if letter in "'\"" and quote in ("", letter):
+            quote = "" if quote else letter
+        if quote:
+            continue
         depth += (letter in "[({") - (letter in "])}")
         if letter == "," and depth == 0:
             parts.append(text[start:i])
@@ -179,7 +189,7 @@ def _check_names_and_types(
 ) -> None:
     """Refuse unknown fields and wrong types; floats written as `1e-4` become floats in place."""
     hints = typing.get_type_hints(type(config))
-    fields = [name for name in config.as_dict()]
+    fields = [field.name for field in dataclasses.fields(config)]
     for key, value in layer.items():
         where = prefix + key
         if key not in fields:

@@ -63,6 +63,7 @@ def settings(config: Any, anchor_sizes: dict[int, tuple[float, ...]], compiled: 
         anchor_ratios=tuple(config.rpn.anchor_ratios),
         anchors_rounded=config.rpn.anchors_rounded,
         anchor_offset=config.rpn.anchor_offset,
+        anchor_strides=config.rpn.anchor_strides,
         rpn_positive_iou=config.rpn.positive_iou,
         rpn_negative_iou=config.rpn.negative_iou,
         anchors_per_image=config.rpn.anchors_per_image,

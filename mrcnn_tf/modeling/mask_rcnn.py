@@ -42,6 +42,7 @@ class Settings:
     anchor_ratios: tuple[float, ...]
     anchors_rounded: bool
     anchor_offset: float
+    anchor_strides: str
     rpn_positive_iou: float
     rpn_negative_iou: float
     anchors_per_image: int
@@ -135,15 +136,19 @@ class MaskRCNN(tf_keras.Model):
 
     def anchors(self, features: dict[int, tf.Tensor]) -> dict[int, tf.Tensor]:
         """Anchors of every level: {level: float32 [Hl*Wl*K, 4]}, network-input pixels."""
-        return {
-            level: anchor_ops.grid_anchors(
-                tf.shape(feature)[1:3],
-                2**level,
+        finest = min(features)
+        canvas_hw = tf.shape(features[finest])[1:3] * 2**finest
+        anchors = {}
+        for level, feature in features.items():
+            feature_hw = tf.shape(feature)[1:3]
+            from_grid = self.settings.anchor_strides == "grid"
+            anchors[level] = anchor_ops.grid_anchors(
+                feature_hw,
+                canvas_hw // feature_hw if from_grid else 2**level,
                 self._cell_anchors[level],
                 self.settings.anchor_offset,
             )
-            for level, feature in features.items()
-        }
+        return anchors
 
     def call(
         self, images: tf.Tensor, image_size_hw: tf.Tensor, training: bool = False

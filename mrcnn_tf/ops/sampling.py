@@ -53,8 +53,7 @@ def sample(is_positive, is_negative, num_samples, positive_fraction, seeds):
     """Draw positives and negatives of each image uniformly, without replacement.
 
     At most floor(num_samples * positive_fraction) positives are drawn; negatives fill the rest.
-    Where either is short the sample has fewer valid entries. Where num_samples is at least A
-    every candidate is taken and the fraction plays no part.
+    Where either is short the sample has fewer valid entries.
 
     Each candidate gets a random number and the largest win, the lower index first among equal
     ones; the numbers come from the stateless philox generator, so the sample is the same eager, in
@@ -83,9 +82,7 @@ def sample(is_positive, is_negative, num_samples, positive_fraction, seeds):
     priorities = tf.where(selectors, priorities[:, tf.newaxis, :], -1.0)  # [B, 2, A']
     _, ranked = tf.math.top_k(priorities, k=num_samples)  # [B, 2, S]
 
-    take_all = num_candidates <= num_samples
-    max_positives = tf.where(take_all, num_samples, int(num_samples * positive_fraction))
-    num_positives = tf.minimum(counts[:, :1], max_positives)  # [B, 1]
+    num_positives = tf.minimum(counts[:, :1], int(num_samples * positive_fraction))  # [B, 1]
     num_negatives = tf.minimum(counts[:, 1:], num_samples - num_positives)
     slot = tf.range(num_samples)[tf.newaxis, :]  # [1, S]
     from_positives = slot < num_positives

@@ -64,7 +64,7 @@ def test_roi_rule_is_one_to_three_and_rounds_down():
 @pytest.mark.parametrize("num_samples", [50, 64, 1000])
 def test_takes_all_when_there_are_no_more_candidates_than_samples(num_samples):
     is_positive, is_negative = candidates(2, 50, 0.8, 0.15)
-    drawn = sampling.sample(is_positive, is_negative, num_samples, 0.25, seeds_of())
+    drawn = sampling.sample(is_positive, is_negative, num_samples, 1.0, seeds_of())
     np.testing.assert_array_equal(drawn.is_positive.numpy().sum(1), is_positive.sum(1))
     np.testing.assert_array_equal(drawn.valid.numpy().sum(1), (is_positive | is_negative).sum(1))
     check_invariants(drawn, is_positive, is_negative, num_samples)

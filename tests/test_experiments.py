@@ -1,0 +1,164 @@
+import textwrap
+
+import pytest
+
+from mrcnn_tf import configs, experiments
+
+
+def write(folder, name, text):
+    (folder / f"{name}.yaml").write_text(textwrap.dedent(text))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path, "small", "task: {model: {backbone: {depth: 101}}}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_loads_under_its_name(name):
+    assert experiments.load(name).task.name == name
+
+
+def test_the_papers_numbers_are_the_default():
+    """Section 3.1 of the paper, sentence by sentence."""
+    experiment = experiments.load("maskrcnn_r50_fpn")
+    model, trainer = experiment.task.model, experiment.trainer
+    assert model.box_head.positive_iou == 0.5
+    assert model.box_head.rois_per_image == 512
+    assert model.box_head.positive_fraction == 0.25
+    assert 2 * model.mask_head.pool_size == 28
+    assert list(experiment.task.train_data.short_edges) == [800]
+    assert experiment.task.train_data.images_per_replica == 2
+    assert trainer.reference_batch_size == 16
+    assert trainer.train_steps == 160_000
+    learning_rate = trainer.optimizer_config.learning_rate.get()
+    assert list(learning_rate.boundaries) == [120_000]
+    assert list(learning_rate.values) == [0.02, 0.002]
+    assert trainer.optimizer_config.optimizer.get().momentum == 0.9
+    assert trainer.weight_decay == 0.0001
+    assert len(model.rpn.anchor_sizes) == 5
+    assert len(model.rpn.anchor_ratios) == 3
+    assert model.rpn.post_nms_top_k_test == 1000
+    assert model.max_instances == 100
+
+
+def test_later_layers_win(folder, tmp_path):
+    (tmp_path / "more.yaml").write_text("task.model.fpn.channels: 64\ntrainer.train_steps: 7\n")
+    experiment = experiments.load(
+        "small", [str(tmp_path / "more.yaml")], "trainer.train_steps=9", folder
+    )
+    assert experiment.task.model.backbone.depth == 101
+    assert experiment.task.model.fpn.channels == 64
+    assert experiment.trainer.train_steps == 9
+
+
+def test_a_preset_lies_below_what_the_experiment_says(folder):
+    override = "task.model.preset=torchvision,task.init_checkpoint=x"
+    model = experiments.load("small", params_override=override, folder=folder).task.model
+    assert model.pixels.order == "rgb"
+    assert model.backbone.norm_epsilon == 0.0
+    override += ",task.model.backbone.norm_epsilon=1e-5"
+    model = experiments.load("small", params_override=override, folder=folder).task.model
+    assert model.backbone.norm_epsilon == 1e-5
+    assert model.roi_align.aligned is False
+
+
+@pytest.mark.parametrize(
+    ("text", "nested"),
+    [
+        ("a.b=1,a.c=[2,3],d='x,y'", {"a": {"b": 1, "c": [2, 3]}, "d": "x,y"}),
+        ("{a: {b: 1}, a.c: 2}", {"a": {"b": 1, "c": 2}}),
+        ('{"a": {"b": true}}', {"a": {"b": True}}),
+        ("a.b=1e-4", {"a": {"b": "1e-4"}}),
+    ],
+)
+def test_forms_of_params_override(text, nested):
+    assert experiments.parse_override(text) == nested
+
+
+@pytest.mark.parametrize("text", ["nonsense", "a=1,b", "[1, 2]"])
+def test_other_forms_are_refused(text):
+    with pytest.raises(ValueError, match="params_override"):
+        experiments.parse_override(text)
+
+
+def test_unknown_experiment_lists_the_known_ones(folder):
+    with pytest.raises(ValueError, match=r"unknown experiment 'big'(.|\n)*small"):
+        experiments.load("big", folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.train_stepps=3", "did you mean trainer.train_steps"),
+        ("task.model.backbone.dept=50", "did you mean task.model.backbone.depth"),
+        ("trainer.train_steps=abc", r"trainer.train_steps must be int, got 'abc' \(str\)"),
+        ("trainer.train_steps=1.5", "must be int, got 1.5"),
+        ("trainer.train_steps=true", "must be int, got True"),
+        ("trainer.weight_decay=much", "must be float, got 'much'"),
+        ("task.model.rpn.anchor_sizes=[1,2,x,4,5]", "must be float, got 'x'"),
+        ("task.model.rpn.anchor_sizes=32", "anchor_sizes must be"),
+        ("task.model.backbone=50", "needs fields of its own"),
+        ("task.model.ignore_crowds=1", "must be bool, got 1"),
+        ("trainer.optimizer_config.optimizer.sgd.momentun=0.5", "did you mean"),
+    ],
+)
+def test_names_and_types_are_checked(folder, override, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.load("small", params_override=override, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.model.preset=caffe", "preset: got 'caffe', allowed are"),
+        ("task.model.backbone.depth=51", "depth: got 51, allowed are 18, 34, 50, 101, 152"),
+        ("task.model.rpn.anchor_sizes=[32,64]", "one size for each of P2..P6"),
+        ("task.model.backbone.depth=18", "'imagenet' exists for depth 50 and 101"),
+        ("task.model.backbone.weights=''", "frozen_batch_norm' over random weights"),
+        (
+            "task.model.backbone.weights='',task.model.backbone.norm=group_norm",
+            "would freeze random weights",
+        ),
+        ("task.model.pixels.order=rgb", "want pixels.order: bgr"),
+        ("task.train_data.short_edges=[]", "must not be empty"),
+        ("task.train_data.short_edges=[2000]", "exceed long_edge 1333"),
+        ("trainer.train_steps=0", "must be positive, got 0"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused(folder, override, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.load("small", params_override=override, folder=folder)
+
+
+def test_a_type_that_the_optimizer_does_not_have_by_default_is_known(folder):
+    override = "trainer.optimizer_config.optimizer={type: adam, adam: {beta_1: 0.8}}"
+    experiment = experiments.load("small", params_override=override, folder=folder)
+    assert experiment.trainer.optimizer_config.optimizer.get().beta_1 == 0.8
+
+
+def test_schedule_follows_the_batch():
+    """One GPU instead of eight: an eighth of the rate for eight times the steps."""
+    experiment = experiments.load("maskrcnn_r50_fpn")
+    sentence = experiments.scale_to_batch(experiment, 2)
+    trainer = experiment.trainer
+    assert trainer.train_steps == 1_280_000
+    assert trainer.validation_interval == 160_000
+    rate, warmup = (
+        trainer.optimizer_config.learning_rate.get(),
+        trainer.optimizer_config.warmup.get(),
+    )
+    assert list(rate.boundaries) == [960_000]
+    assert list(rate.values) == pytest.approx([0.0025, 0.00025])
+    assert warmup.warmup_steps == 4000
+    assert warmup.warmup_learning_rate == pytest.approx(0.02 / 3 / 8)
+    assert "160,000 -> 1,280,000" in sentence
+    assert experiments.scale_to_batch(experiments.load("maskrcnn_r50_fpn"), 16) == ""
+
+
+def test_registered_for_model_gardens_factory(folder):
+    from official.core import exp_factory
+
+    experiments.register(folder)
+    assert isinstance(exp_factory.get_exp_config("small"), configs.Experiment)
