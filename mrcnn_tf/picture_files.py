@@ -7,7 +7,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # What is looked at in a folder; a file named on the command line may be called anything.
 PICTURE_SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
@@ -76,10 +76,15 @@ def read_picture(name: str, path: pathlib.Path) -> Picture:
       path: its file.
 
     Raises:
-      Exception: whatever Pillow raises on a broken file.
+      ValueError: the file is not a picture.
+      Exception: whatever Pillow raises on a broken one.
     """
     encoded = path.read_bytes()
-    with Image.open(io.BytesIO(encoded)) as image:
+    try:
+        opened = Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError as error:  # its text names a buffer in memory
+        raise ValueError("not a picture, or of an unknown kind") from error
+    with opened as image:
         turned = image.getexif().get(_EXIF_ORIENTATION) in range(2, 9)
         passed_on = image.format in _PASSED_ON and not turned
         upright = ImageOps.exif_transpose(image) if turned else image

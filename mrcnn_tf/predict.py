@@ -127,6 +127,7 @@ class Run:
         self._threshold = threshold
         self.failures: dict[str, str] = {}
         self.num_turned = 0
+        self._called = False
 
     def process(self, files: Sequence[tuple[str, pathlib.Path]], results: ResultsFile) -> None:
         """Read, detect, write and draw one batch."""
@@ -158,7 +159,7 @@ class Run:
         if not pictures:
             return
         try:
-            batch = self._detect([p.encoded for p in pictures], [p.pixels for p in pictures])
+            batch = self._call(pictures)
         except (tf.errors.OpError, ValueError, MemoryError) as error:
             if len(pictures) == 1:
                 self._fail(pictures[0].name, error)
@@ -167,6 +168,17 @@ class Run:
                 yield from self._detect_each([picture])
             return
         yield from zip(pictures, batch, strict=True)
+
+    def _call(self, pictures: Sequence[picture_files.Picture]) -> list[list[predictor.Detection]]:
+        """Call the network; say why nothing moves while TensorFlow prepares it."""
+        start = time.monotonic()
+        if not self._called:
+            print("first call: TensorFlow prepares the graph, which takes a while", flush=True)
+        batch = self._detect([p.encoded for p in pictures], [p.pixels for p in pictures])
+        if not self._called:
+            print(f"first call took {time.monotonic() - start:.1f} s", flush=True)
+            self._called = True
+        return batch
 
     def _fail(self, name: str, error: Exception) -> None:
         self.failures[name] = reason(error)
@@ -206,14 +218,10 @@ def run(
     drawn_dir.mkdir(parents=True, exist_ok=True)
     results_path = pathlib.Path(output_dir) / "detections.json"
     progress = Progress(len(files))
-    start = time.monotonic()
-    print("first call: TensorFlow prepares the graph, which takes a while", flush=True)
     with ResultsFile(results_path) as results:
         for first in range(0, len(files), batch_size):
             batch = files[first : first + batch_size]
             this_run.process(batch, results)
-            if first == 0:
-                print(f"first call took {time.monotonic() - start:.1f} s", flush=True)
             progress.step(len(batch))
     if this_run.num_turned:
         print(f"{this_run.num_turned} turned upright as their EXIF orientation says")

@@ -47,7 +47,7 @@ def test_folder(export, folder, tmp_path, capsys, input_type, batch_size):
     code = predict.run(str(export(input_type)), str(folder), str(out), 0.6, batch_size)
     printed = capsys.readouterr().out
     assert code == 1
-    assert "FAILED broken.jpg: cannot identify image file" in printed
+    assert "FAILED broken.jpg: not a picture" in printed
     assert "FAILED cut.png: " in printed
     assert printed.count("FAILED") == 2
     assert "5/5 pictures" in printed
