@@ -16,7 +16,8 @@ class PastedMask(NamedTuple):
     """Mask probabilities of the part of a picture that a box touches; 0 elsewhere.
 
     Attributes:
-      probs: float32 [h, w]; h or w is 0 if the box lies outside the picture or is empty.
+      probs: float32 [h, w]; h or w is 0 if the box lies outside the picture, has no area
+        ("pixel_centres") or is not finite.
       top: row of the picture that `probs[0]` belongs to.
       left: column of the picture that `probs[:, 0]` belongs to.
     """
@@ -55,7 +56,9 @@ def paste_mask(
         raise ValueError(f"unknown convention {convention!r}; known: {sorted(_AXIS_WEIGHTS)}")
     axis_weights = _AXIS_WEIGHTS[convention]
     mask_probs = np.asarray(mask_probs, np.float32)
-    y1, x1, y2, x2 = np.asarray(box, np.float32)
+    y1, x1, y2, x2 = box = np.asarray(box, np.float32)
+    if not np.isfinite(box).all():
+        return PastedMask(np.zeros((0, 0), np.float32), 0, 0)
     rows, top = axis_weights(y1, y2, height, mask_probs.shape[0])  # [h, M]
     cols, left = axis_weights(x1, x2, width, mask_probs.shape[1])  # [w, M]
     return PastedMask(rows @ mask_probs @ cols.T, top, left)
@@ -124,7 +127,7 @@ def _pixel_centre_weights(start, end, size: int, mask_size: int) -> tuple[np.nda
     half a mask cell outside, the mask fades to zero (below one half of its border cell).
     """
     empty = np.zeros((0, mask_size), np.float32), 0
-    if not end > start or not np.isfinite(end - start):
+    if end <= start:
         return empty
     first = int(max(np.floor(start) - 1, 0))
     stop = int(min(np.ceil(end) + 1, size))
@@ -139,9 +142,6 @@ def _pixel_centre_weights(start, end, size: int, mask_size: int) -> tuple[np.nda
 
 def _torchvision_weights(start, end, size: int, mask_size: int) -> tuple[np.ndarray, int]:
     """Weights [n, M] of torchvision's pasting along one axis, and the first pixel."""
-    empty = np.zeros((0, mask_size), np.float32), 0
-    if not np.isfinite(end - start):
-        return empty
     half = np.float32((end - start) * np.float32(0.5))
     half *= np.float32((mask_size + 2) / mask_size)  # room for the frame of zeros
     centre = np.float32((end + start) * np.float32(0.5))
@@ -149,7 +149,7 @@ def _torchvision_weights(start, end, size: int, mask_size: int) -> tuple[np.ndar
     count = max(end - start + 1, 1)
     first, stop = max(start, 0), min(end + 1, size)
     if stop <= first:
-        return empty
+        return np.zeros((0, mask_size), np.float32), 0
     scale = np.float32((mask_size + 2) / count)
     pixel = np.arange(first - start, stop - start, dtype=np.float32)
     position = np.maximum((pixel + np.float32(0.5)) * scale - np.float32(0.5), 0)

@@ -9,7 +9,8 @@ product of one factor per axis: what happens along y (where the samples lie, whi
 mixes, whether it fell off the map) does not depend on x. So the work is done in two steps:
 
 1. `axis_taps` turns the box's extent along one axis into K rows (or columns) per bin, with weights.
-2. `_weighted_gather` adds up the K * K pixels of each bin. It alone touches the features.
+2. `_weighted_gather` adds up the K * K pixels of each bin. It alone touches the features. (There
+   are two of it: what is fastest under XLA is not what is fastest without.)
 
 Another way to place samples (as many as the bin has pixels, say) is another list of taps.
 """
@@ -51,7 +52,8 @@ def assign_levels(
     side = tf.sqrt(tf.maximum(y2 - y1, 0.0) * tf.maximum(x2 - x1, 0.0))
     log_ratio = tf.math.log(side / canonical_size + epsilon) / tf.math.log(2.0)
     level = tf.floor(canonical_level + log_ratio + level_epsilon)
-    # Clamped before the cast: an empty box is at minus infinity when epsilon is 0.
+    # Decided before the cast, which has no answer for an empty box (minus infinity) or NaN.
+    level = tf.where(side > 0.0, level, float(min_level))
     return tf.cast(tf.clip_by_value(level, float(min_level), float(max_level)), tf.int32)
 
 
@@ -111,21 +113,61 @@ def axis_taps(
 
 @tf.custom_gradient
 def _weighted_gather(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor):
-    """Return `sum_k weight[:, k] * table[index[:, k]]`, float32 [N, C]; table [T, C]."""
+    """Return `sum_k weight[:, k] * table[index[:, k]]`, float32 [N, C], for XLA; table [T, C].
+
+    XLA makes one loop of the unrolled sum: nothing of size N * K * K * C is ever stored, neither
+    here nor, on GPUs, in the gradient's scatter.
+    """
 
     def gradient(upstream):
-        total = tf.zeros_like(table, dtype=tf.float32)
-        for k in range(index.shape[1]):
-            total = tf.tensor_scatter_nd_add(
-                total, index[:, k, tf.newaxis], upstream * weight[:, k, tf.newaxis]
-            )
+        updates = upstream[:, tf.newaxis, :] * weight[:, :, tf.newaxis]  # [N, K * K, C]
+        updates = tf.reshape(updates, [-1, table.shape[-1]])
+        total = tf.math.unsorted_segment_sum(updates, tf.reshape(index, [-1]), tf.shape(table)[0])
         return tf.cast(total, table.dtype), None, None
 
     total = 0.0
-    for k in range(index.shape[1]):
+    for k in range(index.shape[-1]):
         pixels = tf.cast(tf.gather(table, index[:, k]), tf.float32)
         total += pixels * weight[:, k, tf.newaxis]
     return total, gradient
+
+
+# Pixels gathered at a time outside XLA: 4 MiB of 256 float32 channels, which stay in the cache.
+_CHUNK_PIXELS = 4096
+
+
+@tf.custom_gradient
+def _weighted_gather_chunked(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor):
+    """Return the same as `_weighted_gather`, faster where no XLA fuses the steps.
+
+    The cells go through in chunks that fit a processor's cache. The gradient is the transposed
+    sparse matrix times the upstream one, whose kernel stores no products either (XLA has none).
+    """
+    num_cells, taps = tf.shape(index)[0], index.shape[-1]
+    channels = table.shape[-1]
+    chunk = max(_CHUNK_PIXELS // taps, 1)
+
+    def gradient(upstream):
+        cell = tf.repeat(tf.range(num_cells), taps)
+        entries = tf.cast(tf.stack([cell, tf.reshape(index, [-1])], axis=-1), tf.int64)
+        shape = tf.cast(tf.stack([num_cells, tf.shape(table)[0]]), tf.int64)
+        matrix = tf.SparseTensor(entries, tf.reshape(weight, [-1]), shape)
+        total = tf.sparse.sparse_dense_matmul(matrix, upstream, adjoint_a=True)
+        return tf.cast(total, table.dtype), None, None
+
+    def pool(taps_of_chunk):
+        chunk_index, chunk_weight = taps_of_chunk
+        pixels = tf.cast(tf.gather(table, chunk_index), tf.float32)  # [chunk, K * K, C]
+        return tf.squeeze(chunk_weight[:, tf.newaxis, :] @ pixels, axis=1)
+
+    num_chunks = -(-num_cells // chunk)
+    fill = [[0, num_chunks * chunk - num_cells], [0, 0]]
+    pooled = tf.map_fn(
+        pool,
+        tuple(tf.reshape(tf.pad(x, fill), [num_chunks, chunk, taps]) for x in (index, weight)),
+        fn_output_signature=tf.TensorSpec([chunk, channels], tf.float32),
+    )
+    return tf.reshape(pooled, [-1, channels])[:num_cells], gradient
 
 
 def roi_align(
@@ -135,6 +177,7 @@ def roi_align(
     output_size: int,
     sampling_ratio: int,
     aligned: bool,
+    compiled: bool = True,
 ) -> tf.Tensor:
     """Pool each box from its pyramid level into [P, P] cells by averaging bilinear samples.
 
@@ -150,26 +193,30 @@ def roi_align(
       aligned: True is Detectron2's ROIAlignV2 (pixel centres at i + 0.5, a box may shrink to
         nothing); False is the first RoIAlign and torchvision's default (centres at i, a box is at
         least one feature pixel high and wide).
+      compiled: True for the implementation that XLA compiles (and that also suits a GPU without
+        XLA); False for the one that is faster on CPUs without XLA. Same numbers up to rounding.
 
     Returns:
       [B, R, P, P, C], the features' dtype.
 
     Raises:
-      ValueError: `levels` is None although there are several, or sampling_ratio < 1.
+      ValueError: `levels` is None although there are several, the features skip a level, or
+        sampling_ratio < 1.
 
     Source: Mask R-CNN section 3; numbers as the kernels of Detectron2 and torchvision compute them
     with a fixed sampling ratio.
     """
-    if levels is None and len(features) != 1:
-        raise ValueError(f"levels is None, but there are several: {sorted(features)}")
     names = sorted(features)
+    if levels is None and len(names) != 1:
+        raise ValueError(f"levels is None, but there are several: {names}")
+    if names != list(range(names[0], names[-1] + 1)):
+        raise ValueError(f"levels of the features must be consecutive, not {names}")
+    channels = features[names[0]].shape[-1]
     boxes = tf.stop_gradient(tf.cast(boxes, tf.float32))
-    num_images, num_rois = tf.unstack(tf.shape(boxes)[:2])
     shapes = tf.stack([tf.shape(features[level])[1:3] for level in names])  # [L, (Hl, Wl)]
-    slot = tf.zeros([num_images, num_rois], tf.int32)  # which row of `shapes`
+    slot = tf.zeros(tf.shape(boxes)[:2], tf.int32)  # [B, R], which row of `shapes`
     if levels is not None:
-        slot = tf.searchsorted(tf.constant(names), tf.reshape(levels, [-1]))
-        slot = tf.reshape(slot, [num_images, num_rois])
+        slot = tf.cast(levels, tf.int32) - names[0]
     stride = tf.gather(tf.constant([2.0**level for level in names]), slot)
     height, width = tf.unstack(tf.gather(shapes, slot), axis=-1)  # [B, R]
 
@@ -177,21 +224,33 @@ def roi_align(
     rows, row_weight = axis_taps(y1, y2, height, output_size, sampling_ratio, aligned)
     cols, col_weight = axis_taps(x1, x2, width, output_size, sampling_ratio, aligned)
 
-    # All pixels of all levels and images as rows of one table, level by level.
-    pixels = tf.reduce_prod(shapes, axis=-1)  # [L]
-    level_start = tf.cumsum(pixels, exclusive=True) * num_images
-    image = tf.range(num_images)[:, tf.newaxis]
-    first = tf.gather(level_start, slot) + image * tf.gather(pixels, slot)  # [B, R]
-    rows = first[..., tf.newaxis, tf.newaxis] + rows * width[..., tf.newaxis, tf.newaxis]
-    # [B, R, P, K] twice -> [B, R, P, P, K, K] -> [N, K * K]
-    taps = rows.shape[-1]
+    # All pixels of all levels and images become the rows of one table, level by level.
+    table = tf.concat([tf.reshape(features[level], [-1, channels]) for level in names], axis=0)
+    rows = _first_row(shapes, slot)[..., tf.newaxis, tf.newaxis] + (
+        rows * width[..., tf.newaxis, tf.newaxis]
+    )
+    # [B, R, P, K] of each axis -> [B, R, P, P, K, K] -> [N, K * K]
     index = rows[:, :, :, tf.newaxis, :, tf.newaxis] + cols[:, :, tf.newaxis, :, tf.newaxis, :]
     weight = row_weight[:, :, :, tf.newaxis, :, tf.newaxis]
     weight = weight * col_weight[:, :, tf.newaxis, :, tf.newaxis, :]
-    index = tf.reshape(index, [-1, taps * taps])
-    weight = tf.reshape(weight, [-1, taps * taps])
+    taps = index.shape[-1] * index.shape[-2]
+    gather = _weighted_gather if compiled else _weighted_gather_chunked
+    pooled = gather(table, tf.reshape(index, [-1, taps]), tf.reshape(weight, [-1, taps]))
 
-    channels = features[names[0]].shape[-1]
-    table = tf.concat([tf.reshape(features[level], [-1, channels]) for level in names], axis=0)
-    pooled = tf.cast(_weighted_gather(table, index, weight), table.dtype)
-    return tf.reshape(pooled, [num_images, num_rois, output_size, output_size, channels])
+    cells = tf.concat([tf.shape(boxes)[:2], [output_size, output_size, channels]], axis=0)
+    pooled = tf.reshape(tf.cast(pooled, table.dtype), cells)
+    return tf.ensure_shape(pooled, [*boxes.shape[:2], output_size, output_size, channels])
+
+
+def _first_row(shapes: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
+    """Return where in the table the map of each RoI's level and image begins, int32 [B, R].
+
+    Args:
+      shapes: int32 [L, (Hl, Wl)].
+      slot: int32 [B, R], level of each RoI, counted from 0.
+    """
+    num_images = tf.shape(slot)[0]
+    pixels = tf.reduce_prod(shapes, axis=-1)  # [L]
+    level_start = tf.cumsum(pixels, exclusive=True) * num_images
+    image = tf.range(num_images)[:, tf.newaxis]
+    return tf.gather(level_start, slot) + image * tf.gather(pixels, slot)
