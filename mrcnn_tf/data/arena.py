@@ -1,4 +1,4 @@
-"""Writing the mask arena: crops' pixels -> one bit string per picture.
+"""Writing the mask arena: crops' pixels as one bit string per picture.
 
 Shape letters: `n` objects of one picture, `T` pixels of all their crops, `S` bytes of the arena.
 `schema.py` explains the arena, its frames and the lookup formula; `ops/masks.py` reads it.
@@ -7,8 +7,101 @@ Shape letters: `n` objects of one picture, `T` pixels of all their crops, `S` by
 import tensorflow as tf
 
 
+def pack(pixels: tf.Tensor) -> tf.Tensor:
+    """Pack pixels bool [T] into bits uint8 [ceil(T / 8)], zeros behind the last one."""
+    pixels = tf.pad(pixels, [[0, -tf.size(pixels) % 8]])
+    place_values = tf.constant([[128], [64], [32], [16], [8], [4], [2], [1]], tf.float32)
+    # [T / 8, 8] x [8, 1]: exact in float32, and twice as fast as an integer sum.
+    packed = tf.matmul(tf.cast(tf.reshape(pixels, [-1, 8]), tf.float32), place_values)
+    return tf.cast(packed[:, 0], tf.uint8)
+
+
+def unpack(bits: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Return the pixels bool [t] at positions int32 [t] of a bit string uint8 [bytes]."""
+    byte = tf.cast(tf.gather(bits, index // 8), tf.int32)
+    return tf.bitwise.right_shift(byte, 7 - index % 8) % 2 == 1
+
+
+def pack_runs(runs: tf.Tensor, num_runs: tf.Tensor) -> tf.Tensor:
+    """Pack run lengths, without ever making a pixel: cost of T / 8 bytes and of the runs.
+
+    A run of ones is the difference of two steps, and a step from bit p on has 0xFF >> p % 8 in
+    byte p // 8 and 0xFF in all later ones. All steps are summed at once.
+
+    Args:
+      runs: int [r], run lengths of all objects, one object after the other; each object's runs
+        are alternately outside and inside, starting outside.
+      num_runs: int [n], how many belong to each object; their sum is r.
+
+    Returns:
+      uint8 [ceil(T / 8)], T the sum of all runs.
+    """
+    runs, num_runs = tf.cast(runs, tf.int32), tf.cast(num_runs, tf.int32)
+    run_of_object = tf.range(tf.size(runs)) - tf.repeat(
+        tf.cumsum(num_runs, exclusive=True), num_runs
+    )
+    is_inside = run_of_object % 2 == 1
+    stop = tf.cumsum(runs)
+    up = tf.boolean_mask(stop - runs, is_inside)
+    down = tf.boolean_mask(stop, is_inside)
+    position = tf.concat([up, down], axis=0)
+    sign = tf.concat([tf.ones_like(up), -tf.ones_like(down)], axis=0)
+
+    num_bytes = (tf.reduce_sum(runs) + 7) // 8
+    byte = (position // 8)[:, tf.newaxis]
+    shape = [num_bytes + 1]  # a step down may lie right behind the last byte
+    within = tf.scatter_nd(byte, sign * tf.bitwise.right_shift(0xFF, position % 8), shape)
+    later = tf.cumsum(tf.scatter_nd(byte, sign, shape), exclusive=True)
+    return tf.cast((within + 0xFF * later)[:num_bytes], tf.uint8)
+
+
+def fit(
+    bits: tf.Tensor, num_pixels: tf.Tensor, is_wanted: tf.Tensor, arena_pixels: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Put as many of the wanted objects as fit into an arena of fixed size.
+
+    Args:
+      bits: uint8 [ceil(T / 8)], crops one after the other.
+      num_pixels: int32 [n], pixels of each crop; their sum is T.
+      is_wanted: bool [n]; the others need not be kept.
+      arena_pixels: capacity of the arena, a multiple of 8.
+
+    Returns:
+      bits: uint8 [S], S = arena_pixels / 8, zeros behind the last crop.
+      offsets: int32 [n], position of each crop's first pixel in bits; 0 for those left out.
+      is_packed: bool [n]: wanted, and lies within the arena. If not all pixels fit, the unwanted
+        objects make room; from the first wanted one that does not fit, the rest stays out.
+
+    Raises:
+      ValueError: the capacity is not a multiple of 8 or has more bits than int32 counts.
+    """
+    if arena_pixels % 8 or not 0 <= arena_pixels < 2**31:
+        raise ValueError(
+            f"mask arena: {arena_pixels} pixels; must be a multiple of 8 from 0 to 2**31 - 8"
+        )
+    start = tf.cumsum(num_pixels, exclusive=True)
+
+    def drop_some() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        end = tf.cumsum(tf.where(is_wanted, num_pixels, 0))
+        is_packed = is_wanted & (end <= arena_pixels)
+        kept = tf.boolean_mask(num_pixels, is_packed)
+        gap = tf.boolean_mask(start, is_packed) - tf.cumsum(kept, exclusive=True)
+        source = tf.range(tf.reduce_sum(kept)) + tf.repeat(gap, kept)
+        offsets = tf.where(is_packed, end - num_pixels, 0)
+        return pack(unpack(bits, source)), offsets, is_packed
+
+    bits, offsets, is_packed = tf.cond(
+        tf.reduce_sum(num_pixels) <= arena_pixels,
+        lambda: (bits, tf.where(is_wanted, start, 0), is_wanted),
+        drop_some,
+    )
+    arena = tf.pad(bits, [[0, arena_pixels // 8 - tf.size(bits)]])
+    arena.set_shape([arena_pixels // 8])
+    return arena, offsets, is_packed
+
+
 def subsample(
-    pixels: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor
+    bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reduce each crop to one pixel per pixel of the network input.
 
@@ -18,12 +111,12 @@ def subsample(
     crop grows instead: call this only where both were.
 
     Args:
-      pixels: bool [T], crops row by row.
+      bits: uint8 [ceil(T / 8)], crops row by row, one after the other.
       sizes: int32 [n, (height, width)] of the crops.
       frames: float32 [n, (y1, x1, y2, x2)], network-input pixels; y1 > y2 or x1 > x2 if flipped.
 
     Returns:
-      pixels, sizes and frames of the new crops. An object that falls between the network input's
+      bits, sizes and frames of the new crops. An object that falls between the network input's
       pixel centres has a crop of size 0.
     """
     first_y, height, source_row = _axis_lookup(frames[:, 0], frames[:, 2], sizes[:, 0])
@@ -43,7 +136,7 @@ def subsample(
     new_sizes = tf.stack([height, width], axis=1)
     top_left = tf.stack([first_y, first_x], axis=1)
     new_frames = tf.cast(tf.concat([top_left, top_left + new_sizes], axis=1), tf.float32)
-    return tf.gather(pixels, source), new_sizes, new_frames
+    return pack(unpack(bits, source)), new_sizes, new_frames
 
 
 def _axis_lookup(
@@ -76,46 +169,3 @@ def _axis_lookup(
     # Rounding may put a centre that lies on the frame's edge one pixel outside.
     source = tf.clip_by_value(source, 0, tf.cast(length, tf.int32) - 1)
     return tf.cast(first, tf.int32), count, source
-
-
-def pack(
-    pixels: tf.Tensor, num_pixels: tf.Tensor, is_wanted: tf.Tensor, arena_pixels: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Pack the wanted objects' pixels into an arena, as many objects as fit.
-
-    Args:
-      pixels: bool [T], crops one after the other.
-      num_pixels: int32 [n], pixels of each crop; their sum is T.
-      is_wanted: bool [n]; the others' pixels are left out.
-      arena_pixels: capacity of the arena, a multiple of 8.
-
-    Returns:
-      bits: uint8 [S], S = arena_pixels / 8, zeros behind the last crop.
-      offsets: int32 [n], position of each crop's first pixel in bits.
-      is_packed: bool [n]: wanted, and lies within the arena. From the first wanted object that
-        does not fit, all the following ones stay out.
-
-    Raises:
-      ValueError: the capacity is not a multiple of 8 or has more bits than int32 counts.
-    """
-    if arena_pixels % 8 or not 0 <= arena_pixels < 2**31:
-        raise ValueError(
-            f"mask arena: {arena_pixels} pixels; must be a multiple of 8 from 0 to 2**31 - 8"
-        )
-    end = tf.cumsum(tf.where(is_wanted, num_pixels, 0))
-    is_packed = is_wanted & (end <= arena_pixels)
-    pixels = tf.cond(
-        tf.reduce_all(is_packed),
-        lambda: pixels,
-        lambda: tf.boolean_mask(pixels, tf.repeat(is_packed, num_pixels)),
-    )
-    offsets = tf.cumsum(tf.where(is_packed, num_pixels, 0), exclusive=True)
-    # The real pixels are packed first and the bytes padded then: the arena is mostly empty.
-    pixels = tf.pad(pixels, [[0, -tf.size(pixels) % 8]])
-    place_values = tf.constant([[128], [64], [32], [16], [8], [4], [2], [1]], tf.float32)
-    # [T / 8, 8] x [8, 1]: exact in float32, and twice as fast as an integer sum.
-    packed = tf.matmul(tf.cast(tf.reshape(pixels, [-1, 8]), tf.float32), place_values)
-    packed = tf.cast(packed[:, 0], tf.uint8)
-    bits = tf.pad(packed, [[0, arena_pixels // 8 - tf.size(packed)]])
-    bits.set_shape([arena_pixels // 8])
-    return bits, offsets, is_packed

@@ -1,6 +1,6 @@
 """Augmentation of decoded examples: picture, boxes and mask frames move together.
 
-Mask pixels are never touched: a transformation is said once, by where it puts the frames (see
+Mask bits are never touched: a transformation is said once, by where it puts the frames (see
 `schema.py`). Every choice is a stateless function of a seed, so the same seed gives the same
 pictures in any order of execution. A new augmentation is a function `example -> example` with plain
 arguments, plus a `random_` one with a stream number of its own.

@@ -9,7 +9,7 @@ Detection API's converters write. From here on boxes are yxyx pixels of the stor
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import schema
+from mrcnn_tf.data import arena, schema
 
 
 def decode(
@@ -50,11 +50,11 @@ def decode(
     is_crowd = tf.cond(  # optional in the Object Detection API
         tf.size(is_crowd) > 0, lambda: is_crowd, lambda: tf.zeros([num_objects], tf.bool)
     )
-    _check_count(is_crowd, num_objects, schema.IS_CROWD, source_id)
+    _check_count(tf.size(is_crowd), num_objects, schema.IS_CROWD, source_id)
     if include_masks:
-        pixels, crops = _masks(parsed, num_objects, source_id)
+        bits, crops = _masks(parsed, num_objects, source_id)
     else:
-        pixels, crops = _no_masks(num_objects)
+        bits, crops = _no_masks(num_objects)
     top_left, size = crops[:, :2], crops[:, 2:]
     return {
         schema.IMAGE: image,
@@ -62,7 +62,7 @@ def decode(
         schema.GT_BOXES: boxes,
         schema.GT_CLASSES: classes,
         schema.GT_IS_CROWD: is_crowd,
-        schema.GT_MASK_PIXELS: pixels,
+        schema.GT_MASK_BITS: bits,
         schema.GT_MASK_FRAMES: tf.cast(tf.concat([top_left, top_left + size], axis=1), tf.float32),
         schema.GT_MASK_SIZES: size,
     }
@@ -101,7 +101,7 @@ def _boxes(parsed: dict[str, tf.Tensor], image_hw: tf.Tensor, source_id: tf.Tens
     """Return boxes float32 [n, (y1, x1, y2, x2)] in pixels, clipped to the picture."""
     names = (schema.BBOX_YMIN, schema.BBOX_XMIN, schema.BBOX_YMAX, schema.BBOX_XMAX)
     num_objects = tf.size(parsed[schema.CLASS_LABEL])
-    checks = [_check_count(parsed[name], num_objects, name, source_id) for name in names]
+    checks = [_check_count(tf.size(parsed[name]), num_objects, name, source_id) for name in names]
     with tf.control_dependencies(checks):
         normalised = tf.stack([parsed[name] for name in names], axis=1)
     size = tf.cast(image_hw, tf.float32)
@@ -139,7 +139,7 @@ def _classes(
 def _masks(
     parsed: dict[str, tf.Tensor], num_objects: tf.Tensor, source_id: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return mask pixels bool [T] and crops int32 [n, (y, x, height, width)]."""
+    """Return mask bits uint8 [ceil(T / 8)] and crops int32 [n, (y, x, height, width)]."""
     png, crop = parsed[schema.MASK_PNG], parsed[schema.MASK_CROP]
     return tf.cond(
         tf.size(crop) > 0,
@@ -156,28 +156,29 @@ def _masks_from_runs(
     parsed: dict[str, tf.Tensor], num_objects: tf.Tensor, source_id: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return what `_masks` returns, from our run lengths."""
-    crop, num_runs = parsed[schema.MASK_CROP], parsed[schema.MASK_NUM_RUNS]
-    runs = parsed[schema.MASK_RUNS]
+    crop, num_runs, runs = (
+        tf.cast(parsed[name], tf.int32)
+        for name in (schema.MASK_CROP, schema.MASK_NUM_RUNS, schema.MASK_RUNS)
+    )
+    num_runs_due = tf.reduce_sum(num_runs)
     checks = [
-        _check_count(crop, 4 * num_objects, schema.MASK_CROP, source_id),
-        _check_count(num_runs, num_objects, schema.MASK_NUM_RUNS, source_id),
-        _check_count(runs, tf.reduce_sum(num_runs), schema.MASK_RUNS, source_id),
+        _check_count(tf.size(crop), 4 * num_objects, schema.MASK_CROP, source_id),
+        _check_count(tf.size(num_runs), num_objects, schema.MASK_NUM_RUNS, source_id),
+        _check_count(tf.size(runs), num_runs_due, schema.MASK_RUNS, source_id),
     ]
     with tf.control_dependencies(checks):
-        crops = tf.reshape(tf.cast(crop, tf.int32), [-1, 4])
-        first_run = tf.cumsum(num_runs, exclusive=True)
-        run_of_object = tf.range(tf.size(runs, tf.int64)) - tf.repeat(first_run, num_runs)
-        # Runs alternate outside, inside, outside, ...
-        pixels = tf.repeat(run_of_object % 2 == 1, runs)
-    _check_count(pixels, tf.reduce_sum(crops[:, 2] * crops[:, 3]), "mask pixels", source_id)
-    return pixels, crops
+        crops = tf.reshape(crop, [-1, 4])
+        num_pixels_due = tf.reduce_sum(crops[:, 2] * crops[:, 3])
+        bits = arena.pack_runs(runs, num_runs)
+    _check_count(tf.reduce_sum(runs), num_pixels_due, "mask pixels", source_id)
+    return bits, crops
 
 
 def _masks_from_pngs(
     pngs: tf.Tensor, num_objects: tf.Tensor, source_id: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return what `_masks` returns, from one full-picture PNG per object: string [n]."""
-    _check_count(pngs, num_objects, schema.MASK_PNG, source_id)
+    _check_count(tf.size(pngs), num_objects, schema.MASK_PNG, source_id)
     pixels, crops = tf.map_fn(
         _png_to_crop,
         pngs,
@@ -186,7 +187,7 @@ def _masks_from_pngs(
             tf.TensorSpec([4], tf.int32),
         ),
     )
-    return pixels.flat_values, crops
+    return arena.pack(pixels.flat_values), crops
 
 
 def _png_to_crop(png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -208,7 +209,7 @@ def _png_to_crop(png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _no_masks(num_objects: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return what `_masks` returns for objects without masks."""
-    return tf.zeros([0], tf.bool), tf.zeros([num_objects, 4], tf.int32)
+    return tf.zeros([0], tf.uint8), tf.zeros([num_objects, 4], tf.int32)
 
 
 def _check_source_id(source_id: tf.Tensor) -> None:
@@ -222,11 +223,10 @@ def _check_source_id(source_id: tf.Tensor) -> None:
 
 
 def _check_count(
-    column: tf.Tensor, expected: tf.Tensor, what: str, source_id: tf.Tensor
+    count: tf.Tensor, due: tf.Tensor, what: str, source_id: tf.Tensor
 ) -> tf.Operation | None:
-    """Refuse a column [count] that has not the count that is due; return the check itself."""
-    count, expected = tf.size(column), tf.cast(expected, tf.int32)
+    """Refuse a column whose count is not the one that is due; return the check itself."""
     return tf.debugging.Assert(
-        tf.equal(count, expected),
-        ["image", source_id, f"has {what} of count", count, "where this count was due:", expected],
+        tf.equal(count, due),
+        ["image", source_id, f"has {what} of count", count, "where this count was due:", due],
     )

@@ -82,6 +82,7 @@ def build(
         files, is_training, seed, shuffle_buffer, num_input_pipelines, input_pipeline_id
     )
 
+    @tf.autograph.experimental.do_not_convert  # halves the time to build
     def load(position: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decode and augment a record, and decide its size."""
         example = decoder.decode(
@@ -102,6 +103,7 @@ def build(
         )
         return example | {_SIZE_HW: size_hw, _CANVAS_HW: canvas_hw}
 
+    @tf.autograph.experimental.do_not_convert
     def finish(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Turn a loaded example into a batch's row."""
         size_hw = example[_SIZE_HW]
@@ -212,7 +214,7 @@ def _blank_example(canvas_hw: tf.Tensor) -> dict[str, tf.Tensor]:
         schema.GT_BOXES: tf.zeros([0, 4]),
         schema.GT_CLASSES: tf.zeros([0], tf.int32),
         schema.GT_IS_CROWD: tf.zeros([0], tf.bool),
-        schema.GT_MASK_PIXELS: tf.zeros([0], tf.bool),
+        schema.GT_MASK_BITS: tf.zeros([0], tf.uint8),
         schema.GT_MASK_FRAMES: tf.zeros([0, 4]),
         schema.GT_MASK_SIZES: tf.zeros([0, 2], tf.int32),
         _SIZE_HW: tf.constant([1, 1]),

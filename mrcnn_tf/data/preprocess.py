@@ -192,13 +192,13 @@ def prepare_objects(
     original_hw = tf.shape(example[schema.IMAGE])[:2]
     scale = tf.cast(size_hw, tf.float32) / tf.cast(original_hw, tf.float32)
     scale = tf.tile(scale, [2])
-    pixels = example[schema.GT_MASK_PIXELS]
+    bits = example[schema.GT_MASK_BITS]
     sizes = example[schema.GT_MASK_SIZES]
     frames = example[schema.GT_MASK_FRAMES] * scale
-    pixels, sizes, frames = tf.cond(
+    bits, sizes, frames = tf.cond(
         tf.reduce_all(size_hw < original_hw),
-        lambda: arena.subsample(pixels, sizes, frames),
-        lambda: (pixels, sizes, frames),
+        lambda: arena.subsample(bits, sizes, frames),
+        lambda: (bits, sizes, frames),
     )
 
     is_crowd = example[schema.GT_IS_CROWD]
@@ -206,7 +206,7 @@ def prepare_objects(
     num_objects, num_kept = tf.size(is_crowd), tf.shape(order)[0]
     is_kept = tf.scatter_nd(order, tf.ones([num_kept], tf.bool), [num_objects])
     num_pixels = sizes[:, 0] * sizes[:, 1]
-    bits, offsets, is_packed = arena.pack(pixels, num_pixels, is_kept, mask_arena_pixels)
+    bits, offsets, is_packed = arena.fit(bits, num_pixels, is_kept, mask_arena_pixels)
 
     def pad(values: tf.Tensor) -> tf.Tensor:
         """[n, ...] -> [G, ...]."""

@@ -69,7 +69,9 @@ SOURCE_ID = "source_id"  # string []. Batch: uint8 [B, SOURCE_ID_BYTES], UTF-8, 
 GT_BOXES = "gt_boxes"  # float32 [n, (y1, x1, y2, x2)], pixels. Batch: [B, G, 4], network input
 GT_CLASSES = "gt_classes"  # int32 [n], contiguous, 1..N-1. Batch: [B, G], 0 = padding
 GT_IS_CROWD = "gt_is_crowd"  # bool [n]. Batch: [B, G]
-GT_MASK_PIXELS = "gt_mask_pixels"  # decoded only: bool [sum of crop areas], crops row by row
+# The arena: uint8, bit k of the string is bit 7 - k % 8 of byte k // 8. Decoded: all crops row by
+# row, one crop after the other, no gaps. Batch: [B, S], zeros behind the last crop.
+GT_MASK_BITS = "gt_mask_bits"
 GT_MASK_FRAMES = (
     "gt_mask_frames"  # float32 [n, (y1, x1, y2, x2)]. Batch: [B, G, 4]; x1 > x2: flipped
 )
@@ -78,9 +80,6 @@ GT_MASK_SIZES = "gt_mask_sizes"  # int32 [n, (height, width)] of each crop. Batc
 # --- Batch only ---------------------------------------------------------------------------------
 # Crowds come last in G, so they are the first to be left out.
 GT_VALID = "gt_valid"  # bool [B, G]: the row is an object, not padding
-GT_MASK_BITS = (
-    "gt_mask_bits"  # uint8 [B, S]: the arena; bit k of the string is bit 7 - k % 8 of byte k // 8
-)
 GT_MASK_OFFSETS = "gt_mask_offsets"  # int32 [B, G]: position of each crop's first pixel, in bits
 GT_MASKS_VALID = "gt_masks_valid"  # bool [B, G]: the object has a mask and it fitted into the arena
 IMAGE_SIZE_HW = (

@@ -140,7 +140,8 @@ def _example_masks(example, height: int, width: int) -> np.ndarray:
     """Read the masks of a decoded example: bool [n, height, width]."""
     sizes = np.asarray(example[schema.GT_MASK_SIZES])
     splits = np.cumsum(sizes.prod(axis=1))
-    pixels = np.split(np.asarray(example[schema.GT_MASK_PIXELS]), splits)
+    bits = np.unpackbits(np.asarray(example[schema.GT_MASK_BITS])).astype(bool)
+    pixels = np.split(bits, splits)
     frames = np.asarray(example[schema.GT_MASK_FRAMES])
     masks = [
         _full_mask(p, s, f, height, width)

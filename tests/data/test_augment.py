@@ -28,7 +28,7 @@ def test_flip_mirrors_everything(scene, example, example_masks):
         [scene_boxes[:, 0], 14 - scene_boxes[:, 3], scene_boxes[:, 2], 14 - scene_boxes[:, 1]], 1
     )
     np.testing.assert_allclose(flipped[schema.GT_BOXES], expected, atol=1e-5)
-    assert flipped[schema.GT_MASK_PIXELS] is example[schema.GT_MASK_PIXELS]
+    assert flipped[schema.GT_MASK_BITS] is example[schema.GT_MASK_BITS]
 
 
 def test_flip_twice_and_no_flip_change_nothing(example):

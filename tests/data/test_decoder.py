@@ -46,7 +46,7 @@ def test_hand_worked_run_lengths(scene_type, serialize):
             },
         )
     )
-    np.testing.assert_array_equal(example[schema.GT_MASK_PIXELS], np.bool_([1, 1, 0, 0, 1, 1]))
+    np.testing.assert_array_equal(example[schema.GT_MASK_BITS], [0b11001100])
     np.testing.assert_array_equal(example[schema.GT_MASK_SIZES], [[2, 3]])
     np.testing.assert_array_equal(example[schema.GT_MASK_FRAMES], [[1, 1, 3, 4]])
 
@@ -64,7 +64,7 @@ def test_empty_mask_between_others(make_scene, serialize, example_masks, mask_fo
 def test_without_masks(make_scene, serialize, mask_format, include_masks):
     scene = make_scene(2, 8, 9, 4)
     example = _decode(serialize(scene, mask_format), include_masks)
-    assert example[schema.GT_MASK_PIXELS].shape == [0]
+    assert example[schema.GT_MASK_BITS].shape == [0]
     np.testing.assert_array_equal(example[schema.GT_MASK_SIZES], np.zeros([4, 2]))
     np.testing.assert_allclose(example[schema.GT_BOXES], scene.boxes, atol=1e-5)
 
