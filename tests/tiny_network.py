@@ -1,4 +1,4 @@
-"""A Mask R-CNN so small that it compiles in seconds, and batches for it: tests of whole networks."""
+"""A Mask R-CNN small enough to compile in seconds, and batches for it."""
 
 import dataclasses
 

@@ -97,6 +97,7 @@ def generate_proposals(
 
     1. Per level, keep the `pre_nms_top_k` best anchors, decode and clip them.
     2. Drop boxes with a side not larger than `min_box_size` and non-finite ones; NMS per level.
+       Anchors whose logit is not finite are dropped before step 1.
     3. Over all levels, keep the `post_nms_top_k` best.
 
     No gradient flows through proposals (Faster R-CNN section 3.2, approximate joint training).
@@ -118,7 +119,9 @@ def generate_proposals(
     level_boxes, level_scores = [], []
     for level in sorted(logits):
         count = tf.minimum(pre_nms_top_k, tf.shape(logits[level])[1])
-        scores, index = tf.math.top_k(tf.stop_gradient(logits[level]), count)  # [B, k]
+        # Without this a NaN could rank first and take a good anchor's place.
+        scores = tf.where(tf.math.is_finite(logits[level]), logits[level], -float("inf"))
+        scores, index = tf.math.top_k(tf.stop_gradient(scores), count)  # [B, k]
         selected_deltas = tf.gather(tf.stop_gradient(deltas[level]), index, batch_dims=1)
         decoded = box_ops.decode(selected_deltas, tf.gather(anchors[level], index))
         padding = pre_nms_top_k - count
