@@ -185,10 +185,13 @@ class Detection(hyperparams.Config):
     Attributes:
       score_threshold: boxes below are dropped.
       nms_iou: per class.
+      mask_paste: how an M x M mask is resized to its box: "pixel_centres" (Detectron2) or
+        "torchvision", see `ops/paste.py`.
     """
 
     score_threshold: float = 0.05
     nms_iou: float = 0.5
+    mask_paste: str = "pixel_centres"
 
 
 @dataclasses.dataclass
@@ -343,6 +346,7 @@ PRESETS: dict[str, dict] = {
         "roi_align": {"aligned": False, "sampling_ratio": 2, "level_epsilon": 1e-6},
         "box_head": {"smooth_l1_beta": 1.0 / 9.0},
         "mask_head": {"target": "torchvision", "target_sampling_ratio": 2},
+        "detection": {"mask_paste": "torchvision"},
     },
     "detectron2": {
         "ignore_crowds": False,
@@ -369,6 +373,11 @@ def check(experiment: Experiment) -> None:
     _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
     _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
     _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))
+    _one_of(
+        "task.model.detection.mask_paste",
+        model.detection.mask_paste,
+        ("pixel_centres", "torchvision"),
+    )
     _one_of("task.model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152))
     _one_of("task.model.rpn.anchor_strides", model.rpn.anchor_strides, ("level", "grid"))
     _one_of(

@@ -12,7 +12,7 @@ Ten lines are enough:
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,10 +23,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
-from mrcnn_tf.serving import predictor, preprocessing, signatures
-
-# How probabilities become a mask in the picture: the same for every preset, at pixel centres.
-MASK_CONVENTION = "pixel_centres"
+from mrcnn_tf.serving import predictor, preprocessing, signatures, verification
 
 
 class Detector:
@@ -36,12 +33,18 @@ class Detector:
       model: the network.
       label_map: its categories.
       preprocess: resizes, normalises and pads.
+      mask_paste: how probabilities become pixels, see `ops/paste.py`.
     """
 
     def __init__(
-        self, model: MaskRCNN, label_map: LabelMap, preprocess: preprocessing.Preprocessor
+        self,
+        model: MaskRCNN,
+        label_map: LabelMap,
+        preprocess: preprocessing.Preprocessor,
+        mask_paste: str,
     ):
-        """Put the three together; see `load`."""
+        """Put the four together; see `load`."""
+        self.mask_paste = mask_paste
         self.model = model
         self.label_map = label_map
         self.preprocess = preprocess
@@ -73,7 +76,7 @@ class Detector:
         label_map = _label_map_of(checkpoint) or task_lib.read_label_map(config.task)
         model = build.build_model(config.task.model, label_map.num_classes)
         task_lib.load_checkpoint(model, checkpoint)
-        return cls(model, label_map, preprocessor(config))
+        return cls(model, label_map, preprocessor(config), config.task.model.detection.mask_paste)
 
     def detect(self, images: tf.Tensor, image_size_hw: tf.Tensor) -> Detections:
         """The bare network; see `MaskRCNN.call`."""
@@ -93,11 +96,11 @@ class Detector:
         answer = self._serve(tf.constant([_encoded(picture) for picture in pictures]))
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [
-            predictor.read_detections(arrays, row, self._names, MASK_CONVENTION)
+            predictor.read_detections(arrays, row, self._names, self.mask_paste)
             for row in range(len(pictures))
         ]
 
-    def export(self, export_dir: str, input_type: str) -> Callable:
+    def export(self, export_dir: str, input_type: str) -> verification.Verification:
         """Write a SavedModel and check it; see `signatures.export_saved_model`."""
         return signatures.export_saved_model(
             self.model.variables,
@@ -106,7 +109,7 @@ class Detector:
             input_type=input_type,
             label_map=self.label_map,
             preprocess=self.preprocess,
-            mask_convention=MASK_CONVENTION,
+            mask_convention=self.mask_paste,
         )
 
 

@@ -38,7 +38,13 @@ def main(argv: list[str]) -> None:
         found = loaded.export(_EXPORT_DIR.value, _INPUT_TYPE.value)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"{_EXPORT_DIR.value}: takes {_INPUT_TYPE.value}, answers as the Python model: {found}")
+    compared = (
+        f"{found.matched_fraction:.0%} of {found.num_detections} detections agree with the Python "
+        f"model (scores to {found.max_score_difference:.1g})"
+        if found.num_detections
+        else "same weights as the Python model, which found nothing in the sample pictures"
+    )
+    print(f"{_EXPORT_DIR.value}: takes {_INPUT_TYPE.value}; {compared}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,11 @@ from official.core import base_trainer
 class QuietController(orbit.Controller):
     """Orbit's controller without its own lines, which print each loop's dictionary over a page."""
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        """See `orbit.Controller`."""
+        with _discard_stdout():
+            super().__init__(*args, **kwargs)
+
     def train(self, *args: Any, **kwargs: Any) -> None:
         """See `orbit.Controller.train`."""
         with _discard_stdout():
@@ -32,15 +37,6 @@ class QuietController(orbit.Controller):
         """See `orbit.Controller.evaluate`."""
         with _discard_stdout():
             return super().evaluate(*args, **kwargs)
-
-    def _maybe_save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
-        with _discard_stdout():
-            return super()._maybe_save_checkpoint(*args, **kwargs)
-
-    def restore_checkpoint(self, *args: Any, **kwargs: Any) -> str | None:
-        """See `orbit.Controller.restore_checkpoint`."""
-        with _discard_stdout():
-            return super().restore_checkpoint(*args, **kwargs)
 
 
 class Trainer(base_trainer.Trainer):
@@ -150,6 +146,7 @@ class EvaluationLog:
         value = {k: float(np.mean(v)) for k, v in output.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | value) + "\n")
+        print(self._trainer.task.evaluation_table, file=self._stdout)
         print(
             f"evaluated at step {step:,}: box AP {value['box_ap']:.3f}  "
             f"mask AP {value['mask_ap']:.3f}  mask AP50 {value['mask_ap50']:.3f}  "

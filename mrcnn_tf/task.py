@@ -49,6 +49,7 @@ class MaskRCNNTask(base_task.Task):
         self._weight_decay = weight_decay
         self._compiled = compiled
         self._evaluator: coco.CocoEvaluator | None = None
+        self.evaluation_table = ""  # of the last evaluation, to print
 
     def build_model(self) -> MaskRCNN:
         """Build the model, its variables created and randomly initialised."""
@@ -244,7 +245,7 @@ class MaskRCNNTask(base_task.Task):
     ) -> dict[str, float]:
         """Score everything that was added."""
         numbers = aggregated_logs.evaluate()
-        print(aggregated_logs.table(), flush=True)
+        self.evaluation_table = aggregated_logs.table()
         return numbers
 
     def _get_evaluator(self) -> coco.CocoEvaluator:
@@ -256,7 +257,10 @@ class MaskRCNNTask(base_task.Task):
             else:
                 truth = ground_truth.from_records(config.validation_data.input_path, self.label_map)
             self._evaluator = coco.CocoEvaluator(
-                truth, self.label_map, max_detections=max(100, config.model.max_instances)
+                truth,
+                self.label_map,
+                max_detections=max(100, config.model.max_instances),
+                mask_paste=config.model.detection.mask_paste,
             )
         return self._evaluator
 

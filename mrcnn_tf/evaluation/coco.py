@@ -33,6 +33,7 @@ class CocoEvaluator:
       label_map: turns the network's classes into category ids; None if they are category ids.
       include_masks: whether to score masks beside boxes.
       max_detections: detections per image and category that count; more than 10.
+      mask_paste: how probabilities become pixels, see `ops/paste.py`.
       as_pycocotools: reproduce the numbers that pycocotools gives for a result file, with its
         two known flaws, to compare with published ones: annotation ids are used as they are,
         so that an object with id 0 counts as missed; and a result with box and mask is small,
@@ -45,6 +46,7 @@ class CocoEvaluator:
         label_map: LabelMap | None,
         include_masks: bool = True,
         max_detections: int = 100,
+        mask_paste: str = "pixel_centres",
         as_pycocotools: bool = False,
     ) -> None:
         if max_detections <= 10:
@@ -53,6 +55,7 @@ class CocoEvaluator:
         self._label_map = label_map
         self._kinds = {"box": "bbox", "mask": "segm"} if include_masks else {"box": "bbox"}
         self._max_detections = max_detections
+        self._mask_paste = mask_paste
         self._as_pycocotools = as_pycocotools
         # Ascending ids, as pycocotools sorts them: images that tie in score count in this order.
         ordered = sorted(truth["images"], key=lambda i: (isinstance(i["id"], str), i["id"]))
@@ -125,6 +128,7 @@ class CocoEvaluator:
                 masks=masks[b][kept] if masks is not None and "mask" in self._kinds else None,
                 original_size_hw=(height, width),
                 label_map=self._label_map,
+                mask_paste=self._mask_paste,
             )
 
     def add_coco_results(self, results: list[dict[str, Any]]) -> None:

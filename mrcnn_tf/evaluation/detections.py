@@ -44,6 +44,7 @@ def to_coco_results(
     masks: np.ndarray | None,
     original_size_hw: tuple[int, int],
     label_map: LabelMap | None,
+    mask_paste: str = "pixel_centres",
 ) -> Iterator[dict]:
     """Yield one image's detections as COCO results.
 
@@ -55,6 +56,7 @@ def to_coco_results(
       masks: float [D, M, M], probabilities inside the box, or None.
       original_size_hw: of the stored picture.
       label_map: gives the category ids.
+      mask_paste: how probabilities become pixels, see `ops/paste.py`.
 
     Yields:
       {"image_id", "category_id", "bbox": [x, y, width, height], "score"} and, with masks,
@@ -76,5 +78,7 @@ def to_coco_results(
             "score": float(score),
         }
         if masks is not None:
-            result["segmentation"] = paste_to_rle(masks[k], boxes[k], *original_size_hw)
+            result["segmentation"] = paste_to_rle(
+                masks[k], boxes[k], *original_size_hw, convention=mask_paste
+            )
         yield result

@@ -102,37 +102,40 @@ class Predictor:
                 encoded = [preprocessing.encode_example(file) for file in encoded]
             answer = self._answer(tf.constant(encoded, tf.string))
             rows = [(answer, row) for row in range(len(encoded))]
-        return [self._detections(answer, row) for answer, row in rows]
+        return [
+            read_detections(answer, row, self.category_names, self._mask_convention)
+            for answer, row in rows
+        ]
 
     def _answer(self, request: tf.Tensor) -> dict[str, np.ndarray]:
         outputs = self._signature(input_tensor=request)
         return {name: value.numpy() for name, value in outputs.items()}
 
-    def _detections(self, answer: dict[str, np.ndarray], row: int) -> list[Detection]:
-        """Read one picture's rows of an answer, see `postprocessing.object_detection_outputs`."""
-        height, width = answer["image_size"][row].tolist()
-        detections = []
-        for k in range(int(answer["num_detections"][row])):
-            box = answer["detection_boxes"][row, k] * np.array(
-                [height, width, height, width], np.float32
+
+def read_detections(
+    answer: dict[str, np.ndarray], row: int, category_names: dict[int, str], mask_convention: str
+) -> list[Detection]:
+    """Read one picture's rows of an answer and paste its masks.
+
+    Args:
+      answer: see `postprocessing.object_detection_outputs`.
+      row: which picture.
+      category_names: name by the data set's own id.
+      mask_convention: see `ops/paste.py`.
+
+    Returns:
+      The picture's detections, best first.
+    """
+    height, width = answer["image_size"][row].tolist()
+    detections = []
+    for k in range(int(answer["num_detections"][row])):
+        box = answer["detection_boxes"][row, k] * np.float32([height, width, height, width])
+        mask = None
+        if "detection_masks" in answer:
+            mask = paste.paste_to_rle(
+                answer["detection_masks"][row, k], box, height, width, convention=mask_convention
             )
-            mask = None
-            if "detection_masks" in answer:
-                mask = paste.paste_to_rle(
-                    answer["detection_masks"][row, k],
-                    box,
-                    height,
-                    width,
-                    convention=self._mask_convention,
-                )
-            category_id = int(answer["detection_class_ids"][row, k])
-            detections.append(
-                Detection(
-                    box=box,
-                    score=float(answer["detection_scores"][row, k]),
-                    category_id=category_id,
-                    category=self.category_names[category_id],
-                    mask=mask,
-                )
-            )
-        return detections
+        category_id = int(answer["detection_class_ids"][row, k])
+        score = float(answer["detection_scores"][row, k])
+        detections.append(Detection(box, score, category_id, category_names[category_id], mask))
+    return detections
