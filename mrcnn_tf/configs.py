@@ -125,12 +125,14 @@ class RoIAlign(hyperparams.Config):
     Attributes:
       aligned: subtract half a pixel, so that the feature of pixel i sits at i + 0.5.
       sampling_ratio: samples per bin and axis; 2 x 2 is the paper's four.
-      level_epsilon: added to log2's argument when RoIs are assigned to levels.
+      log_epsilon: added to log2's argument when RoIs are assigned to levels (Detectron2).
+      level_epsilon: added to log2's result instead (torchvision).
     """
 
     aligned: bool = True
     sampling_ratio: int = 2
-    level_epsilon: float = 1e-8
+    log_epsilon: float = 1e-8
+    level_epsilon: float = 0.0
 
 
 @dataclasses.dataclass
@@ -343,7 +345,12 @@ PRESETS: dict[str, dict] = {
         # The released COCO weights run with epsilon 0 (`overwrite_eps`).
         "backbone": {"stride_in_1x1": False, "norm_epsilon": 0.0, "weights": ""},
         "rpn": {"anchors_rounded": True, "anchor_strides": "grid", "min_box_size": 1e-3},
-        "roi_align": {"aligned": False, "sampling_ratio": 2, "level_epsilon": 1e-6},
+        "roi_align": {
+            "aligned": False,
+            "sampling_ratio": 2,
+            "log_epsilon": 0.0,
+            "level_epsilon": 1e-6,
+        },
         "box_head": {"smooth_l1_beta": 1.0 / 9.0},
         "mask_head": {"target": "torchvision", "target_sampling_ratio": 2},
         "detection": {"mask_paste": "torchvision"},

@@ -46,7 +46,9 @@ def build_model(config: Any, num_classes: int, compiled: bool = False) -> MaskRC
         mask_pool_size=config.mask_head.pool_size,
         sampling_ratio=config.roi_align.sampling_ratio,
         aligned=config.roi_align.aligned,
+        log_epsilon=config.roi_align.log_epsilon,
         level_epsilon=config.roi_align.level_epsilon,
+        compiled=compiled,
     )
     anchor_sizes = {
         level: (size,) for level, size in zip(levels, config.rpn.anchor_sizes, strict=True)

@@ -164,7 +164,9 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         mask_pool_size: int,
         sampling_ratio: int,
         aligned: bool,
+        log_epsilon: float,
         level_epsilon: float,
+        compiled: bool,
         name: str = "roi_heads",
     ):
         """Put the heads behind their RoIAlign.
@@ -176,7 +178,9 @@ class FPNRoIHeads(tf_keras.layers.Layer):
           mask_pool_size: 14; masks are twice as large.
           sampling_ratio: see `roi_align.roi_align`.
           aligned: see `roi_align.roi_align`.
+          log_epsilon: `epsilon` of `roi_align.assign_levels`.
           level_epsilon: see `roi_align.assign_levels`.
+          compiled: whether this is traced for XLA, see `roi_align.roi_align`.
           name: layer name.
         """
         super().__init__(name=name)
@@ -185,8 +189,8 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         self.mask_size = 2 * mask_pool_size
         self._box_pool_size = box_pool_size
         self._mask_pool_size = mask_pool_size
-        self._align = {"sampling_ratio": sampling_ratio, "aligned": aligned}
-        self._level_epsilon = level_epsilon
+        self._align = {"sampling_ratio": sampling_ratio, "aligned": aligned, "compiled": compiled}
+        self._assign = {"epsilon": log_epsilon, "level_epsilon": level_epsilon}
 
     def pool(self, features: dict[int, tf.Tensor], rois: tf.Tensor, size: int) -> tf.Tensor:
         """RoIAlign from P2..P5 (P6 serves the RPN only: FPN section 4.1, footnote).
@@ -200,9 +204,7 @@ class FPNRoIHeads(tf_keras.layers.Layer):
           [B, R, size, size, C], no gradient to `rois`.
         """
         pooled_from = {level: f for level, f in features.items() if level <= 5}
-        levels = roi_align.assign_levels(
-            rois, min(pooled_from), max(pooled_from), epsilon=self._level_epsilon
-        )
+        levels = roi_align.assign_levels(rois, min(pooled_from), max(pooled_from), **self._assign)
         return roi_align.roi_align(pooled_from, rois, levels, size, **self._align)
 
     def boxes(self, features: dict[int, tf.Tensor], rois: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
