@@ -1,0 +1,342 @@
+"""The whole network, tiny: what a traced, a compiled and an eager run have to have in common."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from mrcnn_tf import experiments
+from mrcnn_tf.data import schema
+from mrcnn_tf.modeling import build, measures
+from mrcnn_tf.ops import boxes as box_ops
+from tests import tiny_network
+from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD, Object, Picture
+
+LANDSCAPE = Picture((64, 90), [Object((2, 40, 50, 88), 2, has_mask=False)], key=31)
+SQUARES = [TWO_OBJECTS, WITH_CROWD, EMPTY]
+
+
+@dataclasses.dataclass
+class Network:
+    """A network and its two uses as functions of (batch, step) and (images, sizes)."""
+
+    model: tf_keras.Model
+    train: object
+    detect: object
+
+    @classmethod
+    def build(cls, mode: str) -> "Network":
+        """`mode`: eager, graph or xla; the last two are traced once, for unknown B, H and W."""
+        model = tiny_network.build_network(compiled=mode == "xla")
+
+        def train(batch, step):
+            with tf.GradientTape() as tape:
+                outputs = model.train_forward(batch, 3, step)
+                sums = model.losses_of(outputs)
+                loss = tf.add_n([term.mean() for term in sums.values()])
+            return outputs, sums, tape.gradient(loss, model.trainable_variables)
+
+        def detect(images, image_size_hw):
+            return model(images, image_size_hw)
+
+        if mode == "eager":
+            return cls(model, train, detect)
+        jit = mode == "xla"
+        specs = {
+            key: tf.TensorSpec([None, None, None, 3] if t.shape.rank == 4 else [None, *t.shape[1:]],
+                               t.dtype)
+            for key, t in tiny_network.batch([EMPTY]).items()
+        }  # fmt: skip
+        step = tf.TensorSpec([], tf.int64)
+        images = [tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([None, 2])]
+        return cls(
+            model,
+            tf.function(train, [specs, step], jit_compile=jit),
+            tf.function(detect, images, jit_compile=jit),
+        )
+
+    def losses(self, pictures, step=0, canvas_hw=(64, 64)):
+        """Mean losses as Python numbers."""
+        batch = tiny_network.batch(pictures, canvas_hw)
+        _, sums, _ = self.train(batch, tf.constant(step, tf.int64))
+        return {name: float(term.mean()) for name, term in sums.items()}
+
+
+@pytest.fixture(scope="module")
+def eager():
+    return Network.build("eager")
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return Network.build("graph")
+
+
+@pytest.fixture(scope="module")
+def xla():
+    return Network.build("xla")
+
+
+@pytest.fixture(scope="module")
+def networks(eager, graph, xla):
+    return {"eager": eager, "graph": graph, "xla": xla}
+
+
+CASES = {"square": (SQUARES, (64, 64)), "landscape": ([LANDSCAPE], (64, 96))}
+
+
+@pytest.fixture(scope="module")
+def trained(networks):
+    """{case: {mode: result of `train`}}; the traced functions see two sizes of B and of W."""
+    step = tf.constant(5, tf.int64)
+    return {
+        case: {
+            mode: network.train(tiny_network.batch(pictures, canvas_hw), step)
+            for mode, network in networks.items()
+        }
+        for case, (pictures, canvas_hw) in CASES.items()
+    }
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("case", CASES)
+def test_training_samples_the_same_and_has_the_same_losses_as_eager(case, mode, trained):
+    want, want_sums, _ = trained[case]["eager"]
+    outputs, sums, _ = trained[case][mode]
+    for part in ("anchor_targets", "roi_targets"):
+        for name, tensor in getattr(want, part)._asdict().items():
+            if tensor.dtype != tf.float32:
+                np.testing.assert_array_equal(getattr(getattr(outputs, part), name), tensor, name)
+    np.testing.assert_allclose(outputs.roi_targets.rois, want.roi_targets.rois, atol=1e-3)
+    np.testing.assert_array_equal(outputs.target_masks, want.target_masks)
+    for name, term in want_sums.items():
+        np.testing.assert_allclose(sums[name].total, term.total, rtol=1e-4, err_msg=name)
+        np.testing.assert_array_equal(sums[name].count, term.count)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_are_those_of_eager(case, mode, trained, eager):
+    largest = max(np.abs(dense(g)).max() for g in trained[case]["eager"][2])
+    pairs = zip(trained[case][mode][2], trained[case]["eager"][2], strict=True)
+    for variable, (got, want) in zip(eager.model.trainable_variables, pairs, strict=True):
+        difference = np.abs(dense(got) - dense(want)).max()
+        assert difference <= 1e-4 * largest, variable.name
+
+
+def dense(gradient):
+    return tf.convert_to_tensor(gradient).numpy()
+
+
+def test_training_outputs_are_what_the_pictures_call_for(trained):
+    outputs, sums, _ = trained["square"]["eager"]
+    rois, anchors = outputs.roi_targets, outputs.anchor_targets
+    positives = rois.is_positive.numpy().sum(-1)
+    assert (positives[:2] >= 1).all()  # their own boxes at least
+    assert (positives <= 4).all()  # a quarter of 16
+    assert positives[2] == 0
+    assert set(rois.classes[0].numpy()) <= {0, 1, 3}
+    assert set(rois.classes[1].numpy()) <= {0, 2}
+    assert (anchors.is_positive.numpy().sum(-1)[:2] >= 1).all()
+    assert outputs.mask_logits.shape == (3, 4, 14, 14)
+    np.testing.assert_array_equal(outputs.mask_valid, rois.is_positive[:, :4])
+    assert float(sums["class_loss"].count) == rois.valid.numpy().sum()
+    assert float(sums["mask_loss"].count) == positives.sum()
+    # A RoI that is exactly the notched object: its target is the object.
+    own = np.all(rois.rois[0, :4].numpy() == TWO_OBJECTS.objects[0].box, axis=-1)
+    assert own.sum() == 1
+    target = outputs.target_masks[0, int(np.argmax(own))].numpy()
+    want = np.ones([14, 14])
+    want[7:, 7:] = 0
+    np.testing.assert_array_equal(target, want)
+
+
+def test_an_object_without_a_mask_trains_boxes_only(trained):
+    outputs, sums, _ = trained["landscape"]["eager"]
+    assert outputs.roi_targets.is_positive.numpy().any()
+    assert float(sums["box_loss"].total) > 0
+    assert (float(sums["mask_loss"].total), float(sums["mask_loss"].count)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_images_without_objects_have_no_box_and_mask_loss_and_finite_gradients(mode, networks):
+    batch = tiny_network.batch([EMPTY, EMPTY, dataclasses.replace(EMPTY, key=8)])
+    _, sums, gradients = networks[mode].train(batch, tf.constant(0, tf.int64))
+    for name in ("rpn_box_loss", "box_loss", "mask_loss"):
+        assert float(sums[name].total) == 0.0
+        assert float(sums[name].mean()) == 0.0
+    assert float(sums["class_loss"].total) > 0
+    assert all(np.isfinite(dense(g)).all() for g in gradients)
+
+
+def test_same_seed_same_losses_and_another_step_another_sample(graph):
+    first = graph.losses(SQUARES, step=1)
+    assert graph.losses(SQUARES, step=1) == first
+    assert graph.losses(SQUARES, step=2)["class_loss"] != first["class_loss"]
+
+
+def test_an_image_samples_the_same_anywhere_in_any_batch(graph):
+    def samples(pictures):
+        outputs, _, _ = graph.train(tiny_network.batch(pictures), tf.constant(1, tf.int64))
+        keys = [picture.key for picture in pictures]
+        anchors = dict(zip(keys, outputs.anchor_targets.index.numpy(), strict=True))
+        rois = dict(zip(keys, outputs.roi_targets.rois.numpy(), strict=True))
+        return anchors, rois
+
+    anchors, rois = samples(SQUARES)
+    for pictures in (SQUARES[::-1], [TWO_OBJECTS]):
+        moved_anchors, moved_rois = samples(pictures)
+        for key in moved_anchors:
+            np.testing.assert_array_equal(moved_anchors[key], anchors[key])
+            np.testing.assert_allclose(moved_rois[key], rois[key], atol=1e-3)
+
+
+def test_crowds_are_background_when_not_ignored(eager):
+    ignoring = eager.model
+    model = tiny_network.build_network(
+        dataclasses.replace(tiny_network.config(), ignore_crowds=False)
+    )
+    batch = tiny_network.batch([WITH_CROWD])
+    crowd = batch[schema.GT_BOXES][:, 1:2]
+
+    def negatives_on_crowd(network):
+        rois = network.train_forward(batch, 3, tf.constant(0, tf.int64)).roi_targets
+        inside = box_ops.ioa(rois.rois, crowd)[..., 0] >= 0.7
+        return int(np.sum(inside & rois.valid & ~rois.is_positive))
+
+    assert negatives_on_crowd(ignoring) == 0
+    assert negatives_on_crowd(model) > 0
+
+
+@pytest.fixture(scope="module")
+def detected(networks):
+    """{case: {mode: Detections}}."""
+    found = {}
+    for case, (pictures, canvas_hw) in CASES.items():
+        batch = tiny_network.batch(pictures, canvas_hw)
+        inputs = batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW]
+        found[case] = {mode: network.detect(*inputs) for mode, network in networks.items()}
+    return found
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("case", CASES)
+def test_detections_are_those_of_eager(case, mode, detected):
+    want, got = detected[case]["eager"], detected[case][mode]
+    assert want.valid.numpy().sum() >= 4 * len(want.valid)
+    same = (
+        (want.classes == got.classes)
+        & (np.abs(want.scores - got.scores) < 1e-4)
+        & (np.abs(want.boxes - got.boxes).max(-1) < 1e-2)
+        & (np.abs(want.masks - got.masks).max((-1, -2)) < 1e-3)
+    )
+    assert np.mean(same[want.valid.numpy()]) >= 0.99
+
+
+def test_detections_are_inside_their_picture_best_first_and_padded_with_zeros(detected):
+    found = detected["landscape"]["eager"]
+    assert found.boxes.shape == (1, 5, 4)
+    assert found.masks.shape == (1, 5, 14, 14)
+    assert np.all(found.boxes <= [64, 90, 64, 90])
+    assert np.all(np.diff(found.scores) <= 0)
+    assert np.all((found.masks.numpy() >= 0) & (found.masks.numpy() <= 1))
+    padding = ~found.valid.numpy()
+    for tensor in (found.boxes, found.classes, found.scores, found.masks):
+        assert not tensor.numpy()[padding].any()
+
+
+def test_a_picture_of_nothing_valid_gives_zeros(graph):
+    """A picture of size 0, as fills up the last batch of an evaluation."""
+    found = graph.detect(tf.zeros([1, 64, 64, 3]), tf.zeros([1, 2]))
+    assert not any(np.any(t.numpy()) for t in found)
+
+
+def test_anchors_of_a_canvas_that_p6_does_not_divide():
+    """Canvas 64 x 96: P6 is 1 x 2. Spaced by level 64 pixels, by grid 96 // 2 = 48."""
+    columns = {}
+    for strides in ("level", "grid"):
+        model = tiny_network.config()
+        model.rpn.anchor_strides = strides
+        network = build.build_model(model, tiny_network.NUM_CLASSES)
+        anchors = network.anchors(network.features(tf.zeros([1, 64, 96, 3]), training=False))
+        assert [anchors[k].shape[0] for k in range(2, 7)] == [1152, 288, 72, 18, 6]
+        centers = (anchors[6][:, 1] + anchors[6][:, 3]) / 2
+        columns[strides] = centers[::3].numpy().tolist()
+        np.testing.assert_allclose(anchors[2][3 * 25 + 1], [0, 0, 8, 8])  # cell (1, 1), square
+    assert columns == {"level": [0, 64], "grid": [0, 48]}
+
+
+def test_measures_count_what_was_sampled(trained):
+    outputs, _, _ = trained["square"]["eager"]
+    numbers = {name: float(v) for name, v in measures.measures(outputs).items()}
+    assert tuple(numbers) == measures.NAMES
+    rois, anchors = outputs.roi_targets, outputs.anchor_targets
+    assert numbers["positive_rois"] == pytest.approx(rois.is_positive.numpy().sum() / 3)
+    assert numbers["positive_anchors"] == pytest.approx(anchors.is_positive.numpy().sum() / 3)
+    said = outputs.class_logits.numpy().argmax(-1)
+    valid = rois.valid.numpy()
+    right = (said == rois.classes.numpy())[valid].mean()
+    assert numbers["class_accuracy"] == pytest.approx(right)
+    said = outputs.rpn_logits.numpy() > 0
+    positive = anchors.is_positive.numpy()
+    assert numbers["rpn_recall"] == pytest.approx(said[positive].mean())
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_losses_and_detections_in_float32(policy, mixed_precision, eager):
+    """And close to those of float32, on the same sampled anchors."""
+    mixed_precision(policy)
+    network = tiny_network.build_network()
+    batch = tiny_network.batch([TWO_OBJECTS])
+    step = tf.constant(0, tf.int64)
+    sums = network.losses_of(network.train_forward(batch, 3, step))
+    want = eager.model.losses_of(eager.model.train_forward(batch, 3, step))
+    assert {t.dtype for term in sums.values() for t in term} == {tf.float32}
+    for name in ("rpn_class_loss", "rpn_box_loss"):
+        np.testing.assert_allclose(sums[name].mean(), want[name].mean(), rtol=0.05)
+    found = network(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
+    assert (found.boxes.dtype, found.scores.dtype, found.masks.dtype) == (tf.float32,) * 3
+    assert found.valid.numpy().any()
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_builds(name):
+    config = experiments.load(name).task.model
+    network = build.build_model(config, num_classes=81)
+    assert network.roi_heads.box_head.class_logits.kernel.shape[-1] == 81
+    if config.backbone.depth == 50:
+        # Detectron2 counts 44.4M for R50-FPN with 81 classes, frozen norms and stages included.
+        assert network.count_params() == pytest.approx(44.4e6, rel=0.005)
+
+
+@pytest.mark.slow
+def test_tiny_overfit():
+    """Two pictures learnt by heart: the loss falls to a tenth, and both are found."""
+    network = tiny_network.build_network(compiled=True)
+    batch = tiny_network.batch([TWO_OBJECTS, WITH_CROWD])
+    optimizer = tf_keras.optimizers.SGD(0.02, momentum=0.9)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function(jit_compile=True)
+    def gradients_of(step):
+        with tf.GradientTape() as tape:
+            sums = network.losses_of(network.train_forward(batch, 0, step))
+            loss = tf.add_n([term.mean() for term in sums.values()])
+        return loss, tape.gradient(loss, network.trainable_variables)
+
+    history = []
+    for step in range(300):
+        loss, gradients = gradients_of(tf.constant(step, tf.int64))
+        gradients, _ = tf.clip_by_global_norm(gradients, 5.0)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+        history.append(float(loss))
+    assert np.mean(history[-10:]) < 0.1 * np.mean(history[:3])
+    found = tf.function(network, jit_compile=True)(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
+    for b, picture in enumerate((TWO_OBJECTS, WITH_CROWD)):
+        for thing in picture.objects:
+            if not thing.is_crowd:
+                overlap = box_ops.iou(found.boxes[b], tf.constant([thing.box], tf.float32))[:, 0]
+                right = (found.classes[b] == thing.class_id) & (found.scores[b] > 0.5)
+                assert np.max(np.where(right, overlap, 0)) > 0.6
