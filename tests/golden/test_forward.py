@@ -1,0 +1,165 @@
+"""Inference, quantity by quantity, against what other projects compute with the same weights.
+
+What depends on RoIAlign of a Detectron2 recording waits: Detectron2 places as many samples in a bin
+as it has pixels, ours are a fixed number.
+"""
+
+import numpy as np
+import pytest
+
+from mrcnn_tf.ops import paste
+
+pytestmark = pytest.mark.slow
+
+LEVELS = [2, 3, 4, 5, 6]
+PASTE_CONVENTION = {"torchvision": "torchvision", "detectron2": "pixel_centres"}
+
+
+@pytest.fixture
+def pooled(request, recording):
+    """Expect a test to fail whose numbers come out of Detectron2's adaptive RoIAlign."""
+    if recording.source == "detectron2":
+        request.applymarker(pytest.mark.xfail(reason="RoIAlign with adaptive sampling is not here"))
+
+
+def assert_close(got: np.ndarray, expected: np.ndarray, what: str, of: float = 1e-3):
+    """Compare to `of` standard deviations of what is expected."""
+    assert got.shape == expected.shape
+    worst = np.abs(got - expected).max() / expected.std()
+    assert worst <= of, f"{what}: off by {worst:.2e} standard deviations"
+
+
+def assert_picked(recording, key: str, got: np.ndarray):
+    index, value, shape = recording.picked(key)
+    assert got.shape == shape
+    assert_close(got.ravel()[index], value, key)
+
+
+def nchw(tensor) -> np.ndarray:
+    return np.transpose(tensor, [0, 3, 1, 2])
+
+
+def test_every_tensor_finds_its_place(recording, replay):
+    assert len(replay.report.loaded) == len(replay.model.weights)
+    assert set(replay.report.loaded) | set(replay.report.dropped) == set(recording.shapes)
+
+
+@pytest.mark.parametrize("level", LEVELS[:-1])
+def test_backbone_features(recording, replay, level):
+    if f"C{level}/value" not in recording.arrays:
+        pytest.skip("not recorded")
+    assert_picked(recording, f"C{level}", nchw(replay.backbone_features[level]))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_pyramid_features(recording, replay, level):
+    key = {"torchvision": f"P{level}", "detectron2": f"p{level}"}[recording.source]
+    assert_picked(recording, key, nchw(replay.features[level]))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("output", ["logits", "deltas"])
+def test_rpn_head(recording, replay, output, level):
+    suffix = {"torchvision": f"{level}", "detectron2": f"/{level - 2}"}[recording.source]
+    logits, deltas = replay.rpn
+    got = (logits if output == "logits" else deltas)[level]
+    assert_picked(recording, f"rpn_{output}{suffix}", got)
+
+
+def test_anchors(recording, replay):
+    assert len(replay.anchors) == recording.arrays["anchors_count"]
+    first = recording.arrays["anchors_first"]
+    np.testing.assert_allclose(replay.anchors[: len(first)], first, rtol=0, atol=1e-5)
+
+
+def test_proposals(recording, replay, box_iou):
+    expected = recording.boxes("proposals")
+    got = replay.proposals.boxes[0][replay.proposals.valid[0]].numpy()
+    assert len(got) == len(expected)
+    matched = (box_iou(expected, got).max(axis=1) > 0.99).mean()
+    assert matched >= 0.98, f"{matched:.1%} of the proposals are matched"
+
+
+def test_box_roi_features(recording, replay, pooled):
+    assert_picked(recording, "box_roi_features", replay.box_roi_features)
+
+
+def test_class_logits(recording, replay, pooled):
+    assert_close(replay.box_outputs[0], recording.arrays["class_logits_first"], "class logits")
+
+
+def test_box_deltas(recording, replay, pooled):
+    expected = recording.arrays["box_deltas_first"]
+    got = replay.box_outputs[1]
+    expected = expected.reshape(len(expected), -1, 4)[:, -got.shape[1] :]  # background is first
+    assert_close(got, expected, "box deltas")
+
+
+def matches(recording, detections, box_iou) -> np.ndarray:
+    """For each recorded detection the index of ours that is the same one, else -1."""
+    arrays = recording.arrays
+    iou = box_iou(recording.boxes("detection_boxes"), detections.boxes)
+    labels = arrays["detection_labels"] + recording.class_offset
+    score_difference = np.abs(arrays["detection_scores"][:, None] - detections.scores)
+    same = (labels[:, None] == detections.classes) & (iou > 0.99) & (score_difference < 1e-3)
+    return np.where(same.any(axis=1), np.where(same, iou, 0).argmax(axis=1), -1)
+
+
+def test_detections(recording, replay, pooled, box_iou):
+    index = matches(recording, replay.detections, box_iou)
+    assert len(replay.detections.boxes) == len(index)
+    assert len(np.unique(index[index >= 0])) == np.count_nonzero(index >= 0)
+    matched = (index >= 0).mean()
+    assert matched >= 0.98, f"{matched:.1%} of the detections are matched"
+
+
+def test_mask_logits_of_recorded_detections(recording, replay, pooled):
+    if "mask_logits_of_class" in recording.arrays:
+        got, expected = replay.mask_logits, recording.arrays["mask_logits_of_class"]
+    else:
+        got = 1 / (1 + np.exp(-replay.mask_logits))
+        expected = recording.arrays["mask_probs_of_class"]
+    assert_close(got, expected, "masks")
+
+
+def recorded_probs(recording) -> np.ndarray:
+    if "mask_probs_of_class" in recording.arrays:
+        return recording.arrays["mask_probs_of_class"]
+    return 1 / (1 + np.exp(-recording.arrays["mask_logits_of_class"]))
+
+
+def mean_mask_iou(recording, probs, boxes, expected) -> float:
+    """Mean IoU of masks [n, M, M], pasted into boxes [n, 4], with masks [n, H, W]."""
+    convention = PASTE_CONVENTION[recording.source]
+    ious = []
+    for mask, box, want in zip(probs, boxes, expected, strict=True):
+        pasted, top, left = paste.paste_mask(mask, box, *want.shape, convention)
+        got = np.zeros_like(want)
+        height, width = pasted.shape
+        got[top : top + height, left : left + width] = pasted >= 0.5
+        union = np.count_nonzero(got | want)
+        ious.append(np.count_nonzero(got & want) / union if union else 1.0)
+    return float(np.mean(ious))
+
+
+def test_pasting_of_recorded_masks(recording):
+    iou = mean_mask_iou(
+        recording,
+        recorded_probs(recording),
+        recording.boxes("detection_boxes"),
+        recording.masks("detection_masks_packed"),
+    )
+    assert iou >= 0.9999
+
+
+def test_pasted_masks_of_detections(recording, replay, pooled, box_iou):
+    index = matches(recording, replay.detections, box_iou)
+    found = index >= 0
+    assert found.any()
+    iou = mean_mask_iou(
+        recording,
+        replay.detections.masks[index[found]],
+        replay.detections.boxes[index[found]],
+        recording.masks("detection_masks_packed")[found],
+    )
+    assert iou >= 0.995, f"mean mask IoU {iou:.4f}"
