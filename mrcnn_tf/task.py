@@ -107,6 +107,10 @@ class MaskRCNNTask(base_task.Task):
         names = (*LOSSES, *measures.NAMES) if training else LOSSES
         return [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
 
+    # AutoGraph is off in both steps: nothing here branches on a tensor in Python, converting the
+    # source takes time, and it reads the files as they are at the first evaluation: an edit made
+    # while a run trains would end it there.
+    @tf.autograph.experimental.do_not_convert
     def train_step(
         self,
         inputs: dict[str, tf.Tensor],
@@ -196,6 +200,7 @@ class MaskRCNNTask(base_task.Task):
             decayed.append(gradient)
         return decayed
 
+    @tf.autograph.experimental.do_not_convert
     def validation_step(
         self,
         inputs: dict[str, tf.Tensor],

@@ -161,6 +161,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"not a flag: {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("ERROR")  # evaluation restores no optimizer, and would be told so
     if not FLAGS.experiment:
         known = "\n  ".join(experiments.names())
         raise app.UsageError(f"--experiment=NAME is needed. Known experiments:\n  {known}")
