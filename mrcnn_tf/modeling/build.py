@@ -50,7 +50,7 @@ def build_model(config: Any, num_classes: int, compiled: bool = False) -> MaskRC
         level_epsilon=config.roi_align.level_epsilon,
         compiled=compiled,
     )
-    anchor_sizes = {
+    anchor_sizes: dict[int, tuple[float, ...]] = {
         level: (size,) for level, size in zip(levels, config.rpn.anchor_sizes, strict=True)
     }
     model = MaskRCNN(backbone, pyramid, rpn_head, heads, settings(config, anchor_sizes, compiled))

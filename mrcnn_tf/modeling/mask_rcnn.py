@@ -220,7 +220,8 @@ class MaskRCNN(tf_keras.Model):
           TrainOutputs.
         """
         s = self.settings
-        gt = [batch[k] for k in (schema.GT_BOXES, schema.GT_VALID, schema.GT_IS_CROWD)]
+        gt_boxes, gt_valid = batch[schema.GT_BOXES], batch[schema.GT_VALID]
+        gt_is_crowd = batch[schema.GT_IS_CROWD]
         image_size_hw, image_key = batch[schema.IMAGE_SIZE_HW], batch[schema.IMAGE_KEY]
         features = self.features(batch[schema.IMAGE], training)
 
@@ -228,7 +229,9 @@ class MaskRCNN(tf_keras.Model):
         anchors = self.anchors(features)
         for_anchors = targets_lib.anchor_targets(
             _concat_levels(anchors, axis=0),
-            *gt,
+            gt_boxes,
+            gt_valid,
+            gt_is_crowd,
             sampling.image_seeds(seed, step, image_key, stream=0),
             positive_iou=s.rpn_positive_iou,
             negative_iou=s.rpn_negative_iou,
@@ -240,9 +243,10 @@ class MaskRCNN(tf_keras.Model):
         for_rois = targets_lib.roi_targets(
             proposals.boxes,
             proposals.valid,
-            batch[schema.GT_BOXES],
+            gt_boxes,
             batch[schema.GT_CLASSES],
-            *gt[1:],
+            gt_valid,
+            gt_is_crowd,
             sampling.image_seeds(seed, step, image_key, stream=1),
             positive_iou=s.roi_positive_iou,
             num_samples=s.rois_per_image,

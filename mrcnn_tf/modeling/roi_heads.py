@@ -3,6 +3,8 @@
 Shape letters: `B` images, `R` RoIs, `C` channels, `N` classes with background, `M` mask side.
 """
 
+import functools
+
 import tensorflow as tf
 import tf_keras
 
@@ -189,8 +191,15 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         self.mask_size = 2 * mask_pool_size
         self._box_pool_size = box_pool_size
         self._mask_pool_size = mask_pool_size
-        self._align = {"sampling_ratio": sampling_ratio, "aligned": aligned, "compiled": compiled}
-        self._assign = {"epsilon": log_epsilon, "level_epsilon": level_epsilon}
+        self._align = functools.partial(
+            roi_align.roi_align,
+            sampling_ratio=sampling_ratio,
+            aligned=aligned,
+            compiled=compiled,
+        )
+        self._assign_levels = functools.partial(
+            roi_align.assign_levels, epsilon=log_epsilon, level_epsilon=level_epsilon
+        )
 
     def pool(self, features: dict[int, tf.Tensor], rois: tf.Tensor, size: int) -> tf.Tensor:
         """RoIAlign from P2..P5 (P6 serves the RPN only: FPN section 4.1, footnote).
@@ -204,8 +213,8 @@ class FPNRoIHeads(tf_keras.layers.Layer):
           [B, R, size, size, C], no gradient to `rois`.
         """
         pooled_from = {level: f for level, f in features.items() if level <= 5}
-        levels = roi_align.assign_levels(rois, min(pooled_from), max(pooled_from), **self._assign)
-        return roi_align.roi_align(pooled_from, rois, levels, size, **self._align)
+        levels = self._assign_levels(rois, min(pooled_from), max(pooled_from))
+        return self._align(pooled_from, rois, levels, size)
 
     def boxes(self, features: dict[int, tf.Tensor], rois: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Class logits [B, R, N] and deltas [B, R, N-1, 4] of `rois`; see `BoxHead.call`."""

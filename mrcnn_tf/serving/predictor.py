@@ -129,7 +129,7 @@ def read_detections(
     height, width = answer["image_size"][row].tolist()
     detections = []
     for k in range(int(answer["num_detections"][row])):
-        box = answer["detection_boxes"][row, k] * np.float32([height, width, height, width])
+        box = answer["detection_boxes"][row, k] * np.asarray([height, width] * 2, np.float32)
         mask = None
         if "detection_masks" in answer:
             mask = paste.paste_to_rle(
