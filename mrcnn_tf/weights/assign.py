@@ -69,6 +69,28 @@ def assign(
       ValueError: a tensor is missing, has the wrong shape or is unknown, or a variable is in no
         entry. All such problems are listed, and nothing has been assigned.
     """
+    values, loaded, problems = _convert(entries, state_dict)
+    dropped, unknown = {}, []
+    for name in sorted(state_dict.keys() - set(loaded)):
+        reasons = [why for pattern, why in not_needed.items() if re.fullmatch(pattern, name)]
+        if reasons:
+            dropped[name] = reasons[0]
+        else:
+            unknown.append(name)
+    known = {id(entry.variable) for entry in entries}
+    problems["unknown"] = unknown
+    problems["of ours without a source"] = [w.name for w in weights if id(w) not in known]
+    if any(problems.values()):
+        raise ValueError("the weights do not fit this model:" + _listed(problems))
+    for variable, value in values:
+        variable.assign(value)
+    return Report(tuple(loaded), dropped)
+
+
+def _convert(
+    entries: Sequence[Entry], state_dict: Mapping[str, Any]
+) -> tuple[list[tuple[tf.Variable, np.ndarray]], list[str], dict[str, list[str]]]:
+    """Return (variable, value) pairs, the names they come from, and {kind of problem: names}."""
     values, loaded, missing, misshapen = [], [], [], []
     for entry in entries:
         name = next((n for n in entry.names if n in state_dict), None)
@@ -76,37 +98,17 @@ def assign(
             missing.append(" or ".join(entry.names))
             continue
         loaded.append(name)
-        tensor = np.asarray(state_dict[name])
+        tensor = np.asarray(state_dict[name], np.float32)
+        shape = tuple(entry.variable.shape)
         try:
             value = entry.convert(tensor)
-            fits = value.shape == tuple(entry.variable.shape)
-        except (ValueError, IndexError):  # a tensor that cannot even be reshaped
-            fits = False
-        if fits:
+        except (ValueError, IndexError):  # not even the number of axes is right
+            value = None
+        if value is not None and value.shape == shape:
             values.append((entry.variable, value))
         else:
-            shape = tuple(entry.variable.shape)
             misshapen.append(f"{name} {tensor.shape}, for {entry.variable.name} {shape}")
-    dropped, unknown = {}, []
-    for name in state_dict.keys() - set(loaded):
-        reasons = [why for pattern, why in not_needed.items() if re.fullmatch(pattern, name)]
-        if reasons:
-            dropped[name] = reasons[0]
-        else:
-            unknown.append(name)
-    known = {id(entry.variable) for entry in entries}
-    left_out = [w.name for w in weights if id(w) not in known]
-    problems = {
-        "missing": missing,
-        "of the wrong shape": misshapen,
-        "unknown": sorted(unknown),
-        "of ours without a source": left_out,
-    }
-    if any(problems.values()):
-        raise ValueError("the weights do not fit this model:" + _listed(problems))
-    for variable, value in values:
-        variable.assign(value)
-    return Report(tuple(loaded), dropped)
+    return values, loaded, {"missing": missing, "of the wrong shape": misshapen}
 
 
 def _listed(problems: Mapping[str, Sequence[str]]) -> str:
@@ -193,7 +195,15 @@ def with_bias(
 
 
 def conv_and_norm(conv_layer: Any, norm: Any, conv_name: str, norm_name: str) -> list[Entry]:
-    """Return the entries of a convolution without bias and of the batch norm behind it."""
+    """Return the entries of a convolution without bias and of the batch norm behind it.
+
+    Raises:
+      ValueError: the norm is of another kind.
+    """
+    if not hasattr(norm, "moving_mean"):
+        raise ValueError(
+            f"{conv_name} has a batch norm behind it, our model a {type(norm).__name__}"
+        )
     tensors = {
         "weight": norm.gamma,
         "bias": norm.beta,
