@@ -74,7 +74,7 @@ class BasicBlock(tf_keras.layers.Layer):
         """[B, h, w, Cin] -> [B, h/stride, w/stride, width], rounded up."""
         x = tf.nn.relu(self.norm1(self.conv1(inputs), training=training))
         x = self.norm2(self.conv2(x), training=training)
-        if self.shortcut is not None:
+        if self.shortcut is not None and self.shortcut_norm is not None:
             inputs = self.shortcut_norm(self.shortcut(inputs), training=training)
         return tf.nn.relu(x + inputs)
 
@@ -116,7 +116,7 @@ class BottleneckBlock(tf_keras.layers.Layer):
         x = tf.nn.relu(self.norm1(self.conv1(inputs), training=training))
         x = tf.nn.relu(self.norm2(self.conv2(x), training=training))
         x = self.norm3(self.conv3(x), training=training)
-        if self.shortcut is not None:
+        if self.shortcut is not None and self.shortcut_norm is not None:
             inputs = self.shortcut_norm(self.shortcut(inputs), training=training)
         return tf.nn.relu(x + inputs)
 
@@ -204,19 +204,17 @@ class ResNet(tf_keras.layers.Layer):
         )
         bottleneck = depth in _BOTTLENECK
         self.stem = Stem(base_width, build_norm, name="stem")
-        self.out_channels = {}  # {level: channels}
+        self.out_channels: dict[int, int] = {}  # {level: channels}
+        block: Callable[..., tf_keras.layers.Layer]
+        if bottleneck:
+            block = functools.partial(BottleneckBlock, stride_in_1x1=stride_in_1x1)
+        else:
+            block = BasicBlock
         for level, num_blocks in zip(range(2, 6), (_BOTTLENECK | _BASIC)[depth], strict=True):
             width = base_width * 2 ** (level - 2)
             self.out_channels[level] = 4 * width if bottleneck else width
-            kwargs = {"stride_in_1x1": stride_in_1x1} if bottleneck else {}
-            build_block = functools.partial(
-                BottleneckBlock if bottleneck else BasicBlock,
-                width=width,
-                build_norm=build_norm,
-                **kwargs,
-            )
             stage = Stage(
-                build_block,
+                functools.partial(block, width=width, build_norm=build_norm),
                 num_blocks,
                 stride=1 if level == 2 else 2,
                 # Stage 2 of a basic ResNet has the stem's channels and resolution.

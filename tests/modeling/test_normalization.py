@@ -148,6 +148,25 @@ def test_group_norm_treats_pictures_of_a_batch_apart():
     np.testing.assert_allclose(layer(x)[:1], layer(x[:1]), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["frozen_batch_norm", "batch_norm", "group_norm"])
+def test_gradients_agree_under_xla(kind):
+    x = tf.constant(random_features((2, 4, 3, 8)))
+    pull = tf.constant(random_features((2, 4, 3, 8), seed=5))
+    layer = normalization.build(kind, 1e-5, 0.9, "norm")
+    layer(x)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True) * pull)
+        return tape.gradient(loss, [x, *layer.trainable_weights])
+
+    want = gradient(x)
+    for function in (tf.function(gradient), tf.function(gradient, jit_compile=True)):
+        for got, expected in zip(function(x), want, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_unknown_kind_lists_the_known_ones():
     with pytest.raises(ValueError, match="'layer_norm'; known: frozen_batch_norm, batch_norm"):
         normalization.build("layer_norm", 1e-5, 0.9, "norm")

@@ -152,9 +152,8 @@ def test_frozen_norm_ignores_training_and_leaves_only_kernels_to_train():
     assert {w.name.rsplit("/", 1)[1] for w in resnet.trainable_weights} == {"kernel:0"}
 
 
-@pytest.mark.parametrize("norm", ["frozen_batch_norm", "batch_norm", "group_norm"])
-def test_graph_and_xla_agree_and_gradients_are_finite(norm):
-    resnet = small(18, norm=norm, freeze_at=0)
+def test_graph_and_xla_agree_and_gradients_are_finite():
+    resnet = small(18, norm="frozen_batch_norm", freeze_at=0)
     x = tf.random.stateless_normal([2, 64, 32, 3], [1, 2])
     resnet(x)
 
