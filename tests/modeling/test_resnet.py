@@ -79,9 +79,9 @@ def test_stem_by_hand():
     np.testing.assert_allclose(stem(tf.ones([1, 8, 8, 3]))[0, ..., 0], want, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("stride_in_1x1", "seen"), [(True, 1), (False, 9)])
-def test_where_the_stride_stands(stride_in_1x1, seen):
-    # With the stride in the 1x1, three quarters of the input pixels never reach the block's 3x3.
+@pytest.mark.parametrize(("stride_in_1x1", "window"), [(True, {0, 2, 4}), (False, {1, 2, 3})])
+def test_where_the_stride_stands(stride_in_1x1, window):
+    # With the stride in the 1x1, the block's 3x3 sees every second row and column only.
     block = small(50, stride_in_1x1=stride_in_1x1).stage3.blocks[0]
     x = tf.Variable(tf.random.stateless_uniform([1, 8, 8, 16], [1, 2]))
     block(x)
@@ -94,9 +94,7 @@ def test_where_the_stride_stands(stride_in_1x1, seen):
     rows, columns = np.nonzero(gradient)
     assert y > 0
     assert len(rows) == 9
-    spread = (0, 2, 4) if stride_in_1x1 else (1, 2, 3)
-    assert set(rows) == set(spread) == set(columns)
-    assert (gradient[::2, ::2] > 0).sum() == (9 if stride_in_1x1 else seen // 9)
+    assert set(rows) == set(columns) == window
 
 
 def test_features_of_a_dark_picture_do_not_depend_on_its_padding():
