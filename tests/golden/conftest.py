@@ -1,8 +1,11 @@
 """Recordings of what other projects compute, and our model replaying them.
 
 A recording is a pair `NAME.npz` + `NAME_shapes.json`: the outputs of torchvision's or Detectron2's
-Mask R-CNN, and names and shapes of the weights it had. The weights' values follow from these by
-`recipe.py`, which lies beside the recordings. `--golden_dir` names the folder.
+Mask R-CNN, and names and shapes of the weights it had. The weights' values follow from these by a
+recipe: `recipe.py` beside the recordings or, if there is none, the one here.
+
+`--golden_dir` names the folder. The default is the `golden` folder of the shared data; where that
+is absent, a thinned-out recording that is kept here (`data/`, made by `make_small.py`).
 """
 
 import dataclasses
@@ -23,7 +26,8 @@ from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.rpn import Proposals
 from mrcnn_tf.weights import detectron2, torchvision
 
-_SHARED = os.environ.get("MRCNN_SHARED", pathlib.Path(__file__).resolve().parents[3] / "shared")
+_HERE = pathlib.Path(__file__).parent
+_SHARED = pathlib.Path(os.environ.get("MRCNN_SHARED", _HERE.resolve().parents[2] / "shared"))
 _FORMATS = {"torchvision": torchvision, "detectron2": detectron2}
 
 
@@ -34,7 +38,10 @@ def pytest_addoption(parser):
 def _folder(config) -> pathlib.Path:
     # The option is unknown to runs that were started elsewhere than here.
     given = config.getoption("--golden_dir", default=None)
-    return pathlib.Path(given or pathlib.Path(_SHARED, "golden"))
+    if given:
+        return pathlib.Path(given)
+    shared = _SHARED / "golden"
+    return shared if shared.is_dir() else _HERE / "data"
 
 
 def pytest_generate_tests(metafunc):
@@ -42,12 +49,19 @@ def pytest_generate_tests(metafunc):
     if "recording" not in metafunc.fixturenames:
         return
     folder = _folder(metafunc.config)
-    files = sorted(folder.glob("*.npz"))
-    cases = [pytest.param(file, id=file.stem) for file in files]
-    if not files:
-        reason = f"no recordings in {folder} (name a folder with --golden_dir)"
+    cases = [pytest.param(file, id=file.stem) for file in sorted(folder.glob("*.npz"))]
+    if not cases:
+        reason = f"no recordings in {folder}"
         cases = [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none")]
     metafunc.parametrize("recording", cases, indirect=True, scope="session")
+
+
+def _load_recipe(file: pathlib.Path):
+    """Import a file that is in no package."""
+    spec = importlib.util.spec_from_file_location("golden_recipe", file)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    return recipe
 
 
 class Recording:
@@ -62,7 +76,10 @@ class Recording:
         self.arrays = dict(np.load(file))
         self.meta = json.loads(str(self.arrays.pop("meta")))
         self.shapes = json.loads(file.with_name(f"{file.stem}_shapes.json").read_text())
-        self.recipe_file = file.with_name("recipe.py")
+        recipe = file.with_name("recipe.py")
+        self.recipe = _load_recipe(recipe if recipe.exists() else _HERE / "recipe.py")
+        if "image_png" in self.arrays:
+            self.arrays["image"] = tf.io.decode_png(self.arrays["image_png"].tobytes()).numpy()
         self.source = self.meta["source"]
         # Detectron2 does not count background; its class 0 is an object's.
         self.num_classes = self.meta["classes"] + (self.source == "detectron2")
@@ -70,10 +87,7 @@ class Recording:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Make the weights again."""
-        spec = importlib.util.spec_from_file_location("golden_recipe", self.recipe_file)
-        recipe = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(recipe)
-        return recipe.state_dict(self.shapes, self.meta["seed"])
+        return self.recipe.state_dict(self.shapes, self.meta["seed"])
 
     def boxes(self, key: str) -> np.ndarray:
         """Boxes [n, (y1, x1, y2, x2)]."""
@@ -82,6 +96,13 @@ class Recording:
     def masks(self, key: str) -> np.ndarray:
         """Masks bool [n, H, W]."""
         return np.unpackbits(self.arrays[key], axis=-1, count=self.meta["width"]).astype(bool)
+
+    @property
+    def mask_probs(self) -> np.ndarray:
+        """Mask probabilities of the first detections: [n, M, M]."""
+        if "mask_probs_of_class" in self.arrays:
+            return self.arrays["mask_probs_of_class"]
+        return 1 / (1 + np.exp(-self.arrays["mask_logits_of_class"]))
 
     def picked(self, key: str) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
         """Indices into the flattened NCHW tensor, its values there, its shape."""
@@ -185,9 +206,10 @@ class Replay:
 
     @functools.cached_property
     def mask_logits(self) -> np.ndarray:
-        """Of the recorded detections' classes, on their boxes: [n, M, M]."""
-        boxes = self.recording.boxes("detection_boxes")[None]
-        classes = self.recording.arrays["detection_labels"] + self.recording.class_offset
+        """Of the first recorded detections' classes, on their boxes: [n, M, M]."""
+        count = len(self.recording.mask_probs)
+        boxes = self.recording.boxes("detection_boxes")[None, :count]
+        classes = self.recording.arrays["detection_labels"][:count] + self.recording.class_offset
         classes = tf.constant(classes[None], tf.int32)
         return tf.function(self.model.roi_heads.masks)(self.features, boxes, classes)[0].numpy()
 
@@ -280,6 +302,12 @@ def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     intersection = np.clip(sides, 0, None).prod(-1)
     area_a, area_b = ((x[..., 2:] - x[..., :2]).prod(-1) for x in (a, b))
     return intersection / np.maximum(area_a + area_b - intersection, 1e-9)
+
+
+@pytest.fixture(scope="session")
+def own_recipe():
+    """The module `recipe.py` of this folder."""
+    return _load_recipe(_HERE / "recipe.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,38 @@
+"""Thin a recording out until it may be committed: fewer picked values, the picture as PNG.
+
+python tests/golden/make_small.py FOLDER/maskrcnn_r50_fpn_torchvision.npz tests/golden/data
+"""
+
+import io
+import json
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image
+
+PICKED = 48  # values of each large tensor
+FIRST = 8  # rows of what is recorded for the first RoIs or detections
+FIRST_ROWS = ("class_logits_first", "box_deltas_first", "mask_logits_of_class")
+
+
+def main(source: str, folder: str) -> None:
+    """Write the small recording and the shapes beside it."""
+    file = pathlib.Path(source)
+    arrays = dict(np.load(file))
+    png = io.BytesIO()
+    Image.fromarray(arrays.pop("image")).save(png, "PNG", optimize=True)
+    arrays["image_png"] = np.frombuffer(png.getvalue(), np.uint8)
+    for key in arrays:
+        if key.endswith(("/index", "/value")):
+            arrays[key] = arrays[key][:PICKED]
+        elif key in FIRST_ROWS:
+            arrays[key] = arrays[key][:FIRST]
+    np.savez_compressed(pathlib.Path(folder, file.name), **arrays)
+    name = f"{file.stem}_shapes.json"
+    shapes = json.loads(file.with_name(name).read_text())
+    pathlib.Path(folder, name).write_text(json.dumps(shapes, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
