@@ -44,7 +44,8 @@ class MaskRCNNTask(base_task.Task):
           compiled: compile forward and backward pass and inference with XLA.
           logging_dir: the run's folder.
         """
-        super().__init__(params, logging_dir=logging_dir, name=params.name)
+        # The name stays the class's: TensorFlow wants an identifier, an experiment may be "my-run".
+        super().__init__(params, logging_dir=logging_dir)
         self.label_map = read_label_map(params)
         self._weight_decay = weight_decay
         self._compiled = compiled
@@ -333,9 +334,9 @@ def load_checkpoint(model: tf_keras.Model, path: str) -> str:
     found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
     if not found or not tf.io.gfile.exists(found + ".index"):
         raise ValueError(f"no checkpoint: {path!r}")
-    status = tf.train.Checkpoint(model=model).read(found)
     try:
+        status = tf.train.Checkpoint(model=model).read(found)
         status.expect_partial().assert_existing_objects_matched()
-    except AssertionError as error:
+    except (AssertionError, ValueError) as error:  # something is missing, or has another shape
         raise ValueError(f"{found} does not fit this model: {error}") from error
     return found

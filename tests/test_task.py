@@ -1,0 +1,337 @@
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from mrcnn_tf import configs
+from mrcnn_tf import task as task_lib
+from mrcnn_tf.data import schema
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.modeling import measures
+from tests import tiny_network
+from tests.tiny_network import EMPTY, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def build_task(norm="frozen_batch_norm", weight_decay=0.0, **fields):
+    config = configs.Task(model=tiny_network.config(norm=norm), **fields)
+    return task_lib.MaskRCNNTask(config, weight_decay=weight_decay)
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """A network whose norms learn, so that there is something weight decay must leave alone."""
+    return tiny_network.build_network(tiny_network.config(norm="group_norm"))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return tiny_network.batch([TWO_OBJECTS, EMPTY])
+
+
+def copies(model):
+    return [variable.numpy() for variable in model.trainable_variables]
+
+
+def test_one_step_is_sgd_with_decay_on_all_but_norms(grouped, pictures):
+    """new = old - rate * (gradient + decay * old), by hand from the gradient without decay."""
+    rate, decay = 0.5, 0.125
+    optimizer = tf_keras.optimizers.SGD(rate)
+    before = copies(grouped)
+    _, gradients = build_task("group_norm").forward_backward(pictures, grouped, optimizer)
+    logs = build_task("group_norm", decay).train_step(pictures, grouped, optimizer)
+    kinds = set()
+    rows = zip(grouped.trainable_variables, before, gradients, strict=True)
+    for variable, old, gradient in rows:
+        is_norm = "norm" in variable.name or "gamma" in variable.name
+        kinds.add((variable.name.split("/")[-1], is_norm))
+        want = old - rate * (gradient.numpy() + (0.0 if is_norm else decay) * old)
+        np.testing.assert_allclose(variable.numpy(), want, rtol=1e-5, atol=1e-6)
+        variable.assign(old)
+    assert kinds == {
+        ("kernel:0", False),
+        ("bias:0", False),
+        ("predictor_kernel:0", False),
+        ("predictor_bias:0", False),
+        ("gamma:0", True),
+        ("beta:0", True),
+    }
+    assert set(logs) == {"loss"}
+    assert int(optimizer.iterations) == 1
+
+
+def test_momentum_sees_the_decay(grouped, pictures):
+    """Coupled, as in Caffe2 and PyTorch: v = 0.9 v + (g + decay w); w -= rate v."""
+    optimizer = tf_keras.optimizers.SGD(0.01, momentum=0.9)
+    task, plain = build_task("group_norm", 0.1), build_task("group_norm")
+    i = next(i for i, v in enumerate(grouped.trainable_variables) if "class_logits" in v.name)
+    variable, start = grouped.trainable_variables[i], copies(grouped)
+    want, velocity = start[i], 0.0
+    for _ in range(2):
+        gradient = plain.forward_backward(pictures, grouped, optimizer)[1][i].numpy()
+        velocity = 0.9 * velocity + gradient + 0.1 * want
+        want = want - 0.01 * velocity
+        task.train_step(pictures, grouped, optimizer)
+        np.testing.assert_allclose(variable.numpy(), want, rtol=1e-4, atol=1e-6)
+    for v, value in zip(grouped.trainable_variables, start, strict=True):
+        v.assign(value)
+
+
+def test_step_reports_every_loss_and_measure(grouped, pictures):
+    task = build_task("group_norm")
+    metrics = task.build_metrics(training=True)
+    assert [m.name for m in metrics] == [*task_lib.LOSSES, *measures.NAMES]
+    assert [m.name for m in task.build_metrics(training=False)] == list(task_lib.LOSSES)
+    start = copies(grouped)
+    loss = task.train_step(pictures, grouped, tf_keras.optimizers.SGD(1e-3), metrics)["loss"]
+    numbers = {m.name: float(m.result()) for m in metrics}
+    assert sum(numbers[name] for name in task_lib.LOSSES) == pytest.approx(float(loss), rel=1e-5)
+    assert all(numbers[name] > 0 for name in task_lib.LOSSES)
+    for variable, value in zip(grouped.trainable_variables, start, strict=True):
+        variable.assign(value)
+
+
+def test_loss_scaling_leaves_the_gradients_alone(grouped, pictures):
+    task = build_task("group_norm", weight_decay=0.1)
+    plain = tf_keras.optimizers.SGD(0.1)
+    scaled = tf_keras.mixed_precision.LossScaleOptimizer(
+        tf_keras.optimizers.SGD(0.1), dynamic=False, initial_scale=1024.0
+    )
+    logs, want = task.forward_backward(pictures, grouped, plain)
+    scaled_logs, got = task.forward_backward(pictures, grouped, scaled)
+    assert float(scaled_logs["loss"]) == pytest.approx(float(logs["loss"]))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_variable_without_a_gradient_is_named(grouped, pictures):
+    model = tiny_network.build_network()
+    model.forgotten = tf.Variable([1.0], name="forgotten")
+    with pytest.raises(ValueError, match="forgotten:0 gets no gradient"):
+        build_task().train_step(pictures, model, tf_keras.optimizers.SGD(0.1))
+
+
+@pytest.mark.slow
+def test_compiled_step_is_the_uncompiled_one(grouped, pictures):
+    optimizer = tf_keras.optimizers.SGD(0.1)
+    compiled_model = tiny_network.build_network(
+        tiny_network.config(norm="group_norm"), compiled=True
+    )
+    compiled = task_lib.MaskRCNNTask(
+        configs.Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
+    )
+    logs, gradients = compiled.forward_backward(pictures, compiled_model, optimizer)
+    task = build_task("group_norm", 0.1)
+    want_logs, want = task.forward_backward(pictures, grouped, optimizer)
+    for name, value in want_logs.items():
+        np.testing.assert_allclose(logs[name], value, rtol=1e-4, err_msg=name)
+    largest = max(np.abs(g).max() for g in want)
+    for a, b in zip(gradients, want, strict=True):
+        assert np.abs(a - b).max() <= 1e-4 * largest
+
+
+def replicas(mode, case):
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.replicas_script", mode, case],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("mode", "case"),
+    [
+        ("eager", "square"),
+        pytest.param("eager", "landscape", marks=SLOW),
+        pytest.param("eager", "portrait", marks=SLOW),
+        pytest.param("graph", "square", marks=SLOW),
+        pytest.param("compiled", "square", marks=SLOW),
+        pytest.param("compiled", "landscape", marks=SLOW),
+        pytest.param("compiled", "portrait", marks=SLOW),
+    ],
+)
+def test_two_replicas_with_a_picture_each_train_as_one_with_both(mode, case):
+    """One of the pictures has no objects, so that averaging per replica would show."""
+    found = replicas(mode, case)
+    # Accuracies and recalls are averages of what each replica saw.
+    exact = [*task_lib.LOSSES, "loss", "positive_rois", "positive_anchors"]
+    for one, two in zip(found["one"], found["two"], strict=True):
+        assert one["mask_loss"] > 0
+        assert {k: two[k] for k in exact} == pytest.approx({k: one[k] for k in exact}, rel=1e-5)
+    assert found["one"][0]["loss"] != found["one"][1]["loss"]
+    assert found["difference"] < 1e-5
+
+
+def test_validation_feeds_the_evaluator(tmp_path):
+    """Detections and what places them reach COCO's numbers; a filler does no harm."""
+    names = ("red", "green", "blue")
+    annotations = {
+        "images": [
+            {"id": p.key, "height": p.size_hw[0], "width": p.size_hw[1]}
+            for p in (TWO_OBJECTS, WITH_CROWD)
+        ],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(names)],
+        "annotations": [
+            {
+                "id": 7,
+                "image_id": TWO_OBJECTS.key,
+                "category_id": 3,
+                "bbox": [24, 30, 38, 28],
+                "area": 38 * 28,
+                "iscrowd": 0,
+                "segmentation": [[24, 30, 62, 30, 62, 58, 24, 58]],
+            }
+        ],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(annotations))
+    (tmp_path / schema.LABEL_MAP_FILE).write_text(LabelMap((1, 2, 3), names).to_json())
+    task = build_task(
+        validation_data=configs.Data(input_path=str(tmp_path / "val-*")),
+        annotation_file=str(tmp_path / "labels.json"),
+    )
+    assert task.label_map.names == names
+    batch = tiny_network.batch([TWO_OBJECTS, WITH_CROWD, EMPTY])
+    batch[schema.SOURCE_ID] *= tf.constant([[1], [1], [0]], tf.uint8)  # the last one is a filler
+    metrics = task.build_metrics(training=False)
+    model = tiny_network.build_network()
+    logs = task.validation_step(batch, model, metrics)
+    assert float(logs["loss"]) == pytest.approx(sum(float(m.result()) for m in metrics))
+    state = task.aggregate_logs(None, tf.nest.map_structure(lambda t: (t,), logs))
+    numbers = task.reduce_aggregated_logs(state)
+    assert -1 <= numbers["mask_ap"] <= 1
+    assert numbers["box_ap/red"] == -1  # nothing of it to find
+    assert "blue" in task.evaluation_table
+    assert "2 images, 10 detections" in task.evaluation_table
+    # The same evaluator scores the next time, and has forgotten the first.
+    state = task.aggregate_logs(None, tf.nest.map_structure(lambda t: (t,), logs))
+    assert task.reduce_aggregated_logs(state) == numbers
+
+
+@pytest.mark.parametrize(
+    ("fields", "replicas", "want"),
+    [
+        ({}, 1, 2),
+        ({}, 8, 16),
+        ({"images_per_replica": 3}, 2, 6),
+        ({"global_batch_size": 8}, 1, 8),
+        ({"global_batch_size": 8, "images_per_replica": 3}, 4, 8),
+    ],
+)
+def test_batch_size(fields, replicas, want):
+    assert task_lib.batch_size(configs.Data(**fields), replicas) == want
+
+
+def test_batch_size_that_does_not_divide():
+    with pytest.raises(ValueError, match="global_batch_size: 8 images do not divide among 3"):
+        task_lib.batch_size(configs.Data(global_batch_size=8), 3)
+
+
+def config_of(folder, num_classes):
+    return configs.Task(
+        model=configs.Model(num_classes=num_classes),
+        train_data=configs.Data(input_path=str(folder / "train-*"), is_training=True),
+    )
+
+
+def test_label_map_is_read_from_beside_the_records(tmp_path):
+    label_map = LabelMap((17, 90), ("cat", "mug"))
+    (tmp_path / schema.LABEL_MAP_FILE).write_text(label_map.to_json())
+    assert task_lib.read_label_map(config_of(tmp_path, 0)) == label_map
+    assert task_lib.read_label_map(config_of(tmp_path, 3)) == label_map
+    with pytest.raises(ValueError, match=r"num_classes is 81.*has 2 categories.*must be 3"):
+        task_lib.read_label_map(config_of(tmp_path, 81))
+
+
+def test_label_map_of_the_validation_records_serves_too(tmp_path):
+    label_map = LabelMap((5,), ("dog",))
+    (tmp_path / schema.LABEL_MAP_FILE).write_text(label_map.to_json())
+    config = configs.Task(validation_data=configs.Data(input_path=str(tmp_path / "val-*")))
+    assert task_lib.read_label_map(config) == label_map
+
+
+def test_without_label_map_the_number_of_classes_must_be_given(tmp_path):
+    label_map = task_lib.read_label_map(config_of(tmp_path, 3))
+    assert label_map == LabelMap((1, 2), ("class 1", "class 2"))
+    with pytest.raises(ValueError, match=r"(?s)no label_map.json in .*create_coco_tfrecord.py"):
+        task_lib.read_label_map(config_of(tmp_path, 0))
+
+
+def test_broken_label_map_is_named(tmp_path):
+    (tmp_path / schema.LABEL_MAP_FILE).write_text("{}")
+    with pytest.raises(ValueError, match=r"label_map.json: not a label map"):
+        task_lib.read_label_map(config_of(tmp_path, 0))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A run's folder with a checkpoint as the trainer writes it, and the model it holds."""
+    folder = tmp_path_factory.mktemp("run")
+    model = tiny_network.build_network()
+    whole = tf.train.Checkpoint(
+        model=model, optimizer=tf_keras.optimizers.SGD(), global_step=tf.Variable(7)
+    )
+    manager = tf.train.CheckpointManager(whole, folder, max_to_keep=2, checkpoint_name="ckpt")
+    return manager.save(), folder, model
+
+
+def test_checkpoint_is_loaded_from_its_file_or_its_folder(checkpoint):
+    path, folder, saved = checkpoint
+    for given in (path, str(folder)):
+        model = build_task().build_model()
+        assert np.any(model.rpn_head.conv.kernel != saved.rpn_head.conv.kernel)
+        assert task_lib.load_checkpoint(model, given) == path
+        for a, b in zip(model.variables, saved.variables, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_init_checkpoint_wins_over_random_weights(checkpoint):
+    path, _, saved = checkpoint
+    task = build_task(init_checkpoint=path)
+    model = task.build_model()
+    task.initialize(model)
+    np.testing.assert_array_equal(model.rpn_head.conv.kernel, saved.rpn_head.conv.kernel)
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    model = tf_keras.Sequential()
+    for path in (tmp_path, tmp_path / "ckpt-9"):
+        with pytest.raises(ValueError, match=f"no checkpoint: '{path}'"):
+            task_lib.load_checkpoint(model, str(path))
+
+
+def test_checkpoint_of_another_network_is_refused(checkpoint):
+    path, _, _ = checkpoint
+    other = tiny_network.config()
+    other.mask_head = dataclasses.replace(other.mask_head, conv_layers=3)
+    with pytest.raises(ValueError, match=f"{path} does not fit this model"):
+        task_lib.load_checkpoint(tiny_network.build_network(other), path)
+
+
+def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(checkpoint):
+    path, _, _ = checkpoint
+    config = configs.Task(model=tiny_network.config())
+    config.model.num_classes = NUM_CLASSES + 5
+    model = task_lib.MaskRCNNTask(config).build_model()
+    with pytest.raises(ValueError, match=rf"{path} does not fit this model: .*\(12,\).*\(32,\)"):
+        task_lib.load_checkpoint(model, path)
+
+
+def test_same_seed_builds_the_same_weights():
+    first, second, other = (
+        build_task(seed=seed).build_model().rpn_head.conv.kernel.numpy() for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert np.any(first != other)
