@@ -45,7 +45,8 @@ def build(
     """Build the data set of batches for one input pipeline.
 
     Each element is one replica's batch; every run of `num_replicas` elements, beginning with the
-    first, has one canvas and makes one step. Training is endless, shuffled and augmented.
+    first, has one canvas and makes one step; a picture waits until its canvas has enough of them.
+    Training is endless, shuffled and augmented.
     Evaluation gives every picture exactly once, in the order of the files within each canvas; the
     last batches are filled up with blank pictures, whose `source_id` is all zero.
 

@@ -103,37 +103,32 @@ def _serialize(scene: Scene, mask_format: str = "rle", **overrides) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def mask_value_at_pixel(pixels, size, frame, i, j) -> bool:
-    """Evaluate the lookup formula of `schema.py` for one object and one network-input pixel.
-
-    Args:
-      pixels: bool [height * width], the crop.
-      size: (height, width) of the crop.
-      frame: float32 (y1, x1, y2, x2).
-      i: row in the network input.
-      j: column.
-    """
-    index = []
-    for centre, start, end, length in zip(
-        np.float32([i + 0.5, j + 0.5]), frame[:2], frame[2:], size, strict=True
-    ):
-        if length == 0:
-            return False
-        k = np.floor((centre - start) * np.float32(length) / (end - start))
-        if not 0 <= k < length:
-            return False
-        index.append(int(k))
-    return bool(np.asarray(pixels)[index[0] * size[1] + index[1]])
+def _crop_index(num_pixels, start, end, length) -> np.ndarray:
+    """Evaluate the lookup formula of `schema.py` along one axis: int [num_pixels], -1 outside."""
+    if length == 0:
+        return np.full(num_pixels, -1)
+    centre = np.arange(num_pixels, dtype=np.float32) + np.float32(0.5)
+    index = np.floor((centre - start) * np.float32(length) / (end - start))
+    return np.where((index >= 0) & (index < length), index, -1).astype(int)
 
 
 def _full_mask(pixels, size, frame, height: int, width: int) -> np.ndarray:
-    """Look up every pixel of a height x width network input: bool [height, width]."""
-    return np.array(
-        [
-            [mask_value_at_pixel(pixels, size, frame, i, j) for j in range(width)]
-            for i in range(height)
-        ]
-    ).reshape(height, width)
+    """Look up every pixel of a height x width network input: bool [height, width].
+
+    Args:
+      pixels: bool [size[0] * size[1]], the crop row by row.
+      size: (height, width) of the crop.
+      frame: float32 (y1, x1, y2, x2), network-input pixels.
+      height: rows of the network input.
+      width: its columns.
+    """
+    rows = _crop_index(height, frame[0], frame[2], size[0])
+    cols = _crop_index(width, frame[1], frame[3], size[1])
+    mask = np.zeros([height, width], bool)
+    seen = np.ix_(rows >= 0, cols >= 0)
+    crop = np.asarray(pixels).reshape(size)
+    mask[seen] = crop[np.ix_(rows[rows >= 0], cols[cols >= 0])]
+    return mask
 
 
 def _example_masks(example, height: int, width: int) -> np.ndarray:

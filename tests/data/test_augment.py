@@ -11,7 +11,7 @@ from mrcnn_tf.data import augment, decoder, schema
 
 @pytest.fixture(scope="module")
 def scene(make_scene):
-    return make_scene(0, 11, 14, 4)
+    return make_scene(4, 11, 14, 4)
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,9 @@ def example(scene, serialize):
 
 
 def test_flip_mirrors_everything(scene, example, example_masks):
+    x1, x2 = scene.boxes[:, 1].astype(int), scene.boxes[:, 3].astype(int)
+    crops = [mask[:, a:b] for mask, a, b in zip(scene.masks, x1, x2, strict=True)]
+    assert sum((crop != crop[:, ::-1]).any() for crop in crops) >= 2  # flipping them shows
     flipped = augment.flip_left_right(example, tf.constant(True))
     np.testing.assert_array_equal(flipped[schema.IMAGE], scene.image[:, ::-1])
     np.testing.assert_array_equal(example_masks(flipped, 11, 14), scene.masks[:, :, ::-1])
