@@ -69,6 +69,11 @@ class Conv2D(tf_keras.layers.Layer):
         Returns:
           [B, (H - 1) // stride + 1, (W - 1) // stride + 1, filters].
         """
-        pad = [self.kernel_size // 2] * 2
-        outputs = tf.nn.conv2d(inputs, self.kernel, self.stride, padding=[[0, 0], pad, pad, [0, 0]])
+        if self.stride == 1:
+            # The same padding, whose gradient takes a third less time on CPUs.
+            padding = "SAME"
+        else:
+            pad = [self.kernel_size // 2] * 2
+            padding = [[0, 0], pad, pad, [0, 0]]
+        outputs = tf.nn.conv2d(inputs, self.kernel, self.stride, padding=padding)
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
