@@ -71,7 +71,7 @@ class Conv2D(tf_keras.layers.Layer):
         """
         if self.stride == 1:
             # The same padding, whose gradient takes a third less time on CPUs.
-            padding = "SAME"
+            padding: str | list[list[int]] = "SAME"
         else:
             pad = [self.kernel_size // 2] * 2
             padding = [[0, 0], pad, pad, [0, 0]]
