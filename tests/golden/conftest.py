@@ -35,6 +35,12 @@ def pytest_addoption(parser):
     parser.addoption("--golden_dir", help="folder of NAME.npz + NAME_shapes.json recordings")
 
 
+def pytest_configure(config):
+    """Whoever names a folder wants it replayed, though that takes a minute per recording."""
+    if config.getoption("--golden_dir", default=None) and "not slow" in config.option.markexpr:
+        config.option.markexpr = "not gpu"
+
+
 def _folder(config) -> pathlib.Path:
     # The option is unknown to runs that were started elsewhere than here.
     given = config.getoption("--golden_dir", default=None)
@@ -269,8 +275,8 @@ class Replay:
         num_rois = model.settings.post_nms_top_k_train + recording.meta["objects"]
         settings = dataclasses.replace(
             model.settings,
-            # What Detectron2 was recorded with; it divides by this number.
-            anchors_per_image=131072,
+            # Detectron2 was recorded with 131072, and divides by this number.
+            anchors_per_image=max(131072, int(recording.arrays["anchors_count"])),
             rpn_positive_fraction=1.0,
             rois_per_image=num_rois,
             # Room for all positives and some more. The mask branch runs on so many: 1.0 would

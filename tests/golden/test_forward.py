@@ -12,7 +12,6 @@ from mrcnn_tf.ops import paste
 pytestmark = pytest.mark.slow
 
 LEVELS = [2, 3, 4, 5, 6]
-PASTE_CONVENTION = {"torchvision": "torchvision", "detectron2": "pixel_centres"}
 
 
 @pytest.fixture
@@ -129,9 +128,9 @@ def test_mask_logits_of_recorded_detections(recording, replay, pooled):
     assert_close(got, expected, "masks")
 
 
-def mean_mask_iou(recording, probs, boxes, expected) -> float:
+def mean_mask_iou(replay, probs, boxes, expected) -> float:
     """Mean IoU of masks [n, M, M], pasted into boxes [n, 4], with masks [n, H, W]."""
-    convention = PASTE_CONVENTION[recording.source]
+    convention = replay.config.detection.mask_paste
     ious = []
     for mask, box, want in zip(probs, boxes, expected, strict=True):
         pasted, top, left = paste.paste_mask(mask, box, *want.shape, convention)
@@ -143,11 +142,11 @@ def mean_mask_iou(recording, probs, boxes, expected) -> float:
     return float(np.mean(ious))
 
 
-def test_pasting_of_recorded_masks(recording):
+def test_pasting_of_recorded_masks(recording, replay):
     probs = recording.mask_probs
     boxes = recording.boxes("detection_boxes")[: len(probs)]
     masks = recording.masks("detection_masks_packed")[: len(probs)]
-    iou = mean_mask_iou(recording, probs, boxes, masks)
+    iou = mean_mask_iou(replay, probs, boxes, masks)
     assert iou >= 0.9999
 
 
@@ -156,7 +155,7 @@ def test_pasted_masks_of_detections(recording, replay, pooled, box_iou):
     found = index >= 0
     assert found.any()
     iou = mean_mask_iou(
-        recording,
+        replay,
         replay.detections.masks[index[found]],
         replay.detections.boxes[index[found]],
         recording.masks("detection_masks_packed")[found],
