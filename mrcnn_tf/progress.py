@@ -158,6 +158,37 @@ class EvaluationLog:
             self._training_log.pause()
 
 
+class EvaluationProgress:
+    """Pictures evaluated, their rate and the time left: a line every few seconds."""
+
+    SECONDS_BETWEEN_LINES = 5.0
+
+    def __init__(self, total: int):
+        """Start counting up to `total` pictures."""
+        self._total = total
+        self._start = self._shown = time.monotonic()
+        # The controller's own lines go nowhere; these are to be seen.
+        self._stdout = sys.__stdout__
+
+    def show(self, done: int) -> None:
+        """Print a line if the last one is some seconds old.
+
+        Args:
+          done: pictures evaluated so far.
+        """
+        now = time.monotonic()
+        if done == 0 or now - self._shown < self.SECONDS_BETWEEN_LINES:
+            return
+        self._shown = now
+        rate = done / (now - self._start)
+        print(
+            f"evaluating {done:,}/{self._total:,}  {rate:.1f} img/s  "
+            f"eta {duration((self._total - done) / rate)}",
+            file=self._stdout,
+            flush=True,
+        )
+
+
 def duration(seconds: float) -> str:
     """Write seconds as `1h 05m`, `3m 20s` or `12s`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from mrcnn_tf import configs
+from mrcnn_tf import configs, progress
 from mrcnn_tf.data import canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
@@ -180,9 +180,9 @@ class MaskRCNNTask(base_task.Task):
         if replicas > 1:
             # An all-reduce has no place in a compiled function; the tape differentiates the
             # compiled forward pass into a compiled backward pass.
-            run_forward = tf.function(forward, jit_compile=True)
+            run_forward = tf.function(forward, jit_compile=True, autograph=False)
             return both(inputs, step)
-        return tf.function(both, jit_compile=True)(inputs, step)
+        return tf.function(both, jit_compile=True, autograph=False)(inputs, step)
 
     def _decay(
         self, gradients: list[tf.Tensor], variables: list[tf.Variable], replicas: int
@@ -223,7 +223,7 @@ class MaskRCNNTask(base_task.Task):
             return detections, terms
 
         if self._compiled:
-            forward = tf.function(forward, jit_compile=True)
+            forward = tf.function(forward, jit_compile=True, autograph=False)
         on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
         detections, terms = forward(on_device)
         for metric in metrics or []:
@@ -241,9 +241,11 @@ class MaskRCNNTask(base_task.Task):
         if state is None:
             state = self._get_evaluator()
             state.reset()
+            self._evaluation_progress = progress.EvaluationProgress(state.num_images)
         per_replica = {k: v for k, v in step_logs.items() if k != self.loss}
         for replica in range(len(per_replica[schema.SOURCE_ID])):
             state.add(**{key: np.asarray(v[replica]) for key, v in per_replica.items()})
+        self._evaluation_progress.show(state.num_added)
         return state
 
     def reduce_aggregated_logs(

@@ -136,6 +136,9 @@ def _run(
         step = int(trainer.global_step.numpy())
         if step:
             print(f"resuming at step {step:,} from {tf.train.latest_checkpoint(model_dir)}")
+        if training:
+            loop = experiment.trainer.steps_per_loop
+            print(f"tracing the training step and taking the first {loop} steps ...", flush=True)
         runner.run()
     return results
 

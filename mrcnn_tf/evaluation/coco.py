@@ -70,6 +70,16 @@ class CocoEvaluator:
             )
         self.reset()
 
+    @property
+    def num_images(self) -> int:
+        """Images of the ground truth."""
+        return len(self._images)
+
+    @property
+    def num_added(self) -> int:
+        """Images whose detections were added since the last reset."""
+        return len(self._added)
+
     def reset(self) -> None:
         """Forget all detections."""
         self._added: set[str] = set()
