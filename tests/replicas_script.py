@@ -52,7 +52,7 @@ def train(strategy, num_replicas: int, mode: str, case: str):
     def step(batch):
         return strategy.run(task.train_step, args=(batch, model, optimizer, metrics))
 
-    step = step if mode == "eager" else tf.function(step)
+    step = step if mode == "eager" else tf.function(step, autograph=False)
     history = []
     for _ in range(STEPS):
         loss = strategy.reduce("mean", step(batch)["loss"], axis=None)

@@ -54,8 +54,8 @@ class Network:
         images = [tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([None, 2])]
         return cls(
             model,
-            tf.function(train, [specs, step], jit_compile=jit),
-            tf.function(detect, images, jit_compile=jit),
+            tf.function(train, [specs, step], jit_compile=jit, autograph=False),
+            tf.function(detect, images, jit_compile=jit, autograph=False),
         )
 
     def losses(self, pictures, step=0, canvas_hw=(64, 64)):

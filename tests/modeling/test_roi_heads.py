@@ -142,7 +142,7 @@ def test_each_roi_is_pooled_from_the_level_of_its_size():
     """Constant levels: the pooled value says which one was read. P6 is never."""
     levels = {level: tf.fill([1, 256 // 2**level, 256 // 2**level, 1], float(level))
               for level in range(2, 7)}  # fmt: skip
-    sides = [10.0, 111.0, 113.0, 223.0, 225.0, 447.0, 449.0, 700.0]
+    sides = [10.0, 111.0, 113.0, 223.0, 225.0, 447.0, 449.0, 900.0]
     boxes = tf.constant([[[0.0, 0.0, side, side] for side in sides]])
     pooled = build(sampling_ratio=1).pool(levels, boxes, 3)
     np.testing.assert_allclose(pooled[0, :, 0, 0, 0], [2, 2, 3, 3, 4, 4, 5, 5])
