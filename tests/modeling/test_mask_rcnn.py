@@ -325,12 +325,15 @@ def test_every_experiment_builds(name):
 @pytest.mark.slow
 def test_tiny_overfit():
     """Two pictures learnt by heart: the loss falls to a tenth, and both are found."""
-    network = tiny_network.build_network(tiny_network.config(norm="group_norm"), compiled=True)
+    tf_keras.utils.set_random_seed(0)
+    config = tiny_network.config(norm="group_norm")
+    config.box_head.fc_channels = 256  # of 32 hidden units all may die for some RoI
+    network = build.build_model(config, tiny_network.NUM_CLASSES, compiled=True)
     batch = tiny_network.batch([TWO_OBJECTS, WITH_CROWD])
     optimizer = tf_keras.optimizers.SGD(0.02, momentum=0.9)
     optimizer.build(network.trainable_variables)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def gradients_of(step):
         with tf.GradientTape() as tape:
             sums = network.losses_of(network.train_forward(batch, 0, step))
@@ -344,7 +347,7 @@ def test_tiny_overfit():
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         history.append(float(loss))
     assert np.mean(history[-10:]) < 0.1 * np.mean(history[:3])
-    found = tf.function(network, jit_compile=True)(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
+    found = network(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
     for b, picture in enumerate((TWO_OBJECTS, WITH_CROWD)):
         for thing in picture.objects:
             if not thing.is_crowd:
