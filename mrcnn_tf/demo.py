@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mrcnn_tf import visualize
-from mrcnn_tf.progress import duration
+from mrcnn_tf.durations import duration
 
 PICTURES = pathlib.Path("datasets/shapes_coco")
 RECORDS = pathlib.Path("datasets/shapes")

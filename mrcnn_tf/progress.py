@@ -19,6 +19,8 @@ import orbit
 import tensorflow as tf
 from official.core import base_trainer
 
+from mrcnn_tf.durations import duration
+
 
 class QuietController(orbit.Controller):
     """Orbit's controller without its own lines, which print each loop's dictionary over a page."""
@@ -47,6 +49,11 @@ class Trainer(base_trainer.Trainer):
         with tf.device("CPU:0"):
             self.input_seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         super().__init__(*args, **kwargs)
+
+    def train_loop_begin(self) -> None:
+        """Look for the first loss that is not finite anew: weights may have been restored."""
+        if self.task.first_non_finite:
+            self.task.first_non_finite.reset()
 
     def next_train_inputs(self, iterator: Any) -> Any:
         """Fetch the next batch and add the time it took to `input_seconds`."""
@@ -77,6 +84,7 @@ class TrainingLog:
         self._images_per_step = images_per_step
         self._stdout = sys.stdout
         self._started: tuple[float, int] | None = None
+        self._dropped_objects = 0.0
         self._restart()
 
     def _restart(self) -> None:
@@ -91,6 +99,9 @@ class TrainingLog:
     def __call__(self, output: dict[str, Any]) -> None:
         """Add `images_per_second` and `input_wait` (part of the time) to `output`; print.
 
+        `dropped_objects`, those of the loop that were too many for `max_instances`, becomes the sum
+        since training was started or resumed.
+
         Args:
           output: the loop's means, as `Trainer.train_loop_end` returns them.
         """
@@ -102,6 +113,8 @@ class TrainingLog:
             self._started = (now, step)
         output["images_per_second"] = steps * self._images_per_step / seconds
         output["input_wait"] = waited / seconds
+        self._dropped_objects += float(output["dropped_objects"])
+        output["dropped_objects"] = self._dropped_objects
         value = {k: float(np.mean(v)) for k, v in output.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "first_loop": first} | value) + "\n")
@@ -127,6 +140,8 @@ class TrainingLog:
                 f"{value['images_per_second']:.1f} img/s  input {value['input_wait']:.0%}  "
                 f"eta {duration(left)}"
             )
+        if value["dropped_objects"]:
+            line += f"  {value['dropped_objects']:,.0f} objects dropped (max_instances)"
         print(line, file=self._stdout, flush=True)
 
 
@@ -187,15 +202,6 @@ class EvaluationProgress:
             file=self._stdout,
             flush=True,
         )
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as `1h 05m`, `3m 20s` or `12s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
 def _discard_stdout() -> contextlib.redirect_stdout:

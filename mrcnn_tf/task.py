@@ -7,15 +7,20 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from mrcnn_tf import configs, progress
+from mrcnn_tf import configs, divergence, progress, validation_pictures
 from mrcnn_tf.data import canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.modeling import build, measures
+from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights import keras_applications
 
 LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
+DROPPED_OBJECTS = "dropped_objects"  # beyond max_instances, all images of a loop
+
+# What places detections in the stored picture.
+_PLACES = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
 
 _ForwardBackward = tuple[dict[str, tf.Tensor], list[tf.Tensor]]
 
@@ -51,6 +56,17 @@ class MaskRCNNTask(base_task.Task):
         self._compiled = compiled
         self._evaluator: coco.CocoEvaluator | None = None
         self.evaluation_table = ""  # of the last evaluation, to print
+        # Set by who trains, under the strategy's scope: its variables are one set per replica.
+        self.first_non_finite: divergence.FirstNonFinite | None = None
+        self._pictures: validation_pictures.ValidationPictures | None = None
+        if params.allow_image_summary:
+            self._pictures = validation_pictures.ValidationPictures(
+                self.label_map,
+                channel_order=params.model.pixels.order,
+                pixel_mean=tuple(params.model.pixels.mean),
+                pixel_std=tuple(params.model.pixels.std),
+                mask_paste=params.model.detection.mask_paste,
+            )
 
     def build_model(self) -> MaskRCNN:
         """Build the model, its variables created and randomly initialised."""
@@ -91,7 +107,7 @@ class MaskRCNNTask(base_task.Task):
             input_pipeline_id=input_context.input_pipeline_id if input_context else 0,
             short_edges=edges,
             long_edge=params.long_edge,
-            canvas_sizes=canvases.make(edges, params.long_edge) if bucketed else None,
+            canvas_sizes=canvas_sizes,
             resize_convention=model.pixels.resize,
             channel_order=model.pixels.order,
             pixel_mean=tuple(model.pixels.mean),
@@ -104,9 +120,12 @@ class MaskRCNNTask(base_task.Task):
         )
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-        """One running mean per loss and measure."""
+        """One running mean per loss and measure, and the number of dropped objects."""
         names = (*LOSSES, *measures.NAMES) if training else LOSSES
-        return [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
+        metrics = [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
+        if training:
+            metrics.append(tf_keras.metrics.Sum(DROPPED_OBJECTS, dtype=tf.float32))
+        return metrics
 
     # AutoGraph is off in both steps: nothing here branches on a tensor in Python, converting the
     # source takes time, and it reads the files as they are at the first evaluation: an edit made
@@ -139,6 +158,10 @@ class MaskRCNNTask(base_task.Task):
     def forward_backward(
         self,
         inputs: dict[str, tf.Tensor],
+        if self.first_non_finite:
+            step = tf.cast(optimizer.iterations, tf.int64) + 1
+            self.first_non_finite.update(step, logs, inputs[schema.SOURCE_ID])
+        logs[DROPPED_OBJECTS] = tf.reduce_sum(inputs[schema.NUM_DROPPED_OBJECTS])
         model: MaskRCNN,
         optimizer: tf_keras.optimizers.Optimizer,
     ) -> _ForwardBackward:
@@ -211,7 +234,9 @@ class MaskRCNNTask(base_task.Task):
         """Detections and losses of one batch on one replica.
 
         Returns:
-          The fields of `Detections` and what places them in the stored picture, and the loss.
+          The fields of `Detections` and what places them in the stored picture, and the loss;
+          with `allow_image_summary` also what drawings need, which stays on the device unless it
+          is drawn.
         """
 
         def forward(inputs):
@@ -228,10 +253,8 @@ class MaskRCNNTask(base_task.Task):
         detections, terms = forward(on_device)
         for metric in metrics or []:
             metric.update_state(terms[metric.name])
-        logs = {
-            key: inputs[key]
-            for key in (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
-        }
+        keys = {*_PLACES, *(validation_pictures.BATCH_KEYS if self._pictures else ())}
+        logs = {key: inputs[key] for key in keys}
         return logs | detections._asdict() | {self.loss: tf.add_n(list(terms.values()))}
 
     def aggregate_logs(
@@ -242,9 +265,14 @@ class MaskRCNNTask(base_task.Task):
             state = self._get_evaluator()
             state.reset()
             self._evaluation_progress = progress.EvaluationProgress(state.num_images)
-        per_replica = {k: v for k, v in step_logs.items() if k != self.loss}
-        for replica in range(len(per_replica[schema.SOURCE_ID])):
-            state.add(**{key: np.asarray(v[replica]) for key, v in per_replica.items()})
+            if self._pictures:
+                self._pictures.reset()
+        for replica in range(len(step_logs[schema.SOURCE_ID])):
+            logs = {key: values[replica] for key, values in step_logs.items()}
+            scored = (*_PLACES, *Detections._fields)
+            state.add(**{key: np.asarray(logs[key]) for key in scored})
+            if self._pictures:
+                self._pictures.add(logs)
         self._evaluation_progress.show(state.num_added)
         return state
 
@@ -262,6 +290,8 @@ class MaskRCNNTask(base_task.Task):
             config = self.task_config
             if config.annotation_file:
                 truth = ground_truth.from_annotation_file(config.annotation_file)
+        if self._pictures:
+            self._pictures.write(global_step)
             else:
                 truth = ground_truth.from_records(config.validation_data.input_path, self.label_map)
             self._evaluator = coco.CocoEvaluator(

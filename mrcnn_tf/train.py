@@ -18,7 +18,7 @@ from official.common import flags as garden_flags
 from official.core import train_lib, train_utils
 from official.modeling import performance
 
-from mrcnn_tf import configs, experiments, progress
+from mrcnn_tf import configs, divergence, experiments, progress
 from mrcnn_tf import task as task_lib
 
 FLAGS = flags.FLAGS
@@ -52,6 +52,9 @@ def run(
 
     Returns:
       The numbers of the last evaluation; empty if there was none.
+
+    Raises:
+      FloatingPointError: the loss is not finite.
     """
     runtime = experiment.runtime
     strategy = strategy or _strategy(runtime)
@@ -97,6 +100,10 @@ def _run(
     training, evaluating = "train" in mode, "eval" in mode
     with strategy.scope():
         model = task.build_model()
+        if training:
+            task.first_non_finite = divergence.FirstNonFinite(
+                task_lib.LOSSES, images_per_step // strategy.num_replicas_in_sync
+            )
         trainer = progress.Trainer(
             experiment,
             task,
@@ -139,8 +146,30 @@ def _run(
         if training:
             loop = experiment.trainer.steps_per_loop
             print(f"tracing the training step and taking the first {loop} steps ...", flush=True)
-        runner.run()
+        _run_to_the_end(runner, task, strategy)
     return results
+
+
+def _run_to_the_end(
+    runner: train_lib.OrbitExperimentRunner,
+    task: task_lib.MaskRCNNTask,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Run; where Model Garden gives up because of the loss, say what it was that went wrong.
+
+    Raises:
+      FloatingPointError: the loss was not finite, more than `trainer.recovery_max_trials` times.
+    """
+    try:
+        runner.run()
+    except RuntimeError as error:
+        found = task.first_non_finite.describe(strategy) if task.first_non_finite else ""
+        if not found:
+            raise
+        raise FloatingPointError(
+            f"the loss was {found}. Nothing of this was saved: the last checkpoint is from before. "
+            "A learning rate too high for the data is the usual cause"
+        ) from error
 
 
 def _floats(output: orbit.runner.Output) -> dict[str, float]:
@@ -174,7 +203,7 @@ def main(argv: list[str]) -> None:
         )
         model_dir = FLAGS.model_dir or os.path.join("runs", experiment.task.name)
         run(experiment, FLAGS.mode, model_dir, FLAGS.checkpoint_path)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import configs
+from mrcnn_tf import configs, divergence
 from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
@@ -87,7 +87,7 @@ def test_momentum_sees_the_decay(grouped, pictures):
 def test_step_reports_every_loss_and_measure(grouped, pictures):
     task = build_task("group_norm")
     metrics = task.build_metrics(training=True)
-    assert [m.name for m in metrics] == [*task_lib.LOSSES, *measures.NAMES]
+    assert [m.name for m in metrics] == [*task_lib.LOSSES, *measures.NAMES, "dropped_objects"]
     assert [m.name for m in task.build_metrics(training=False)] == list(task_lib.LOSSES)
     start = copies(grouped)
     loss = task.train_step(pictures, grouped, tf_keras.optimizers.SGD(1e-3), metrics)["loss"]
@@ -96,6 +96,33 @@ def test_step_reports_every_loss_and_measure(grouped, pictures):
     assert all(numbers[name] > 0 for name in task_lib.LOSSES)
     for variable, value in zip(grouped.trainable_variables, start, strict=True):
         variable.assign(value)
+
+
+def test_dropped_objects_are_summed(grouped, pictures):
+    task = build_task("group_norm")
+    metrics = task.build_metrics(training=True)
+    crowded = pictures | {schema.NUM_DROPPED_OBJECTS: tf.constant([3, 4])}
+    for _ in range(2):
+        task.train_step(crowded, grouped, tf_keras.optimizers.SGD(0.0), metrics)
+    assert float(metrics[-1].result()) == 14
+
+
+def test_a_loss_that_is_not_finite_is_remembered(pictures):
+    """A NaN weight of the mask head: only that term and the images of that step are named."""
+    model = tiny_network.build_network()
+    task = build_task()
+    task.first_non_finite = divergence.FirstNonFinite(task_lib.LOSSES, len(pictures["image"]))
+    optimizer = tf_keras.optimizers.SGD(0.0)
+    strategy = tf.distribute.get_strategy()
+    task.train_step(pictures, model, optimizer)
+    assert task.first_non_finite.describe(strategy) == ""
+    kernel = next(v for v in model.trainable_variables if "mask" in v.name and "bias" not in v.name)
+    kernel.assign(kernel * float("nan"))
+    task.train_step(pictures, model, optimizer)
+    task.train_step(tiny_network.batch([WITH_CROWD, EMPTY]), model, optimizer)
+    assert task.first_non_finite.describe(strategy) == (
+        "not finite at step 2: mask_loss; images 1001, 7"
+    )
 
 
 def test_loss_scaling_leaves_the_gradients_alone(grouped, pictures):
