@@ -261,6 +261,7 @@ class Task(cfg.TaskConfig):
       name: the experiment's name.
       annotation_file: COCO JSON to score against; empty scores against the validation records.
       seed: of the weights and of anchor and RoI sampling.
+      allow_image_summary: draw the first images of each evaluation for TensorBoard.
     """
 
     name: str = ""
@@ -271,6 +272,7 @@ class Task(cfg.TaskConfig):
     validation_data: Data = dataclasses.field(default_factory=lambda: Data(is_training=False))
     annotation_file: str = ""
     seed: int = 0
+    allow_image_summary: bool = True
 
 
 @dataclasses.dataclass
@@ -282,6 +284,8 @@ class Trainer(cfg.TrainerConfig):
         the real global batch is another, the rate is multiplied and steps are divided by their
         ratio (linear rule, Goyal et al. 2017), and both are printed.
       weight_decay: added to the gradient of every trainable kernel and bias, not to norms.
+      recovery_max_trials: how often a run goes back to its last checkpoint after a loss that is
+        not finite; then it ends with an error that names step, term and images.
     """
 
     reference_batch_size: int = 16

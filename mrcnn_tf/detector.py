@@ -57,6 +57,7 @@ class Detector:
                 preprocess=preprocess,
             ),
             input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
         )
 
     @classmethod

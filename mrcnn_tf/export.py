@@ -11,6 +11,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
+import tensorflow as tf
 from absl import app, flags, logging
 
 from mrcnn_tf import detector
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"not a flag: {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("ERROR")
     checkpoint = _CHECKPOINT.value or os.path.join("runs", _EXPERIMENT.value)
     try:
         loaded = detector.Detector.load(_EXPERIMENT.value, checkpoint, _OVERRIDE.value)

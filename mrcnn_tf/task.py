@@ -107,7 +107,7 @@ class MaskRCNNTask(base_task.Task):
             input_pipeline_id=input_context.input_pipeline_id if input_context else 0,
             short_edges=edges,
             long_edge=params.long_edge,
-            canvas_sizes=canvas_sizes,
+            canvas_sizes=canvases.make(edges, params.long_edge) if bucketed else None,
             resize_convention=model.pixels.resize,
             channel_order=model.pixels.order,
             pixel_mean=tuple(model.pixels.mean),
@@ -150,6 +150,10 @@ class MaskRCNNTask(base_task.Task):
           {"loss": float32 []}.
         """
         logs, gradients = self.forward_backward(inputs, model, optimizer)
+        if self.first_non_finite:
+            step = tf.cast(optimizer.iterations, tf.int64) + 1
+            self.first_non_finite.update(step, logs, inputs[schema.SOURCE_ID])
+        logs[DROPPED_OBJECTS] = tf.reduce_sum(inputs[schema.NUM_DROPPED_OBJECTS])
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         for metric in metrics or []:
             metric.update_state(logs[metric.name])
@@ -158,10 +162,6 @@ class MaskRCNNTask(base_task.Task):
     def forward_backward(
         self,
         inputs: dict[str, tf.Tensor],
-        if self.first_non_finite:
-            step = tf.cast(optimizer.iterations, tf.int64) + 1
-            self.first_non_finite.update(step, logs, inputs[schema.SOURCE_ID])
-        logs[DROPPED_OBJECTS] = tf.reduce_sum(inputs[schema.NUM_DROPPED_OBJECTS])
         model: MaskRCNN,
         optimizer: tf_keras.optimizers.Optimizer,
     ) -> _ForwardBackward:
@@ -282,6 +282,8 @@ class MaskRCNNTask(base_task.Task):
         """Score everything that was added."""
         numbers = aggregated_logs.evaluate()
         self.evaluation_table = aggregated_logs.table()
+        if self._pictures:
+            self._pictures.write(global_step)
         return numbers
 
     def _get_evaluator(self) -> coco.CocoEvaluator:
@@ -290,8 +292,6 @@ class MaskRCNNTask(base_task.Task):
             config = self.task_config
             if config.annotation_file:
                 truth = ground_truth.from_annotation_file(config.annotation_file)
-        if self._pictures:
-            self._pictures.write(global_step)
             else:
                 truth = ground_truth.from_records(config.validation_data.input_path, self.label_map)
             self._evaluator = coco.CocoEvaluator(

@@ -56,7 +56,8 @@ class ServingModule(tf.Module):
         # traces, and a reader without tf_keras could revive none of them.
         self.model_variables = list(variables)
         self.label_map = tf.saved_model.Asset(label_map_path)
-        self.__call__ = tf.function(serve, input_signature=[input_spec])
+        # Nothing here branches on a tensor in Python; converting the source only takes time.
+        self.__call__ = tf.function(serve, input_signature=[input_spec], autograph=False)
         self.description = tf.function(lambda: tf.constant(description), input_signature=[])
 
 
