@@ -289,7 +289,6 @@ class Trainer(cfg.TrainerConfig):
     """
 
     reference_batch_size: int = 16
-      allow_image_summary: draw the first images of each evaluation for TensorBoard.
     weight_decay: float = 1e-4
     train_steps: int = 160_000
     steps_per_loop: int = 20
@@ -300,7 +299,6 @@ class Trainer(cfg.TrainerConfig):
     best_checkpoint_export_subdir: str = "best"
     best_checkpoint_eval_metric: str = "mask_ap"
 
-    allow_image_summary: bool = True
 
 @dataclasses.dataclass
 class Experiment(cfg.ExperimentConfig):
@@ -312,8 +310,6 @@ class Experiment(cfg.ExperimentConfig):
 
 
 @exp_factory.register_config_factory("maskrcnn")
-      recovery_max_trials: how often a run goes back to its last checkpoint after a loss that is
-        not finite; then it ends with an error that names step, term and images.
 def maskrcnn() -> Experiment:
     """Return the defaults that every experiment file starts from: the paper's R50-FPN."""
     return Experiment(
