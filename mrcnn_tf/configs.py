@@ -225,6 +225,23 @@ class Model(hyperparams.Config):
 
 
 @dataclasses.dataclass
+class ColorJitter(hyperparams.Config):
+    """How far the colours of training pictures move at random; 0 leaves a property alone.
+
+    Attributes:
+      brightness: RGB times a number from 1 - this to 1 + this.
+      contrast: distance from the picture's mean grey, likewise.
+      saturation: distance from the pixel's own grey, likewise.
+      hue: turned by up to this part of the colour circle, either way.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+
+@dataclasses.dataclass
 class Data(cfg.DataConfig):
     """Records and what happens to a picture on its way into a batch.
 
@@ -238,6 +255,11 @@ class Data(cfg.DataConfig):
       canvas: "bucket" draws batches from a short list of padded sizes, "exact" pads each picture
         to the next multiple of 32 only.
       flip_probability: of a horizontal flip.
+      scale_jitter: (smallest, largest) factor on the size that `short_edges` and `long_edge` give;
+        of the scaled picture at most a square of `long_edge`, at a random place, is seen. Large-
+        scale jitter of Simple Copy-Paste (arXiv 2012.07177): 0.1, 2.0 with both edges 1024. Empty
+        for none.
+      color_jitter: of brightness, contrast, saturation and hue.
       mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
       shuffle_buffer_size: records.
       seed: of shuffling and augmentation.
@@ -248,6 +270,8 @@ class Data(cfg.DataConfig):
     long_edge: int = 1333
     canvas: str = "bucket"
     flip_probability: float = 0.0
+    scale_jitter: tuple[float, ...] = ()
+    color_jitter: ColorJitter = dataclasses.field(default_factory=ColorJitter)
     mask_arena_pixels: int = 2**25
     shuffle_buffer_size: int = 1000
     seed: int = 0
@@ -402,12 +426,7 @@ def check(experiment: Experiment) -> None:
     _one_of("task.model.backbone.weights", model.backbone.weights, ("", "imagenet"))
     for field in ("train_data", "validation_data"):
         data = getattr(experiment.task, field)
-        _one_of(f"task.{field}.canvas", data.canvas, ("bucket", "exact"))
-        if not data.short_edges or max(data.short_edges) > data.long_edge:
-            raise ValueError(
-                f"task.{field}: short_edges {tuple(data.short_edges)} must not be empty or exceed "
-                f"long_edge {data.long_edge}"
-            )
+        _check_data(f"task.{field}", data)
     if len(model.rpn.anchor_sizes) != 5:
         raise ValueError(
             "task.model.rpn.anchor_sizes: one size for each of P2..P6 is needed, got "
@@ -447,6 +466,34 @@ def check(experiment: Experiment) -> None:
         )
     if trainer.train_steps < 1:
         raise ValueError(f"trainer.train_steps: must be positive, got {trainer.train_steps}")
+
+
+def _check_data(where: str, data: Data) -> None:
+    _one_of(f"{where}.canvas", data.canvas, ("bucket", "exact"))
+    if not data.short_edges or max(data.short_edges) > data.long_edge:
+        raise ValueError(
+            f"{where}: short_edges {tuple(data.short_edges)} must not be empty or exceed "
+            f"long_edge {data.long_edge}"
+        )
+    scales = tuple(data.scale_jitter)
+    if scales and not (len(scales) == 2 and 0.0 < scales[0] <= scales[1]):
+        raise ValueError(
+            f"{where}.scale_jitter: got {scales}, needs (smallest, largest), both positive, or ()"
+        )
+    if scales and data.canvas != "bucket":
+        raise ValueError(
+            f"{where}.scale_jitter: needs canvas: bucket, not {data.canvas!r}, which would make "
+            "batches of pictures of one size only"
+        )
+    jitter = data.color_jitter.as_dict()
+    for name, value in jitter.items():
+        most = 0.5 if name == "hue" else 1.0
+        if not 0.0 <= value <= most:
+            raise ValueError(f"{where}.color_jitter.{name}: got {value}, needs 0 to {most}")
+    if not data.is_training and (scales or any(jitter.values())):
+        raise ValueError(
+            f"{where}: scale_jitter and color_jitter are for training, this has is_training: false"
+        )
 
 
 def _one_of(field: str, value: object, allowed: object) -> None:

@@ -8,7 +8,7 @@ import tf_keras
 from official.core import base_task, task_factory
 
 from mrcnn_tf import configs, divergence, progress, validation_pictures
-from mrcnn_tf.data import canvases, pipeline, schema
+from mrcnn_tf.data import augment, canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.modeling import build, measures
@@ -96,7 +96,13 @@ class MaskRCNNTask(base_task.Task):
         replicas = input_context.num_replicas_in_sync if input_context else 1
         pipelines = input_context.num_input_pipelines if input_context else 1
         edges = tuple(params.short_edges)
-        bucketed = params.canvas == "bucket"
+        scale_jitter = tuple(params.scale_jitter)
+        if params.canvas == "exact":
+            canvas_sizes = None
+        elif scale_jitter:
+            canvas_sizes = canvases.square(params.long_edge)
+        else:
+            canvas_sizes = canvases.make(edges, params.long_edge)
         return pipeline.build(
             params.input_path,
             label_map=self.label_map,
@@ -107,12 +113,14 @@ class MaskRCNNTask(base_task.Task):
             input_pipeline_id=input_context.input_pipeline_id if input_context else 0,
             short_edges=edges,
             long_edge=params.long_edge,
-            canvas_sizes=canvases.make(edges, params.long_edge) if bucketed else None,
+            canvas_sizes=canvas_sizes,
             resize_convention=model.pixels.resize,
             channel_order=model.pixels.order,
             pixel_mean=tuple(model.pixels.mean),
             pixel_std=tuple(model.pixels.std),
             flip_probability=params.flip_probability,
+            scale_jitter=scale_jitter,
+            color_jitter=augment.ColorJitter(**params.color_jitter.as_dict()),
             shuffle_buffer=params.shuffle_buffer_size,
             max_instances=model.max_instances,
             mask_arena_pixels=params.mask_arena_pixels,

@@ -43,6 +43,19 @@ def test_the_papers_numbers_are_the_default():
     assert model.max_instances == 100
 
 
+def test_large_scale_jitter_as_detectron2_published_it():
+    experiment = experiments.load("maskrcnn_r50_fpn_lsj")
+    data, trainer = experiment.task.train_data, experiment.trainer
+    assert list(data.scale_jitter) == [0.1, 2.0]
+    assert list(data.short_edges) == [data.long_edge] == [1024]
+    assert data.flip_probability == 0.5
+    assert experiment.task.validation_data.long_edge == 1333
+    images = trainer.reference_batch_size * trainer.train_steps
+    assert round(images / 118_000) == 100
+    learning_rate = trainer.optimizer_config.learning_rate.get()
+    assert list(learning_rate.values) == [0.1, 0.01, 0.001]
+
+
 def test_later_layers_win(folder, tmp_path):
     (tmp_path / "more.yaml").write_text("task.model.fpn.channels: 64\ntrainer.train_steps: 7\n")
     experiment = experiments.load(
@@ -125,6 +138,17 @@ def test_names_and_types_are_checked(folder, override, message):
         ("task.train_data.short_edges=[]", "must not be empty"),
         ("task.train_data.short_edges=[2000]", "exceed long_edge 1333"),
         ("trainer.train_steps=0", "must be positive, got 0"),
+        ("task.train_data.scale_jitter=[2]", r"scale_jitter: got \(2.0,\), needs \(smallest"),
+        ("task.train_data.scale_jitter=[2,1]", "scale_jitter: got"),
+        ("task.train_data.scale_jitter=[0,1]", "both positive"),
+        (
+            "task.train_data.scale_jitter=[1,2],task.train_data.canvas=exact",
+            "scale_jitter: needs canvas: bucket, not 'exact'",
+        ),
+        ("task.train_data.color_jitter.hue=0.6", "hue: got 0.6, needs 0 to 0.5"),
+        ("task.train_data.color_jitter.contrast=-1", "contrast: got -1.0, needs 0 to 1"),
+        ("task.validation_data.scale_jitter=[1,2]", "validation_data: scale_jitter and color"),
+        ("task.validation_data.color_jitter.hue=0.1", "are for training"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(folder, override, message):

@@ -55,6 +55,27 @@ def pack_runs(runs: tf.Tensor, num_runs: tf.Tensor) -> tf.Tensor:
     return tf.cast((within + 0xFF * later)[:num_bytes], tf.uint8)
 
 
+def keep(bits: tf.Tensor, num_pixels: tf.Tensor, is_kept: tf.Tensor) -> tf.Tensor:
+    """Take objects out of a bit string; the others close up.
+
+    Args:
+      bits: uint8 [ceil(T / 8)], crops one after the other.
+      num_pixels: int32 [n], pixels of each crop; their sum is T.
+      is_kept: bool [n].
+
+    Returns:
+      uint8, the kept objects' crops one after the other.
+    """
+
+    def close_up() -> tf.Tensor:
+        kept = tf.boolean_mask(num_pixels, is_kept)
+        start = tf.boolean_mask(tf.cumsum(num_pixels, exclusive=True), is_kept)
+        gap = start - tf.cumsum(kept, exclusive=True)
+        return pack(unpack(bits, tf.range(tf.reduce_sum(kept)) + tf.repeat(gap, kept)))
+
+    return tf.cond(tf.reduce_all(is_kept), lambda: bits, close_up)
+
+
 def fit(
     bits: tf.Tensor, num_pixels: tf.Tensor, is_wanted: tf.Tensor, arena_pixels: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -84,11 +105,8 @@ def fit(
     def drop_some() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         end = tf.cumsum(tf.where(is_wanted, num_pixels, 0))
         is_packed = is_wanted & (end <= arena_pixels)
-        kept = tf.boolean_mask(num_pixels, is_packed)
-        gap = tf.boolean_mask(start, is_packed) - tf.cumsum(kept, exclusive=True)
-        source = tf.range(tf.reduce_sum(kept)) + tf.repeat(gap, kept)
         offsets = tf.where(is_packed, end - num_pixels, 0)
-        return pack(unpack(bits, source)), offsets, is_packed
+        return keep(bits, num_pixels, is_packed), offsets, is_packed
 
     bits, offsets, is_packed = tf.cond(
         tf.reduce_sum(num_pixels) <= arena_pixels,
@@ -137,6 +155,46 @@ def subsample(
     top_left = tf.stack([first_y, first_x], axis=1)
     new_frames = tf.cast(tf.concat([top_left, top_left + new_sizes], axis=1), tf.float32)
     return pack(unpack(bits, source)), new_sizes, new_frames
+
+
+def visible_boxes(
+    bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
+) -> tf.Tensor:
+    """Find the smallest box around the mask pixels of each object that lie inside a picture.
+
+    Args:
+      bits: uint8 [ceil(T / 8)], crops row by row, one after the other.
+      sizes: int32 [n, (height, width)] of the crops.
+      frames: float32 [n, (y1, x1, y2, x2)], pixels of that picture; they may lie partly or wholly
+        outside of it; y1 > y2 or x1 > x2 if flipped.
+      image_hw: int32 [(height, width)] of the picture.
+
+    Returns:
+      float32 [n, (y1, x1, y2, x2)]; all 0 for an object of which nothing is inside.
+    """
+    num_pixels = sizes[:, 0] * sizes[:, 1]
+    num_objects = tf.size(num_pixels)
+    pixel = tf.where(unpack(bits, tf.range(tf.reduce_sum(num_pixels))))[:, 0]  # [t]
+    owner = tf.gather(tf.repeat(tf.range(num_objects), num_pixels), pixel)
+    index = tf.cast(pixel, tf.int32) - tf.gather(tf.cumsum(num_pixels, exclusive=True), owner)
+    width = tf.gather(sizes[:, 1], owner)
+    cell = tf.cast(tf.stack([index // width, index % width], axis=1), tf.float32)  # [t, (row, col)]
+
+    # A pixel of the crop covers `step` pixels of the picture, backwards if the frame is flipped.
+    start, end = frames[:, :2], frames[:, 2:]
+    step = tf.gather(tf.math.divide_no_nan(end - start, tf.cast(sizes, tf.float32)), owner)
+    near = tf.gather(start, owner) + cell * step
+    limit = tf.cast(image_hw, tf.float32)
+    low = tf.clip_by_value(tf.minimum(near, near + step), 0.0, limit)
+    high = tf.clip_by_value(tf.maximum(near, near + step), 0.0, limit)
+
+    is_inside = tf.reduce_all(high > low, axis=1)
+    low, high, owner = (tf.boolean_mask(values, is_inside) for values in (low, high, owner))
+    top_left = tf.math.unsorted_segment_min(low, owner, num_objects)
+    bottom_right = tf.math.unsorted_segment_max(high, owner, num_objects)
+    # Without a pixel the minimum is the largest number, the maximum the smallest.
+    is_seen = tf.reduce_all(bottom_right > top_left, axis=1, keepdims=True)
+    return tf.where(is_seen, tf.concat([top_left, bottom_right], axis=1), 0.0)
 
 
 def _axis_lookup(

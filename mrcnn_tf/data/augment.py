@@ -6,13 +6,49 @@ pictures in any order of execution. A new augmentation is a function `example ->
 arguments, plus a `random_` one with a stream number of its own.
 """
 
+import math
+from typing import NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import schema
+from mrcnn_tf.data import arena, schema
 
 # Each random choice draws from a stream of its own, so adding one leaves the others as they were.
 _FLIP_STREAM = 1
 _SHORT_EDGE_STREAM = 2
+_SCALE_STREAM = 3
+_COLOR_STREAM = 4
+
+# Boxes are stored as fractions of the picture, so one that ends at a crop's edge may reach into it by
+# rounding: what is thinner than this, in pixels, is nothing.
+_SLIVER = 1e-2
+
+# RGB to YIQ (NTSC): brightness Y, and the plane of I and Q, in which hue is an angle.
+_YIQ = np.array(
+    [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]]
+)
+# A colour is its grey, its distance from grey, and that distance turned by a quarter: matrices that
+# map RGB to the three.
+_TO_GREY = np.outer(np.ones(3), _YIQ[0])
+_TO_CHROMA = np.eye(3) - _TO_GREY
+_TO_TURNED = np.linalg.inv(_YIQ) @ [[0, 0, 0], [0, 0, -1], [0, 1, 0]] @ _YIQ
+
+
+class ColorJitter(NamedTuple):
+    """How far colours may move; 0 leaves that property as it is.
+
+    Attributes:
+      brightness: RGB is multiplied by a number drawn from 1 - this to 1 + this.
+      contrast: the distance from the picture's mean grey, likewise.
+      saturation: each pixel's distance from its own grey, likewise.
+      hue: in turns of the colour circle, drawn from -this to this.
+    """
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
 
 
 def flip_left_right(example: dict[str, tf.Tensor], flip: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -69,6 +105,174 @@ def random_short_edge(short_edges: tuple[int, ...], seed: tf.Tensor) -> tf.Tenso
         [], _stream(seed, _SHORT_EDGE_STREAM), 0, len(short_edges), tf.int32, alg="philox"
     )
     return tf.gather(tf.constant(short_edges, tf.int32), index)
+
+
+def crop(
+    example: dict[str, tf.Tensor], corner_yx: tf.Tensor, size_hw: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Cut a rectangle out of a decoded example.
+
+    An object whose box lies inside keeps it. One that is cut gets the smallest box around those of
+    its mask pixels that are left, which a clipped box may miss by far (the end of a diagonal
+    object, one of two parts); without a mask, the clipped box. Objects of which nothing is left
+    are dropped, crowds too. Mask frames only move, so they may lie partly outside.
+
+    Args:
+      example: a decoded example.
+      corner_yx: int32 [2], the rectangle's first row and column.
+      size_hw: int32 [2], its height and width, within the picture.
+
+    Returns:
+      The example.
+
+    Source: the boxes are Detectron2's (`recompute_boxes`), but for objects that are not cut.
+    """
+    image = tf.slice(
+        example[schema.IMAGE], tf.pad(corner_yx, [[0, 1]]), tf.concat([size_hw, [3]], axis=0)
+    )
+    image.set_shape([None, None, 3])
+    shift = tf.tile(tf.cast(corner_yx, tf.float32), [2])
+    boxes = example[schema.GT_BOXES] - shift
+    frames = example[schema.GT_MASK_FRAMES] - shift
+    bits, sizes = example[schema.GT_MASK_BITS], example[schema.GT_MASK_SIZES]
+    num_pixels = sizes[:, 0] * sizes[:, 1]
+
+    clipped = tf.clip_by_value(boxes, 0.0, tf.tile(tf.cast(size_hw, tf.float32), [2]))
+    is_cut = tf.reduce_any(clipped != boxes, axis=1) & (num_pixels > 0)
+    visible = arena.visible_boxes(
+        arena.keep(bits, num_pixels, is_cut),
+        tf.boolean_mask(sizes, is_cut),
+        tf.boolean_mask(frames, is_cut),
+        size_hw,
+    )
+    boxes = tf.tensor_scatter_nd_update(clipped, tf.where(is_cut), visible)
+    is_left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] > _SLIVER, axis=1)
+    rows = {
+        schema.GT_BOXES: boxes,
+        schema.GT_CLASSES: example[schema.GT_CLASSES],
+        schema.GT_IS_CROWD: example[schema.GT_IS_CROWD],
+        schema.GT_MASK_FRAMES: frames,
+        schema.GT_MASK_SIZES: sizes,
+    }
+    rows = {key: tf.boolean_mask(values, is_left) for key, values in rows.items()}
+    bits = arena.keep(bits, num_pixels, is_left)
+    return example | rows | {schema.IMAGE: image, schema.GT_MASK_BITS: bits}
+
+
+def scale_and_crop(
+    example: dict[str, tf.Tensor],
+    fitted_hw: tf.Tensor,
+    side: int,
+    scale: tf.Tensor,
+    position_yx: tf.Tensor,
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Scale a decoded example and cut off what exceeds a square.
+
+    Nothing is resized here: the part that will be seen is cut out of the stored picture, along its
+    pixels, so no time is spent on the rest. The part's size is rounded to whole pixels, so the two
+    axes may be scaled apart by half a stored pixel in its length.
+
+    Args:
+      example: a decoded example.
+      fitted_hw: int32 [2], its size for a scale of 1, from `preprocess.resized_size_hw`.
+      side: of the square, pixels.
+      scale: float32 [], positive.
+      position_yx: float32 [2] in [0, 1): where the part lies, from the first possible place to the
+        last; without effect along an axis that fits.
+
+    Returns:
+      example: the part.
+      size_hw: int32 [2], the size to which the part is to be resized: at most the square.
+    """
+    original_hw = tf.shape(example[schema.IMAGE])[:2]
+    scaled_hw = tf.maximum(tf.floor(tf.cast(fitted_hw, tf.float32) * scale + 0.5), 1.0)
+    share = tf.minimum(side / scaled_hw, 1.0)
+    part_hw = tf.cast(tf.floor(tf.cast(original_hw, tf.float32) * share + 0.5), tf.int32)
+    part_hw = tf.maximum(part_hw, 1)
+    room = original_hw - part_hw
+    corner_yx = tf.cast(position_yx * tf.cast(room + 1, tf.float32), tf.int32)
+    # A position just below 1 may have been rounded up.
+    example = crop(example, tf.minimum(corner_yx, room), part_hw)
+    return example, tf.cast(tf.minimum(scaled_hw, side), tf.int32)
+
+
+def random_scale_and_crop(
+    example: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    fitted_hw: tf.Tensor,
+    side: int,
+    scale_range: tuple[float, float],
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Large-scale jitter: scale at random, then cut a random part out of what is too large.
+
+    Args:
+      example: a decoded example.
+      seed: int64 [2].
+      fitted_hw: see `scale_and_crop`.
+      side: see there.
+      scale_range: smallest and largest scale, drawn uniformly.
+
+    Returns:
+      See `scale_and_crop`.
+
+    Source: Simple Copy-Paste (arXiv 2012.07177, section 3); Detectron2's ResizeScale and
+      FixedSizeCrop. There one random number places the part along both axes, so that it lies on the
+      diagonal; here each axis has its own. They flip afterwards, so that padding may lie on the
+      left; here it is always at the bottom and on the right.
+    """
+    draw = tf.random.stateless_uniform([3], _stream(seed, _SCALE_STREAM), alg="philox")
+    low, high = scale_range
+    return scale_and_crop(example, fitted_hw, side, low + (high - low) * draw[0], draw[1:])
+
+
+def adjust_color(image: tf.Tensor, factors: tf.Tensor, hue: tf.Tensor) -> tf.Tensor:
+    """Change brightness, contrast, saturation and hue, in this order.
+
+    All four are linear in RGB, so they are one matrix and an offset, and one pass over the picture.
+
+    Args:
+      image: uint8 [h, w, 3] RGB.
+      factors: float32 [(brightness, contrast, saturation)]; 1 changes nothing.
+      hue: float32 [], turns of the colour circle; 0 changes nothing.
+
+    Returns:
+      uint8 [h, w, 3], rounded; what leaves 0..255 is clipped, once at the end.
+
+    Source: torchvision's ColorJitter, with its meaning of the first three, which clips after each
+      of them; hue is turned in YIQ instead of HSV, which keeps brightness.
+    """
+    brightness, contrast, saturation = tf.unstack(factors)
+    angle = 2.0 * math.pi * hue
+    to_grey, to_chroma, to_turned = (
+        tf.constant(matrix, tf.float32) for matrix in (_TO_GREY, _TO_CHROMA, _TO_TURNED)
+    )
+    matrix = to_grey + saturation * (tf.cos(angle) * to_chroma + tf.sin(angle) * to_turned)
+    pixels = tf.cast(tf.reshape(image, [-1, 3]), tf.float32)
+    mean_grey = tf.tensordot(to_grey[0], tf.reduce_mean(pixels, axis=0), 1)
+    adjusted = tf.matmul(pixels, contrast * brightness * matrix, transpose_b=True)
+    adjusted += (1.0 - contrast) * brightness * mean_grey
+    adjusted = tf.clip_by_value(tf.floor(adjusted + 0.5), 0.0, 255.0)
+    adjusted = tf.reshape(tf.cast(adjusted, tf.uint8), tf.shape(image))
+    adjusted.set_shape(image.shape)
+    return adjusted
+
+
+def random_color(
+    example: dict[str, tf.Tensor], seed: tf.Tensor, jitter: ColorJitter
+) -> dict[str, tf.Tensor]:
+    """Change a decoded example's colours at random.
+
+    Args:
+      example: a decoded example.
+      seed: int64 [2].
+      jitter: how far.
+
+    Returns:
+      The example.
+    """
+    draw = tf.random.stateless_uniform([4], _stream(seed, _COLOR_STREAM), -1.0, 1.0, alg="philox")
+    shift = draw * tf.constant(jitter, tf.float32)
+    return example | {schema.IMAGE: adjust_color(example[schema.IMAGE], 1.0 + shift[:3], shift[3])}
 
 
 def _stream(seed: tf.Tensor, stream: int) -> tf.Tensor:

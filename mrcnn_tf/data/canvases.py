@@ -55,6 +55,23 @@ def make(
     return tuple(sorted(found, key=lambda hw: (hw[0] * hw[1], hw)))
 
 
+def square(side: int, multiple: int = 32) -> tuple[tuple[int, int], ...]:
+    """List the one canvas for pictures that are cut to a square (large-scale jitter).
+
+    The smaller of them would fit smaller canvases, but then a batch would hold small pictures only,
+    or large ones only; and one shape is one compilation.
+
+    Args:
+      side: of the square, pixels.
+      multiple: see `make`.
+
+    Returns:
+      (height, width) of the canvas.
+    """
+    side = multiple * math.ceil(side / multiple)
+    return ((side, side),)
+
+
 def choose(size_hw: tf.Tensor, canvases: tuple[tuple[int, int], ...]) -> tf.Tensor:
     """Choose the smallest canvas that holds a picture.
 

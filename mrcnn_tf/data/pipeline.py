@@ -36,6 +36,8 @@ def build(
     pixel_mean: tuple[float, ...],
     pixel_std: tuple[float, ...],
     flip_probability: float,
+    scale_jitter: tuple[float, ...],
+    color_jitter: augment.ColorJitter,
     shuffle_buffer: int,
     max_instances: int,
     mask_arena_pixels: int,
@@ -59,13 +61,17 @@ def build(
       seed: of shuffling and augmentation.
       short_edges: lengths of the short edge to choose from, pixels.
       long_edge: length that the long edge does not exceed, pixels.
-      canvas_sizes: (height, width) of the canvases, from `canvases.make`; None gives every picture
-        its own size rounded up to a multiple of 32, so batches hold pictures of like size only.
+      canvas_sizes: (height, width) of the canvases, from `canvases.make`, or `canvases.square` with
+        `scale_jitter`; None gives every picture its own size rounded up to a multiple of 32, so
+        batches hold pictures of like size only.
       resize_convention: see `preprocess.py`.
       channel_order: "rgb" or "bgr".
       pixel_mean: per channel in that order, range 0..255.
       pixel_std: likewise.
       flip_probability: of mirroring a training picture left to right.
+      scale_jitter: (smallest, largest) factor on a training picture's size, of which at most
+        `long_edge` x `long_edge` is then seen; empty for none.
+      color_jitter: how far the colours of training pictures move.
       shuffle_buffer: records that wait, encoded, to be drawn from.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
@@ -89,14 +95,21 @@ def build(
         example = decoder.decode(
             serialized, label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
         )
-        short_edge = short_edges[0]
-        if is_training:
-            seeds = tf.stack([seed, position * num_input_pipelines + input_pipeline_id])
-            example = augment.random_flip_left_right(example, seeds, flip_probability)
-            short_edge = augment.random_short_edge(short_edges, seeds)
+        seeds = tf.stack([seed, position * num_input_pipelines + input_pipeline_id])
+        short_edge = (
+            augment.random_short_edge(short_edges, seeds) if is_training else short_edges[0]
+        )
         size_hw = preprocess.resized_size_hw(
             tf.shape(example[schema.IMAGE])[:2], short_edge, long_edge, resize_convention
         )
+        if is_training:
+            example = augment.random_flip_left_right(example, seeds, flip_probability)
+            if scale_jitter:
+                example, size_hw = augment.random_scale_and_crop(
+                    example, seeds, size_hw, long_edge, scale_jitter
+                )
+            if any(color_jitter):
+                example = augment.random_color(example, seeds, color_jitter)
         canvas_hw = (
             canvases.round_up(size_hw)
             if canvas_sizes is None

@@ -85,7 +85,8 @@ GT_MASKS_VALID = "gt_masks_valid"  # bool [B, G]: the object has a mask and it f
 IMAGE_SIZE_HW = (
     "image_size_hw"  # float32 [B, (height, width)]: the resized picture inside the canvas
 )
-ORIGINAL_SIZE_HW = "original_size_hw"  # float32 [B, (height, width)]: the stored picture
+# float32 [B, (height, width)]: the stored picture; if it was cropped in training, that part of it
+ORIGINAL_SIZE_HW = "original_size_hw"
 NUM_DROPPED_OBJECTS = "num_dropped_objects"  # int32 [B]: objects beyond max_instances, left out
 IMAGE_KEY = "image_key"  # int32 [B]: fingerprint of the source id, seeds the image's random numbers
 

@@ -115,3 +115,67 @@ def test_no_objects():
     assert bits.shape == [0]
     assert sizes.shape == [0, 2]
     assert frames.shape == [0, 4]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_keep_closes_up(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, 20, 2 * seed).astype(np.int32)
+    pixels = [rng.random(size) < 0.5 for size in sizes]
+    flat = np.concatenate([*pixels, np.zeros(0)]).astype(bool)
+    for is_kept in (rng.random(2 * seed) < 0.5, np.ones(2 * seed, bool), np.zeros(2 * seed, bool)):
+        kept = [p for p, k in zip(pixels, is_kept, strict=True) if k]
+        bits = tf.function(arena.keep)(np.packbits(flat), sizes, is_kept)
+        expected = np.packbits(np.concatenate([*kept, np.zeros(0)]).astype(bool))
+        np.testing.assert_array_equal(bits, expected)
+
+
+def _visible_box(mask, y1, x1, height, width):
+    """Slow twin: paint the mask with its corner at (y1, x1) and look where it is."""
+    canvas = np.zeros([height, width], bool)
+    for y, x in np.argwhere(mask):
+        if 0 <= y + y1 < height and 0 <= x + x1 < width:
+            canvas[y + y1, x + x1] = True
+    if not canvas.any():
+        return [0, 0, 0, 0]
+    ys, xs = np.nonzero(canvas)
+    return [ys.min(), xs.min(), ys.max() + 1, xs.max() + 1]
+
+
+def test_visible_boxes_equal_the_painted_ones():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(0, 6, [300, 2]).astype(np.int32)
+    masks = [rng.random(size) < 0.3 for size in sizes]
+    corners = rng.integers(-6, 9, [300, 2])
+    expected = [
+        _visible_box(mask, *corner, 7, 8) for mask, corner in zip(masks, corners, strict=True)
+    ]
+    assert 50 < np.any(expected, axis=1).sum() < 250
+    frames = np.concatenate([corners, corners + sizes], axis=1).astype(np.float32)
+    flip_y, flip_x = rng.random([2, 300]) < 0.5
+    frames[flip_y] = frames[flip_y][:, [2, 1, 0, 3]]
+    frames[flip_x] = frames[flip_x][:, [0, 3, 2, 1]]
+    stored = [
+        mask[:: -1 if y else 1, :: -1 if x else 1].ravel()
+        for mask, y, x in zip(masks, flip_y, flip_x, strict=True)
+    ]
+    bits = np.packbits(np.concatenate(stored))
+    for call in (arena.visible_boxes, tf.function(arena.visible_boxes)):
+        boxes = call(bits, sizes, frames, tf.constant([7, 8]))
+        np.testing.assert_array_equal(boxes, expected)
+
+
+def test_visible_box_of_scaled_pixels():
+    """2 x 2 pixels, the first one empty, each 3 x 4 pixels large, half a pixel too far left."""
+    bits, sizes = tf.constant([0b01110000], tf.uint8), tf.constant([[2, 2]])
+    frames = tf.constant([[-2.0, -0.5, 4.0, 7.5]])
+    box = arena.visible_boxes(bits, sizes, frames, tf.constant([3, 5]))
+    np.testing.assert_array_equal(box, [[0, 0, 3, 5]])
+    box = arena.visible_boxes(bits, sizes, frames, tf.constant([1, 5]))
+    np.testing.assert_array_equal(box, [[0, 3.5, 1, 5]])
+    box = arena.visible_boxes(bits, sizes, frames, tf.constant([1, 3]))
+    np.testing.assert_array_equal(box, [[0, 0, 0, 0]])
+    empty = arena.visible_boxes(
+        tf.zeros([0], tf.uint8), tf.zeros([0, 2], tf.int32), tf.zeros([0, 4]), tf.constant([1, 3])
+    )
+    assert empty.shape == (0, 4)

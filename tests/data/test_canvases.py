@@ -22,6 +22,11 @@ def test_square_and_multi_scale_canvases():
     assert areas == sorted(areas)
 
 
+def test_one_square_canvas_for_jittered_pictures():
+    assert canvases.square(1024) == ((1024, 1024),)
+    assert canvases.square(1000) == ((1024, 1024),)
+
+
 @pytest.mark.parametrize("convention", preprocess.CONVENTIONS)
 @pytest.mark.parametrize(
     ("short_edges", "long_edge"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.data import canvases, pipeline, schema
+from mrcnn_tf.data import augment, canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 
 LABEL_MAP = LabelMap((1, 7, 90), ("one", "seven", "ninety"))
@@ -35,6 +35,8 @@ def _build(pattern, is_training=False, **replaced):
         "pixel_mean": (103.0, 116.0, 123.0),
         "pixel_std": (1.0, 1.0, 1.0),
         "flip_probability": 0.5,
+        "scale_jitter": (),
+        "color_jitter": augment.ColorJitter(0.0, 0.0, 0.0, 0.0),
         "shuffle_buffer": 5,
         "max_instances": 4,
         "mask_arena_pixels": 2**15,
@@ -150,6 +152,52 @@ def test_training_is_shuffled_augmented_and_in_whole_steps(scenes, write_records
     short = {float(min(size)) for b in batches for size in b[schema.IMAGE_SIZE_HW]}
     assert {48.0, 64.0} <= short
     assert ids != sorted(ids)
+
+
+def test_jittered_pictures_and_masks_move_together(scene_type, write_records, arena_masks):
+    """White objects on black: a pixel is white where a mask says so, wherever it went."""
+    rng = np.random.default_rng(0)
+    scenes = []
+    for k in range(6):
+        masks = np.zeros([2, 40, 60], bool)
+        for mask, left in zip(masks, (2, 32), strict=True):
+            y, x = rng.integers(0, 12), left + rng.integers(0, 12)
+            mask[y : y + 25, x : x + 8] = mask[y : y + 9, x : x + 14] = True  # an L, so flips show
+        image = np.repeat(masks.any(0)[..., None] * np.uint8(255), 3, axis=2)
+        scenes.append(scene_type(image, masks, [1, 7], [False, False], f"img-{k}"))
+    dataset = _build(
+        write_records(scenes),
+        True,
+        short_edges=(96,),
+        canvas_sizes=canvases.square(96),
+        scale_jitter=(0.3, 3.0),
+        color_jitter=augment.ColorJitter(0.3, 0.3, 0.3, 0.1),
+        pixel_mean=(0.0, 0.0, 0.0),
+    )
+    assert dataset.element_spec[schema.IMAGE].shape == (2, 96, 96, 3)
+    batches = _read(dataset.take(30))
+    sizes = np.concatenate([batch[schema.IMAGE_SIZE_HW] for batch in batches])
+    assert sizes.min() < 40
+    assert (sizes == 96).all(axis=1).sum() > 15
+    counts = np.concatenate([batch[schema.GT_VALID].sum(axis=1) for batch in batches])
+    assert set(counts) >= {1, 2}  # sometimes one is cut away
+    frames = np.concatenate([batch[schema.GT_MASK_FRAMES].reshape(-1, 4) for batch in batches])
+    assert frames.min() < -20  # and often a part
+    for batch in batches:
+        for k in range(2):
+            row = {key: value[k] for key, value in batch.items()}
+            height, width = row[schema.IMAGE_SIZE_HW].astype(int)
+            masks = arena_masks(row, 96, 96)
+            inside = row[schema.IMAGE][:height, :width].mean(axis=-1) > 110
+            # Interpolated edges: a pixel along each object's outline may differ.
+            assert (masks.any(0)[:height, :width] != inside).mean() < 0.06
+            for mask, box in zip(masks[row[schema.GT_VALID]], row[schema.GT_BOXES], strict=False):
+                ys, xs = np.nonzero(mask[:height, :width])
+                tight = [ys.min(), xs.min(), ys.max() + 1, xs.max() + 1]
+                # A stored pixel is at most 96 * 3 / 60 pixels large.
+                np.testing.assert_allclose(box, tight, atol=2.5)
+                assert (box >= 0).all()
+                assert (box[2:] <= [height + 1e-4, width + 1e-4]).all()
 
 
 def test_same_seed_same_batches(scenes, write_records):
