@@ -50,6 +50,19 @@ class Trainer(base_trainer.Trainer):
             self.input_seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         super().__init__(*args, **kwargs)
 
+    def resume_inputs(self) -> None:
+        """Let the data go on where they were at the step that the weights are of.
+
+        Without, a resumed run would see the first pictures of its order again. A run that went back
+        to an earlier checkpoint by itself, after a loss that is not finite, goes on with new ones.
+        """
+        first_step = int(self.global_step.numpy())
+        self.train_dataset = self.distribute_dataset(
+            lambda input_context: self.task.build_inputs(
+                self.config.task.train_data, input_context, first_step
+            )
+        )
+
     def train_loop_begin(self) -> None:
         """Look for the first loss that is not finite anew: weights may have been restored."""
         if self.task.first_non_finite:

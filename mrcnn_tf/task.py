@@ -89,7 +89,10 @@ class MaskRCNNTask(base_task.Task):
             load_checkpoint(model, self.task_config.init_checkpoint)
 
     def build_inputs(
-        self, params: configs.Data, input_context: tf.distribute.InputContext | None = None
+        self,
+        params: configs.Data,
+        input_context: tf.distribute.InputContext | None = None,
+        first_step: int = 0,
     ) -> tf.data.Dataset:
         """Build the data set of one input pipeline; see `data/pipeline.py`."""
         model = self.task_config.model
@@ -125,6 +128,7 @@ class MaskRCNNTask(base_task.Task):
             max_instances=model.max_instances,
             mask_arena_pixels=params.mask_arena_pixels,
             seed=params.seed,
+            first_step=first_step,
         )
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:

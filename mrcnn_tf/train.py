@@ -143,6 +143,9 @@ def _run(
         step = int(trainer.global_step.numpy())
         if step:
             print(f"resuming at step {step:,} from {tf.train.latest_checkpoint(model_dir)}")
+        if training and step:
+            print(f"reading past {step * images_per_step:,} images that it has seen")
+            trainer.resume_inputs()
         if training:
             loop = experiment.trainer.steps_per_loop
             print(f"tracing the training step and taking the first {loop} steps ...", flush=True)

@@ -68,6 +68,35 @@ def decode(
     }
 
 
+def picture_size_hw(serialized: tf.Tensor) -> tf.Tensor:
+    """Return int32 [(height, width)] of a record's picture, from the header of a JPEG or PNG file.
+
+    The record's own `image/height` and `width` are what an annotation file said, not what `decode`
+    will find.
+
+    Args:
+      serialized: string [].
+    """
+    parsed = tf.io.parse_single_example(
+        serialized, {schema.IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string)}
+    )
+    encoded = parsed[schema.IMAGE_ENCODED]
+
+    def png_size_hw() -> tf.Tensor:
+        # A PNG file begins with 8 bytes of signature, then the length and name of the chunk IHDR,
+        # whose first fields are width and height, most significant byte first.
+        width_height = tf.io.decode_raw(
+            tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False
+        )
+        return tf.ensure_shape(width_height[::-1], [2])
+
+    return tf.cond(
+        tf.strings.substr(encoded, 0, 4) == b"\x89PNG",
+        png_size_hw,
+        lambda: tf.image.extract_jpeg_shape(encoded)[:2],
+    )
+
+
 def _features(include_masks: bool) -> dict[str, tf.io.FixedLenFeature]:
     """Return the features to parse; lists become dense vectors, empty if the record has none."""
 

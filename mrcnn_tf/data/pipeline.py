@@ -1,11 +1,12 @@
 """The input pipeline: record files -> batches per `schema.py`.
 
-    files -> shuffle -> repeat -> decode, augment, choose canvas -> group by canvas
-          -> resize, normalise, pad, pack masks -> batch -> prefetch
+    files -> shuffle -> repeat -> choose canvas -> group by canvas -> skip what was seen
+          -> decode, augment, resize, normalise, pad, pack masks -> batch -> prefetch
 
-Pictures wait for their group while they are still small (uint8, not resized), so a window per
-canvas costs little memory. All random numbers are stateless functions of the seed and the position
-in the stream; the same seed gives the same batches.
+The canvas is chosen from the picture's header, so records wait for their group encoded, and what a
+resumed run has seen is skipped at the cost of reading it. All random numbers are stateless
+functions of the seed and the position in the stream; the same seed gives the same batches, and
+those from step k on are the same whether the run began at 0 or at k.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,11 @@ import tensorflow as tf
 from mrcnn_tf.data import augment, canvases, decoder, preprocess, schema
 from mrcnn_tf.data.label_map import LabelMap
 
-_SIZE_HW = "size_hw"  # int32 [2] in front of preprocessing: the size to resize to
-_CANVAS_HW = "canvas_hw"  # int32 [2], likewise: the canvas to pad to
+# A record on its way to a batch.
+_POSITION = "position"  # int64 []: in the stream
+_SERIALIZED = "serialized"  # string []: the record, "" for the blank picture that fills a batch
+_CANVAS_HW = "canvas_hw"  # int32 [2]: the canvas to pad to
+_SIZE_HW = "size_hw"  # int32 [2], once it is loaded: the size to resize to
 _NUM_OPEN_FILES = 16
 
 
@@ -43,6 +47,7 @@ def build(
     mask_arena_pixels: int,
     num_input_pipelines: int = 1,
     input_pipeline_id: int = 0,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Build the data set of batches for one input pipeline.
 
@@ -77,6 +82,7 @@ def build(
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
       num_input_pipelines: how many pipelines (hosts) share the files.
       input_pipeline_id: which of them this is.
+      first_step: of training: batches of the steps before are left out.
 
     Returns:
       A data set of dicts, the batches of `schema.py`.
@@ -89,19 +95,36 @@ def build(
         files, is_training, seed, shuffle_buffer, num_input_pipelines, input_pipeline_id
     )
 
+    def seeds_of(position: tf.Tensor) -> tf.Tensor:
+        return tf.stack([seed, position * num_input_pipelines + input_pipeline_id])
+
+    def resized_hw(picture_hw: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        short_edge = short_edges[0]
+        if is_training:
+            short_edge = augment.random_short_edge(short_edges, seeds_of(position))
+        return preprocess.resized_size_hw(picture_hw, short_edge, long_edge, resize_convention)
+
     @tf.autograph.experimental.do_not_convert  # halves the time to build
-    def load(position: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    def choose_canvas(position: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Decide the canvas of a record, without decoding its picture."""
+        if canvas_sizes is not None and len(canvas_sizes) == 1:
+            canvas_hw = tf.constant(canvas_sizes[0])
+        else:
+            size_hw = resized_hw(decoder.picture_size_hw(serialized), position)
+            canvas_hw = (
+                canvases.round_up(size_hw)
+                if canvas_sizes is None
+                else canvases.choose(size_hw, canvas_sizes)
+            )
+        return {_POSITION: position, _SERIALIZED: serialized, _CANVAS_HW: canvas_hw}
+
+    def load(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Decode and augment a record, and decide its size."""
         example = decoder.decode(
-            serialized, label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
+            record[_SERIALIZED], label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
         )
-        seeds = tf.stack([seed, position * num_input_pipelines + input_pipeline_id])
-        short_edge = (
-            augment.random_short_edge(short_edges, seeds) if is_training else short_edges[0]
-        )
-        size_hw = preprocess.resized_size_hw(
-            tf.shape(example[schema.IMAGE])[:2], short_edge, long_edge, resize_convention
-        )
+        seeds = seeds_of(record[_POSITION])
+        size_hw = resized_hw(tf.shape(example[schema.IMAGE])[:2], record[_POSITION])
         if is_training:
             example = augment.random_flip_left_right(example, seeds, flip_probability)
             if scale_jitter:
@@ -110,21 +133,21 @@ def build(
                 )
             if any(color_jitter):
                 example = augment.random_color(example, seeds, color_jitter)
-        canvas_hw = (
-            canvases.round_up(size_hw)
-            if canvas_sizes is None
-            else canvases.choose(size_hw, canvas_sizes)
-        )
-        return example | {_SIZE_HW: size_hw, _CANVAS_HW: canvas_hw}
+        return example | {_SIZE_HW: size_hw}
 
     @tf.autograph.experimental.do_not_convert
-    def finish(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Turn a loaded example into a batch's row."""
+    def finish(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Turn a record into a batch's row."""
+        if is_training:
+            example = load(record)
+        else:
+            is_blank = tf.strings.length(record[_SERIALIZED]) == 0
+            example = tf.cond(is_blank, _blank_example, lambda: load(record))
         size_hw = example[_SIZE_HW]
         image = preprocess.prepare_image(
             example[schema.IMAGE],
             size_hw,
-            example[_CANVAS_HW],
+            record[_CANVAS_HW],
             convention=resize_convention,
             channel_order=channel_order,
             pixel_mean=pixel_mean,
@@ -137,8 +160,10 @@ def build(
         )
         return {schema.IMAGE: image} | objects | preprocess.identity(example, size_hw)
 
-    dataset = records.enumerate().map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = _group_by_canvas(dataset, per_replica_batch_size * num_replicas, is_training)
+    images_per_step = per_replica_batch_size * num_replicas
+    dataset = records.enumerate().map(choose_canvas, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _group_by_canvas(dataset, images_per_step, is_training)
+    dataset = dataset.skip(first_step * images_per_step)
     dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(per_replica_batch_size, drop_remainder=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
@@ -201,26 +226,32 @@ def _records(
 def _group_by_canvas(
     dataset: tf.data.Dataset, window_size: int, is_training: bool
 ) -> tf.data.Dataset:
-    """Reorder loaded examples so that each run of `window_size` has one canvas.
+    """Reorder records so that each run of `window_size` has one canvas.
 
     In evaluation the last window of each canvas is filled up with blank pictures.
     """
 
-    def key_of(example: dict[str, tf.Tensor]) -> tf.Tensor:
-        canvas_hw = tf.cast(example[_CANVAS_HW], tf.int64)
+    def key_of(record: dict[str, tf.Tensor]) -> tf.Tensor:
+        canvas_hw = tf.cast(record[_CANVAS_HW], tf.int64)
         return canvas_hw[0] * 2**32 + canvas_hw[1]
 
     def fill(key: tf.Tensor, window: tf.data.Dataset) -> tf.data.Dataset:
         if is_training:
             return window
         canvas_hw = tf.cast(tf.stack([key // 2**32, key % 2**32]), tf.int32)
-        blank = tf.data.Dataset.from_tensors(_blank_example(canvas_hw))
+        blank = tf.data.Dataset.from_tensors(
+            {
+                _POSITION: tf.constant(-1, tf.int64),
+                _SERIALIZED: tf.constant(""),
+                _CANVAS_HW: canvas_hw,
+            }
+        )
         return window.concatenate(blank.repeat(window_size)).take(window_size)
 
     return dataset.group_by_window(key_of, fill, window_size=window_size)
 
 
-def _blank_example(canvas_hw: tf.Tensor) -> dict[str, tf.Tensor]:
+def _blank_example() -> dict[str, tf.Tensor]:
     """Return a loaded example of one black pixel, without objects and without an id."""
     return {
         schema.IMAGE: tf.zeros([1, 1, 3], tf.uint8),
@@ -232,5 +263,4 @@ def _blank_example(canvas_hw: tf.Tensor) -> dict[str, tf.Tensor]:
         schema.GT_MASK_FRAMES: tf.zeros([0, 4]),
         schema.GT_MASK_SIZES: tf.zeros([0, 2], tf.int32),
         _SIZE_HW: tf.constant([1, 1]),
-        _CANVAS_HW: canvas_hw,
     }

@@ -139,3 +139,15 @@ def test_category_ids_may_have_64_bits(make_scene, serialize):
     scene.categories = [2**40 + 1, -3, 2**40]
     example = decoder.decode(serialize(scene), label_ids=ids, include_masks=True)
     np.testing.assert_array_equal(example[schema.GT_CLASSES], [3, 2, 1])
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg])
+@pytest.mark.parametrize("shape", [(300, 7, 3), (1, 1000, 1), (256, 65, 3)])
+def test_size_is_read_from_the_header(make_scene, serialize, encode, shape):
+    """And is that of the picture, whatever the record says beside it."""
+    encoded = encode(np.zeros(shape, np.uint8)).numpy()
+    record = serialize(make_scene(1, 13, 17, 1), **{schema.IMAGE_ENCODED: [encoded]})
+    np.testing.assert_array_equal(decoder.picture_size_hw(record), shape[:2])
+    (size,) = tf.data.Dataset.from_tensors(record).map(decoder.picture_size_hw)
+    assert size.dtype == tf.int32
+    np.testing.assert_array_equal(size, shape[:2])

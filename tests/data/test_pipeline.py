@@ -276,3 +276,18 @@ def test_several_patterns(scenes, write_records, tmp_path):
     ]
     with pytest.raises(FileNotFoundError, match="set-0000x"):
         pipeline.find_files([*patterns, str(tmp_path / "set-0000x*")])
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_a_run_that_begins_later_gets_the_batches_of_one_that_did_not(
+    scenes, write_records, num_shards
+):
+    """Over several epochs, canvases and input pipelines, augmentation included, byte by byte."""
+    pattern = write_records(scenes, num_shards=num_shards)
+    for pipeline_id in range(2):
+        common = {"num_replicas": 2, "num_input_pipelines": 2, "input_pipeline_id": pipeline_id}
+        straight = _read(_build(pattern, True, **common).take(24))
+        resumed = _read(_build(pattern, True, first_step=9, **common).take(6))
+        for a, b in zip(straight[18:], resumed, strict=True):
+            for key in a:
+                np.testing.assert_array_equal(a[key], b[key], err_msg=key)

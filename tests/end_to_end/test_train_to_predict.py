@@ -1,15 +1,21 @@
 """The main job as a user does it: train, evaluate, export, predict; stop and resume."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf import experiments, train
+from mrcnn_tf import experiments, task, train
 from mrcnn_tf.detector import Detector
+from mrcnn_tf.modeling import measures
 from mrcnn_tf.serving import predictor
+from tests.end_to_end.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +42,76 @@ def test_training_leaves_checkpoint_curves_and_scores(trained):
     assert json.loads((run / "metrics.jsonl").read_text())["step"] == 4
     assert (run / "params.yaml").exists()
     assert (run / "label_map.json").exists()
-    tags = set()
-    for file in (run / "train").glob("events*"):
+
+
+def curves_of(folder):
+    """{tag: {step: value}}; pictures are (width, height)."""
+    curves = {}
+    for file in folder.glob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
-            tags |= {value.tag for value in event.summary.value}
-    assert {"training_loss", "mask_loss", "learning_rate", "images_per_second"} <= tags
+            for value in event.summary.value:
+                tensor = tf.make_ndarray(value.tensor)
+                number = tuple(map(int, tensor[:2])) if tensor.ndim else float(tensor)
+                curves.setdefault(value.tag, {})[event.step] = number
+    return curves
+
+
+def test_everything_worth_watching_is_a_curve(trained):
+    run, numbers = trained
+    train_curves = curves_of(run / "train")
+    for tag in (
+        "training_loss",
+        *task.LOSSES,
+        *measures.NAMES,  # accuracy and recall of RPN and RoIs, number of positives
+        "learning_rate",
+        "images_per_second",
+        "input_wait",
+        "dropped_objects",
+    ):
+        assert set(train_curves[tag]) == {2, 4}, tag
+        assert np.isfinite(list(train_curves[tag].values())).all(), tag
+    validation = curves_of(run / "validation")
+    for tag in ("validation_loss", *task.LOSSES, "box_ap", "mask_ap", "mask_ap50"):
+        assert set(validation[tag]) == {4}, tag
+        assert validation[tag][4] == pytest.approx(numbers[tag]), tag
+    pictures = {tag: value for tag, value in validation.items() if tag.startswith("validation/")}
+    assert len(pictures) == 4  # all there are
+    for value in pictures.values():
+        width, height = value[4]  # the pictures of 64 pixels are enlarged and stand side by side
+        assert width > 2 * 480
+        assert height > 480
+
+
+def test_a_diverged_run_names_step_term_and_images(tiny, tmp_path, capsys):
+    """A learning rate beyond reason: step 1 is fine, what it did to the weights shows at step 2."""
+    experiment = tiny()
+    experiment.trainer.optimizer_config.learning_rate.cosine.initial_learning_rate = 1e30
+    experiment.trainer.optimizer_config.warmup.type = None
+    experiment.task.model.max_instances = 1
+    known = set()
+    for batch in pipeline_ids(experiment):
+        known |= batch
+    with pytest.raises(FloatingPointError, match=r"not finite at step 2: .*class_loss") as error:
+        train.run(experiment, "train", str(tmp_path / "run"))
+    named = re.search(r"; images ([^.]*)\.", str(error.value))[1].split(", ")
+    assert len(named) == 2
+    assert set(named) <= known
+    assert tf.train.latest_checkpoint(str(tmp_path / "run")) is None
+    # The pictures have up to 8 objects each, of which one was let in.
+    (row,) = (tmp_path / "run" / "train.jsonl").read_text().splitlines()
+    dropped = json.loads(row)["dropped_objects"]
+    assert dropped > 0
+    assert f"{dropped:.0f} objects dropped (max_instances)" in capsys.readouterr().out
+
+
+def pipeline_ids(experiment):
+    """The image ids of the training records, a set per file."""
+    for file in tf.io.gfile.glob(experiment.task.train_data.input_path):
+        ids = set()
+        for record in tf.data.TFRecordDataset(file):
+            example = tf.train.Example.FromString(record.numpy())
+            ids.add(example.features.feature["image/source_id"].bytes_list.value[0].decode())
+        yield ids
 
 
 def test_evaluating_the_checkpoint_again_gives_the_same_numbers(trained, tiny):
@@ -90,20 +161,58 @@ def test_python_api_takes_arrays_and_files(trained, override, shapes):
 
 @pytest.mark.slow
 def test_stopped_run_resumes_weights_optimizer_step_and_schedule(trained, tiny, tmp_path):
-    """Two steps, stop, two more: the checkpoint of four steps in one go, but for the data order."""
+    """Two steps, stop, two more: the checkpoint of four steps in one go."""
     run = tmp_path / "stopped"
     first = tiny()
     first.trainer.train_steps = 2
     train.run(first, "train", str(run))
-    before = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run)))
+    assert tf.train.latest_checkpoint(str(run)).endswith("ckpt-2")
     train.run(tiny(), "train", str(run))
-    after = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run)))
-    step = "global_step/.ATTRIBUTES/VARIABLE_VALUE"
-    assert before.get_tensor(step) == 2
-    assert after.get_tensor(step) == 4
+    assert_same_checkpoint(run / "ckpt-4", trained[0] / "ckpt-4")
     rows = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
     straight = [json.loads(line) for line in (trained[0] / "train.jsonl").read_text().splitlines()]
-    assert [row["learning_rate"] for row in rows] == [row["learning_rate"] for row in straight]
+    for name in ("step", "learning_rate", "training_loss"):
+        assert [row[name] for row in rows] == pytest.approx([row[name] for row in straight])
+
+
+def assert_same_checkpoint(first, second):
+    """Weights, optimizer, step: every number, to float32 rounding."""
+    first, second = tf.train.load_checkpoint(str(first)), tf.train.load_checkpoint(str(second))
+    names = {
+        name
+        for name in first.get_variable_to_shape_map()
+        # Not a part of the state: how many checkpoints were written.
+        if name.endswith("VARIABLE_VALUE") and not name.startswith("save_counter")
+    }
+    assert "global_step/.ATTRIBUTES/VARIABLE_VALUE" in names
+    for name in names:
+        a, b = first.get_tensor(name), second.get_tensor(name)
+        assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max(), name
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(override, tmp_path):
+    """SIGKILL between two checkpoints; restarted with the same command."""
+
+    def command(run):
+        fields = json.dumps(json.loads(override) | {"trainer.train_steps": 20})
+        module = [sys.executable, "-m", "mrcnn_tf.train", "--experiment=maskrcnn_shapes"]
+        return [*module, "--mode=train", f"--model_dir={run}", f"--params_override={fields}"]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    with subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if re.match(r"step +6/", line):
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    left = tf.train.latest_checkpoint(str(killed))
+    assert left is not None
+    assert not left.endswith("ckpt-20")
+    again = subprocess.run(command(killed), cwd=ROOT, check=True, capture_output=True, text=True)
+    assert re.search(r"resuming at step \d+ from .*killed/ckpt-\d+\n", again.stdout)
+    assert_same_checkpoint(killed / "ckpt-20", whole / "ckpt-20")
 
 
 def test_missing_records_are_answered_with_the_command_that_makes_them(tmp_path):
