@@ -18,8 +18,10 @@ def pack(pixels: tf.Tensor) -> tf.Tensor:
 
 def unpack(bits: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Return the pixels bool [t] at positions int32 [t] of a bit string uint8 [bytes]."""
-    byte = tf.cast(tf.gather(bits, index // 8), tf.int32)
-    return tf.bitwise.right_shift(byte, 7 - index % 8) % 2 == 1
+    # Shifts, as integer divisions take several times longer.
+    byte = tf.gather(bits, tf.bitwise.right_shift(index, 3))
+    place = tf.cast(tf.bitwise.bitwise_and(index, 7), tf.uint8)
+    return tf.bitwise.left_shift(byte, place) >= 128
 
 
 def pack_runs(runs: tf.Tensor, num_runs: tf.Tensor) -> tf.Tensor:
@@ -119,26 +121,91 @@ def fit(
 
 
 def subsample(
-    bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor
+    bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reduce each crop to one pixel per pixel of the network input.
 
     For pictures that were shrunk: the arena need not hold more than the network can look up. Each
     new pixel is what the lookup formula finds at its place, so looking up through the new frames,
-    which are integers and not flipped, gives the same masks. On an axis that was not shrunk the
-    crop grows instead: call this only where both were.
+    which are integers, not flipped and inside the picture, gives the same masks. On an axis that
+    was not shrunk the crop grows instead: call this only where both were.
 
     Args:
       bits: uint8 [ceil(T / 8)], crops row by row, one after the other.
       sizes: int32 [n, (height, width)] of the crops.
-      frames: float32 [n, (y1, x1, y2, x2)], network-input pixels; y1 > y2 or x1 > x2 if flipped.
+      frames: float32 [n, (y1, x1, y2, x2)], network-input pixels; y1 > y2 or x1 > x2 if flipped;
+        they may lie partly or wholly outside of the picture.
+      image_hw: int32 [(height, width)] of the picture in the network input.
 
     Returns:
       bits, sizes and frames of the new crops. An object that falls between the network input's
-      pixel centres has a crop of size 0.
+      pixel centres, or outside, has a crop of size 0.
     """
-    first_y, height, source_row = _axis_lookup(frames[:, 0], frames[:, 2], sizes[:, 0])
-    first_x, width, source_col = _axis_lookup(frames[:, 1], frames[:, 3], sizes[:, 1])
+    top_left, new_sizes, source = _look_up(sizes, frames, image_hw)
+    new_frames = tf.cast(tf.concat([top_left, top_left + new_sizes], axis=1), tf.float32)
+    return pack(unpack(bits, source)), new_sizes, new_frames
+
+
+def visible_boxes(
+    bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
+) -> tf.Tensor:
+    """Find the smallest box around the mask pixels of each object that lie inside a picture.
+
+    Args:
+      bits: as for `subsample`, as the others.
+      sizes: int32 [n, (height, width)].
+      frames: float32 [n, (y1, x1, y2, x2)].
+      image_hw: int32 [(height, width)].
+
+    Returns:
+      float32 [n, (y1, x1, y2, x2)]; all 0 for an object of which nothing is inside.
+    """
+    top_left, new_sizes, source = _look_up(sizes, frames, image_hw)
+    height, width = tf.unstack(new_sizes, axis=1)
+    num_objects = tf.size(height)
+    owner = tf.repeat(tf.range(num_objects), height)  # [rows of all objects]
+    row = tf.range(tf.size(owner)) - tf.gather(tf.cumsum(height, exclusive=True), owner)
+    row_end = tf.cumsum(tf.gather(width, owner))
+    row_start = row_end - tf.gather(width, owner)
+
+    # From the number of pixels inside, up to each one, follow each row's first and last.
+    counts = tf.cumsum(tf.cast(unpack(bits, source), tf.int32))
+    counts_from_0 = tf.pad(counts, [[1, 0]])
+    before, after = tf.gather(counts_from_0, row_start), tf.gather(counts_from_0, row_end)
+    first = tf.searchsorted(counts, before + 1) - row_start
+    last = tf.searchsorted(counts, after) - row_start
+
+    low = tf.boolean_mask(tf.stack([row, first], axis=1), after > before)
+    high = tf.boolean_mask(tf.stack([row, last], axis=1), after > before) + 1
+    owner = tf.boolean_mask(owner, after > before)
+    boxes = tf.concat(
+        [
+            top_left + tf.math.unsorted_segment_min(low, owner, num_objects),
+            top_left + tf.math.unsorted_segment_max(high, owner, num_objects),
+        ],
+        axis=1,
+    )
+    num_rows = tf.math.unsorted_segment_sum(tf.ones_like(owner), owner, num_objects)
+    return tf.where(num_rows[:, tf.newaxis] > 0, tf.cast(boxes, tf.float32), 0.0)
+
+
+def _look_up(
+    sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Find which pixels of each crop the pixels of a picture look up.
+
+    Args:
+      sizes: as for `subsample`, as the others.
+      frames: float32 [n, (y1, x1, y2, x2)].
+      image_hw: int32 [(height, width)].
+
+    Returns:
+      top_left: int32 [n, 2], the first row and column of the picture inside each frame.
+      new_sizes: int32 [n, (height, width)], how many rows and columns of the picture that are.
+      source: int32 [sum of height * width], positions in the bits: object by object, row by row.
+    """
+    first_y, height, source_row = _axis_lookup(frames[:, 0], frames[:, 2], sizes[:, 0], image_hw[0])
+    first_x, width, source_col = _axis_lookup(frames[:, 1], frames[:, 3], sizes[:, 1], image_hw[1])
     # Where each new row's pixels come from: the source row's start, and the object's columns.
     object_of_row = tf.repeat(tf.range(tf.size(height)), height)
     crop_start = tf.cumsum(sizes[:, 0] * sizes[:, 1], exclusive=True)
@@ -150,55 +217,11 @@ def subsample(
     first_col = tf.gather(tf.cumsum(width, exclusive=True), object_of_row)
     col_index = tf.range(tf.reduce_sum(row_width)) + tf.repeat(first_col - first_pixel, row_width)
     source = tf.repeat(row_start, row_width) + tf.gather(source_col, col_index)
-
-    new_sizes = tf.stack([height, width], axis=1)
-    top_left = tf.stack([first_y, first_x], axis=1)
-    new_frames = tf.cast(tf.concat([top_left, top_left + new_sizes], axis=1), tf.float32)
-    return pack(unpack(bits, source)), new_sizes, new_frames
-
-
-def visible_boxes(
-    bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
-) -> tf.Tensor:
-    """Find the smallest box around the mask pixels of each object that lie inside a picture.
-
-    Args:
-      bits: uint8 [ceil(T / 8)], crops row by row, one after the other.
-      sizes: int32 [n, (height, width)] of the crops.
-      frames: float32 [n, (y1, x1, y2, x2)], pixels of that picture; they may lie partly or wholly
-        outside of it; y1 > y2 or x1 > x2 if flipped.
-      image_hw: int32 [(height, width)] of the picture.
-
-    Returns:
-      float32 [n, (y1, x1, y2, x2)]; all 0 for an object of which nothing is inside.
-    """
-    num_pixels = sizes[:, 0] * sizes[:, 1]
-    num_objects = tf.size(num_pixels)
-    pixel = tf.where(unpack(bits, tf.range(tf.reduce_sum(num_pixels))))[:, 0]  # [t]
-    owner = tf.gather(tf.repeat(tf.range(num_objects), num_pixels), pixel)
-    index = tf.cast(pixel, tf.int32) - tf.gather(tf.cumsum(num_pixels, exclusive=True), owner)
-    width = tf.gather(sizes[:, 1], owner)
-    cell = tf.cast(tf.stack([index // width, index % width], axis=1), tf.float32)  # [t, (row, col)]
-
-    # A pixel of the crop covers `step` pixels of the picture, backwards if the frame is flipped.
-    start, end = frames[:, :2], frames[:, 2:]
-    step = tf.gather(tf.math.divide_no_nan(end - start, tf.cast(sizes, tf.float32)), owner)
-    near = tf.gather(start, owner) + cell * step
-    limit = tf.cast(image_hw, tf.float32)
-    low = tf.clip_by_value(tf.minimum(near, near + step), 0.0, limit)
-    high = tf.clip_by_value(tf.maximum(near, near + step), 0.0, limit)
-
-    is_inside = tf.reduce_all(high > low, axis=1)
-    low, high, owner = (tf.boolean_mask(values, is_inside) for values in (low, high, owner))
-    top_left = tf.math.unsorted_segment_min(low, owner, num_objects)
-    bottom_right = tf.math.unsorted_segment_max(high, owner, num_objects)
-    # Without a pixel the minimum is the largest number, the maximum the smallest.
-    is_seen = tf.reduce_all(bottom_right > top_left, axis=1, keepdims=True)
-    return tf.where(is_seen, tf.concat([top_left, bottom_right], axis=1), 0.0)
+    return tf.stack([first_y, first_x], axis=1), tf.stack([height, width], axis=1), source
 
 
 def _axis_lookup(
-    start: tf.Tensor, end: tf.Tensor, size: tf.Tensor
+    start: tf.Tensor, end: tf.Tensor, size: tf.Tensor, limit: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Apply the lookup formula along one axis.
 
@@ -206,9 +229,10 @@ def _axis_lookup(
       start: float32 [n], the frames' y1 or x1.
       end: float32 [n], their y2 or x2.
       size: int32 [n], the crops' height or width.
+      limit: int32 [], the picture's.
 
     Returns:
-      first: int32 [n], the first network-input pixel whose centre lies in the frame.
+      first: int32 [n], the first of the picture's pixels whose centre lies in the frame.
       count: int32 [n], how many there are.
       source: int32 [sum of count], the crop's row or column at each of them, object by object.
     """
@@ -216,7 +240,9 @@ def _axis_lookup(
     is_flipped = start > end
     first = tf.where(is_flipped, tf.floor(end - 0.5) + 1.0, tf.math.ceil(start - 0.5))
     stop = tf.where(is_flipped, tf.floor(start - 0.5) + 1.0, tf.math.ceil(end - 0.5))
-    count = tf.where(size > 0, tf.cast(stop - first, tf.int32), 0)
+    first = tf.maximum(first, 0.0)
+    stop = tf.minimum(stop, tf.cast(limit, tf.float32))
+    count = tf.where(size > 0, tf.maximum(tf.cast(stop - first, tf.int32), 0), 0)
 
     owner = tf.repeat(tf.range(tf.size(size)), count)
     step = tf.range(tf.size(owner)) - tf.repeat(tf.cumsum(count, exclusive=True), count)

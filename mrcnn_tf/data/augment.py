@@ -20,8 +20,8 @@ _SHORT_EDGE_STREAM = 2
 _SCALE_STREAM = 3
 _COLOR_STREAM = 4
 
-# Boxes are stored as fractions of the picture, so one that ends at a crop's edge may reach into it by
-# rounding: what is thinner than this, in pixels, is nothing.
+# Boxes are stored as fractions of the picture, so one that ends at a crop's edge may reach into it
+# by rounding: what is thinner than this, in pixels, is nothing.
 _SLIVER = 1e-2
 
 # RGB to YIQ (NTSC): brightness Y, and the plane of I and Q, in which hue is an angle.
@@ -138,14 +138,10 @@ def crop(
     num_pixels = sizes[:, 0] * sizes[:, 1]
 
     clipped = tf.clip_by_value(boxes, 0.0, tf.tile(tf.cast(size_hw, tf.float32), [2]))
-    is_cut = tf.reduce_any(clipped != boxes, axis=1) & (num_pixels > 0)
-    visible = arena.visible_boxes(
-        arena.keep(bits, num_pixels, is_cut),
-        tf.boolean_mask(sizes, is_cut),
-        tf.boolean_mask(frames, is_cut),
-        size_hw,
-    )
-    boxes = tf.tensor_scatter_nd_update(clipped, tf.where(is_cut), visible)
+    is_cut = tf.reduce_any(clipped != boxes, axis=1, keepdims=True) & (num_pixels[:, None] > 0)
+    # Empty frames see nothing, which costs nothing.
+    visible = arena.visible_boxes(bits, sizes, tf.where(is_cut, frames, 0.0), size_hw)
+    boxes = tf.where(is_cut, visible, clipped)
     is_left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] > _SLIVER, axis=1)
     rows = {
         schema.GT_BOXES: boxes,

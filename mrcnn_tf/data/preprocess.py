@@ -197,7 +197,7 @@ def prepare_objects(
     frames = example[schema.GT_MASK_FRAMES] * scale
     bits, sizes, frames = tf.cond(
         tf.reduce_all(size_hw < original_hw),
-        lambda: arena.subsample(bits, sizes, frames),
+        lambda: arena.subsample(bits, sizes, frames, size_hw),
         lambda: (bits, sizes, frames),
     )
 

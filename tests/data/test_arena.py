@@ -83,6 +83,7 @@ def test_hand_worked_subsample():
         arena.pack(tf.constant(crop.ravel())),
         tf.constant([[4, 4]]),
         tf.constant([[5.0, 7.0, 7.0, 9.0]]),
+        tf.constant([9, 9]),
     )
     np.testing.assert_array_equal(bits, np.packbits(crop[1::2, 1::2]))
     np.testing.assert_array_equal(sizes, [[2, 2]])
@@ -101,16 +102,34 @@ def test_subsampled_crops_equal_the_lookup(make_scene, serialize, example_masks,
     expected = example_masks(example, *size_hw)
 
     keys = (schema.GT_MASK_BITS, schema.GT_MASK_SIZES, schema.GT_MASK_FRAMES)
-    small = tf.function(arena.subsample)(*(example[key] for key in keys))
+    small = tf.function(arena.subsample)(*(example[key] for key in keys), tf.constant(size_hw))
     small = dict(zip(keys, small, strict=True))
     np.testing.assert_array_equal(example_masks(small, *size_hw), expected)
     assert small[schema.GT_MASK_SIZES].numpy().prod(axis=1).max() <= np.prod(size_hw)
     assert expected.any()
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_what_lies_outside_is_left_out(make_scene, serialize, example_masks, flip):
+    example = decoder.decode(
+        serialize(make_scene(1, 22, 31, 8)), label_ids=(1, 7, 90), include_masks=True
+    )
+    example = augment.flip_left_right(example, tf.constant(flip))
+    example[schema.GT_MASK_FRAMES] = example[schema.GT_MASK_FRAMES] * 0.7 - [4.1, 7.3, 4.1, 7.3]
+    expected = example_masks(example, 8, 9)
+    keys = (schema.GT_MASK_BITS, schema.GT_MASK_SIZES, schema.GT_MASK_FRAMES)
+    small = tf.function(arena.subsample)(*(example[key] for key in keys), tf.constant([8, 9]))
+    small = dict(zip(keys, small, strict=True))
+    np.testing.assert_array_equal(example_masks(small, 8, 9), expected)
+    assert expected.any()
+    frames = small[schema.GT_MASK_FRAMES].numpy()[small[schema.GT_MASK_SIZES].numpy().all(axis=1)]
+    assert frames.min() == 0
+    assert (frames[:, 2:].max(axis=0) == [8, 9]).all()
+
+
 def test_no_objects():
     bits, sizes, frames = arena.subsample(
-        tf.zeros([0], tf.uint8), tf.zeros([0, 2], tf.int32), tf.zeros([0, 4])
+        tf.zeros([0], tf.uint8), tf.zeros([0, 2], tf.int32), tf.zeros([0, 4]), tf.constant([3, 4])
     )
     assert bits.shape == [0]
     assert sizes.shape == [0, 2]
@@ -166,13 +185,13 @@ def test_visible_boxes_equal_the_painted_ones():
 
 
 def test_visible_box_of_scaled_pixels():
-    """2 x 2 pixels, the first one empty, each 3 x 4 pixels large, half a pixel too far left."""
+    """2 x 2 pixels, the first one empty, each 3 x 4 pixels large: those of the picture count."""
     bits, sizes = tf.constant([0b01110000], tf.uint8), tf.constant([[2, 2]])
-    frames = tf.constant([[-2.0, -0.5, 4.0, 7.5]])
+    frames = tf.constant([[-2.0, -0.75, 4.0, 7.25]])
     box = arena.visible_boxes(bits, sizes, frames, tf.constant([3, 5]))
     np.testing.assert_array_equal(box, [[0, 0, 3, 5]])
     box = arena.visible_boxes(bits, sizes, frames, tf.constant([1, 5]))
-    np.testing.assert_array_equal(box, [[0, 3.5, 1, 5]])
+    np.testing.assert_array_equal(box, [[0, 3, 1, 5]])
     box = arena.visible_boxes(bits, sizes, frames, tf.constant([1, 3]))
     np.testing.assert_array_equal(box, [[0, 0, 0, 0]])
     empty = arena.visible_boxes(
