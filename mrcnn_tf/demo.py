@@ -5,6 +5,7 @@ would type, and is printed before it runs. What is there already is used again; 
 afresh.
 """
 
+import contextlib
 import json
 import pathlib
 import statistics
@@ -122,9 +123,10 @@ def run_stages() -> dict[str, float]:
 
 def draw_contact_sheet() -> pathlib.Path:
     """Draw ground truth beside prediction for the first unseen pictures that have objects."""
-    truth = COCO()  # given a path, it would print
+    truth = COCO()
     truth.dataset = json.loads((PICTURES / "annotations" / "instances_val.json").read_text())
-    truth.createIndex()
+    with contextlib.redirect_stdout(None):  # pycocotools reports on every step
+        truth.createIndex()
     found: dict[str, list[dict]] = {}
     for row in json.loads((RUN / "predictions" / "detections.json").read_text()):
         if row["score"] >= 0.5:
