@@ -94,7 +94,13 @@ class MaskRCNNTask(base_task.Task):
         input_context: tf.distribute.InputContext | None = None,
         first_step: int = 0,
     ) -> tf.data.Dataset:
-        """Build the data set of one input pipeline; see `data/pipeline.py`."""
+        """Build the data set of one input pipeline; see `data/pipeline.py`.
+
+        Args:
+          params: `train_data` or `validation_data`.
+          input_context: which pipeline of how many.
+          first_step: where a resumed run goes on.
+        """
         model = self.task_config.model
         replicas = input_context.num_replicas_in_sync if input_context else 1
         pipelines = input_context.num_input_pipelines if input_context else 1
@@ -127,8 +133,9 @@ class MaskRCNNTask(base_task.Task):
             shuffle_buffer=params.shuffle_buffer_size,
             max_instances=model.max_instances,
             mask_arena_pixels=params.mask_arena_pixels,
-            seed=params.seed,
-            first_step=first_step,
+            # Another order than the run began with, or it would see the same pictures again.
+            seed=params.seed if params.exact_resume else params.seed + first_step,
+            first_step=first_step if params.exact_resume else 0,
         )
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:

@@ -144,7 +144,8 @@ def _run(
         if step:
             print(f"resuming at step {step:,} from {tf.train.latest_checkpoint(model_dir)}")
         if training and step:
-            print(f"reading past {step * images_per_step:,} images that it has seen")
+            if experiment.task.train_data.exact_resume:
+                print(f"reading past the {step * images_per_step:,} images that it has seen")
             trainer.resume_inputs()
         if training:
             loop = experiment.trainer.steps_per_loop

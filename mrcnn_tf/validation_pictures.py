@@ -107,20 +107,20 @@ class ValidationPictures:
         return np.asarray(shrunk)
 
     def _draw_truth(self, picture: np.ndarray, image: dict[str, np.ndarray]) -> np.ndarray:
-        objects = np.flatnonzero(image[schema.GT_VALID])
-        classes = image[schema.GT_CLASSES][objects]
+        objects = np.flatnonzero(image[schema.GT_VALID]).tolist()
+        classes = image[schema.GT_CLASSES][objects].tolist()
         return visualize.draw_detections(
             picture,
             image[schema.GT_BOXES][objects],
             [truth_mask(image, k, picture.shape[:2]) for k in objects],
             [self._names[k] for k in classes],
             color_ids=classes,
-            is_crowd=image[schema.GT_IS_CROWD][objects],
+            is_crowd=image[schema.GT_IS_CROWD][objects].tolist(),
         )
 
     def _draw_detections(self, picture: np.ndarray, image: dict[str, np.ndarray]) -> np.ndarray:
         kept = np.flatnonzero(image["valid"] & (image["scores"] >= MIN_SCORE))
-        classes = image["classes"][kept]
+        classes = image["classes"][kept].tolist()
         height, width = picture.shape[:2]
         masks = [
             paste_to_rle(mask, box, height, width, convention=self._mask_paste)
@@ -131,7 +131,7 @@ class ValidationPictures:
             image["boxes"][kept],
             masks,
             [self._names[k] for k in classes],
-            image["scores"][kept],
+            image["scores"][kept].tolist(),
             color_ids=classes,
         )
 
@@ -175,10 +175,12 @@ def truth_mask(image: dict[str, Any], index: int, size_hw: tuple[int, ...]) -> n
     if not image[schema.GT_MASKS_VALID][index]:
         return None
     height, width = size_hw
-    of_object = (schema.GT_MASK_OFFSETS, schema.GT_MASK_SIZES, schema.GT_MASK_FRAMES)
+    one = np.newaxis, np.newaxis  # an image, an object
     pixels = arena_lookup(
         image[schema.GT_MASK_BITS][np.newaxis],
-        *(image[key][index][np.newaxis, np.newaxis] for key in of_object),
+        image[schema.GT_MASK_OFFSETS][index][one],
+        image[schema.GT_MASK_SIZES][index][one],
+        image[schema.GT_MASK_FRAMES][index][one],
         tf.range(height)[tf.newaxis, tf.newaxis],
         tf.range(width)[tf.newaxis, tf.newaxis],
     )

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import configs, divergence
+from mrcnn_tf import configs, divergence, experiments
 from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
@@ -271,6 +271,36 @@ def config_of(folder, num_classes):
         model=configs.Model(num_classes=num_classes),
         train_data=configs.Data(input_path=str(folder / "train-*"), is_training=True),
     )
+
+
+def test_jitter_reaches_the_pipeline_of_training_only(monkeypatch):
+    experiment = experiments.load(
+        "maskrcnn_r50_fpn_lsj",
+        params_override="task.model.num_classes=3,task.train_data.color_jitter.hue=0.1",
+    )
+    seen = []
+    monkeypatch.setattr(task_lib.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
+    task = task_lib.MaskRCNNTask(experiment.task)
+    task.build_inputs(experiment.task.train_data)
+    task.build_inputs(experiment.task.validation_data)
+    train, validation = seen
+    assert train["scale_jitter"] == (0.1, 2.0)
+    assert train["color_jitter"] == (0.0, 0.0, 0.0, 0.1)
+    assert train["canvas_sizes"] == ((1024, 1024),)
+    assert validation["scale_jitter"] == ()
+    assert not any(validation["color_jitter"])
+    assert (800, 1344) in validation["canvas_sizes"]
+
+
+@pytest.mark.parametrize(("exact", "want"), [(True, (3, 40)), (False, (43, 0))])
+def test_resumed_run_skips_what_it_saw_or_takes_another_order(monkeypatch, exact, want):
+    seen = []
+    monkeypatch.setattr(task_lib.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
+    data = configs.Data(seed=3, exact_resume=exact)
+    task = build_task(train_data=data)
+    task.build_inputs(data)
+    task.build_inputs(data, first_step=40)
+    assert [(k["seed"], k["first_step"]) for k in seen] == [(3, 0), want]
 
 
 def test_label_map_is_read_from_beside_the_records(tmp_path):
