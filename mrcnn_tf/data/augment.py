@@ -185,11 +185,9 @@ def scale_and_crop(
     share = tf.minimum(side / scaled_hw, 1.0)
     part_hw = tf.cast(tf.floor(tf.cast(original_hw, tf.float32) * share + 0.5), tf.int32)
     part_hw = tf.maximum(part_hw, 1)
-    room = original_hw - part_hw
-    corner_yx = tf.cast(position_yx * tf.cast(room + 1, tf.float32), tf.int32)
-    # A position just below 1 may have been rounded up.
-    example = crop(example, tf.minimum(corner_yx, room), part_hw)
-    return example, tf.cast(tf.minimum(scaled_hw, side), tf.int32)
+    num_places = tf.cast(original_hw - part_hw + 1, tf.float32)
+    corner_yx = tf.cast(position_yx * num_places, tf.int32)
+    return crop(example, corner_yx, part_hw), tf.cast(tf.minimum(scaled_hw, side), tf.int32)
 
 
 def random_scale_and_crop(
@@ -197,7 +195,7 @@ def random_scale_and_crop(
     seed: tf.Tensor,
     fitted_hw: tf.Tensor,
     side: int,
-    scale_range: tuple[float, float],
+    scale_range: tuple[float, ...],
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Large-scale jitter: scale at random, then cut a random part out of what is too large.
 

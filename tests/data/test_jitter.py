@@ -42,7 +42,7 @@ def test_crop_equals_cropping_full_masks(make_scene, serialize, example_masks, s
         image, masks = image[:, ::-1], masks[:, :, ::-1]
     height, width = (int(n) for n in rng.integers(1, [14, 18]))
     y, x = (int(n) for n in rng.integers(0, [14 - height, 18 - width]))
-    for call in (_crop, tf.function(_crop)):
+    for call in (_crop, tf.function(_crop)) if seed == 1 else (_crop,):  # tracing takes a second
         cropped = call(example, y, x, height, width)
         window = np.s_[y : y + height, x : x + width]
         np.testing.assert_array_equal(cropped[schema.IMAGE], image[window])
