@@ -84,6 +84,9 @@ def run(
         train_utils.serialize_config(experiment, model_dir)
         with tf.io.gfile.GFile(os.path.join(model_dir, "label_map.json"), "w") as file:
             file.write(task.label_map.to_json())
+    # The task compiles what can be compiled. Left on, Model Garden's trainer would on GPUs compile
+    # the whole step, whose update several replicas cannot do inside a compiled function.
+    runtime.enable_xla = False
     return _run(experiment, task, mode, model_dir, checkpoint_path, strategy, images_per_step)
 
 
