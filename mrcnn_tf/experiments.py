@@ -71,6 +71,12 @@ def load(
     return experiment
 
 
+def save(experiment: configs.Experiment, path: str) -> None:
+    """Write every field, so that `load(path)` gives the same experiment back."""
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(_plain(experiment.as_dict()), file, sort_keys=False)
+
+
 def register(folder: pathlib.Path = FOLDER) -> None:
     """Make every experiment known to `exp_factory.get_exp_config` under its name."""
     for name in names(folder):
@@ -120,7 +126,10 @@ def scale_to_batch(experiment: configs.Experiment, global_batch_size: int) -> st
     factor = global_batch_size / trainer.reference_batch_size
     if factor == 1:
         return ""
-    before = trainer.train_steps
+    before, reference = trainer.train_steps, trainer.reference_batch_size
+    trainer.reference_batch_size = (
+        global_batch_size  # saved and loaded again, nothing is left to do
+    )
     for field in ("train_steps", "validation_interval", "checkpoint_interval"):
         setattr(trainer, field, max(1, round(getattr(trainer, field) / factor)))
     schedules = trainer.optimizer_config
@@ -131,13 +140,20 @@ def scale_to_batch(experiment: configs.Experiment, global_batch_size: int) -> st
             elif field == "values" or field.endswith("learning_rate"):
                 setattr(schedule, field, _apply(lambda v: v * factor, value))
     return (
-        f"batch of {global_batch_size} instead of {trainer.reference_batch_size}: learning rate "
+        f"batch of {global_batch_size} instead of {reference}: learning rate "
         f"x {factor:g}, steps {before:,} -> {trainer.train_steps:,}"
     )
 
 
 def _apply(function: typing.Callable, value: Any) -> Any:
     return [function(v) for v in value] if isinstance(value, list | tuple) else function(value)
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists: YAML has no tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

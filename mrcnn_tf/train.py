@@ -81,7 +81,7 @@ def run(
     )
     tf.io.gfile.makedirs(model_dir)
     if "train" in mode:
-        train_utils.serialize_config(experiment, model_dir)
+        experiments.save(experiment, os.path.join(model_dir, "params.yaml"))
         with tf.io.gfile.GFile(os.path.join(model_dir, "label_map.json"), "w") as file:
             file.write(task.label_map.to_json())
     # The task compiles what can be compiled. Left on, Model Garden's trainer would on GPUs compile

@@ -181,6 +181,16 @@ def test_schedule_follows_the_batch():
     assert experiments.scale_to_batch(experiments.load("maskrcnn_r50_fpn"), 16) == ""
 
 
+def test_saved_experiment_is_the_same_when_loaded(tmp_path):
+    """Scaled to the batch once, not again."""
+    experiment = experiments.load("maskrcnn_r50_fpn")
+    experiments.scale_to_batch(experiment, 2)
+    experiments.save(experiment, str(tmp_path / "params.yaml"))
+    again = experiments.load(str(tmp_path / "params.yaml"))
+    assert experiments.scale_to_batch(again, 2) == ""
+    assert experiments._plain(again.as_dict()) == experiments._plain(experiment.as_dict())
+
+
 def test_registered_for_model_gardens_factory(folder):
     from official.core import exp_factory
 
