@@ -92,7 +92,7 @@ def parse_override(text: str) -> dict[str, Any]:
     if text.endswith(".yaml") and pathlib.Path(text).is_file():
         return _read(pathlib.Path(text))
     try:
-        if re.match(r"[\w.]+\s*=", text):
+        if re.match(r"\s*[\w.]+\s*=", text):
             pairs = [part.partition("=") for part in _split_at_commas(text)]
             if not all(equals for _, equals, _ in pairs):
                 raise ValueError("a part has no '='")

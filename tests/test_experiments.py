@@ -84,6 +84,7 @@ def test_a_preset_lies_below_what_the_experiment_says(folder):
         ("{a: {b: 1}, a.c: 2}", {"a": {"b": 1, "c": 2}}),
         ('{"a": {"b": true}}', {"a": {"b": True}}),
         ("a.b=1e-4", {"a": {"b": "1e-4"}}),
+        ("\n  a.b={c: 1, d: 2},\n  e=x\n", {"a": {"b": {"c": 1, "d": 2}}, "e": "x"}),
     ],
 )
 def test_forms_of_params_override(text, nested):
