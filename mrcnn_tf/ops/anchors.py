@@ -63,21 +63,3 @@ def grid_anchors(feature_hw, stride_yx, cell_anchors, offset=0.0):
     y, x = tf.meshgrid(y, x, indexing="ij")  # [Hl, Wl]
     centers = tf.stack([y, x, y, x], axis=-1)[:, :, tf.newaxis, :]  # [Hl, Wl, 1, 4]
     return tf.reshape(centers + cell_anchors, [-1, 4])  # [Hl, Wl, K, 4] -> [Hl*Wl*K, 4]
-
-
-def multilevel_anchors(feature_sizes_hw, strides, cell_anchors, offset=0.0):
-    """Return the anchors of every level.
-
-    Args:
-      feature_sizes_hw: {level: (Hl, Wl)}, integers or integer tensors.
-      strides: {level: stride}, see `grid_anchors`.
-      cell_anchors: {level: float32 [K, 4]}.
-      offset: see `grid_anchors`.
-
-    Returns:
-      {level: float32 [Hl * Wl * K, (y1, x1, y2, x2)]}, ascending levels.
-    """
-    return {
-        level: grid_anchors(feature_sizes_hw[level], strides[level], cell_anchors[level], offset)
-        for level in sorted(feature_sizes_hw)
-    }

@@ -69,17 +69,15 @@ def test_stride_may_differ_in_y_and_x():
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_sizes_may_be_tensors(jit_compile):
     cell = {level: anchors.cell_anchors(s, RATIOS, False) for level, s in FPN_SIZES.items()}
-    strides = {level: 2**level for level in FPN_SIZES}
 
     @tf.function(jit_compile=jit_compile)
     def from_features(features):
         sizes = {level: tf.shape(f)[1:3] for level, f in features.items()}
-        return anchors.multilevel_anchors(sizes, strides, cell)
+        return {level: anchors.grid_anchors(sizes[level], 2**level, cell[level]) for level in sizes}
 
     hw = {2: (80, 120), 3: (40, 60), 4: (20, 30), 5: (10, 15), 6: (5, 8)}
     actual = from_features({level: tf.zeros([1, *hw[level], 1]) for level in hw})
-    expected = anchors.multilevel_anchors(hw, strides, cell)
-    assert list(expected) == [2, 3, 4, 5, 6]
+    expected = {level: anchors.grid_anchors(hw[level], 2**level, cell[level]) for level in hw}
     for level in hw:
         assert expected[level].shape == (hw[level][0] * hw[level][1] * 3, 4)
         np.testing.assert_array_equal(actual[level], expected[level])
@@ -108,8 +106,9 @@ def test_anchors_equal_recorded_ones(shared, recording):
         sizes = FPN_SIZES
         hw = {2: (80, 120), 3: (40, 60), 4: (20, 30), 5: (10, 15), 6: (5, 8)}
     cell = {level: anchors.cell_anchors(s, RATIOS, rounded) for level, s in sizes.items()}
-    made = anchors.multilevel_anchors(hw, {level: 2**level for level in hw}, cell)
-    made = np.concatenate(list(made.values()))
+    made = np.concatenate(
+        [anchors.grid_anchors(hw[level], 2**level, cell[level]) for level in sorted(hw)]
+    )
     assert len(made) == golden["anchors_count"]
     first = golden["anchors_first"][:, [1, 0, 3, 2]]  # recorded as (x1, y1, x2, y2)
     np.testing.assert_allclose(made[: len(first)], first, atol=1e-5)
