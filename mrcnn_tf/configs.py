@@ -1,8 +1,9 @@
-"""What an experiment may say: typed fields with the paper's numbers, and every check across fields.
+"""What an experiment may say: typed fields with the paper's numbers.
 
 An experiment is a YAML file in `experiments/`; it states only how it differs from the defaults
-here. `experiments.py` puts defaults, preset, file and command line together; the model and the
-pipeline receive plain values through `modeling/build.py` and `task.py`.
+here. `experiments.py` puts defaults, preset (`presets.py`), file and command line together and has
+`config_checks.py` look at the whole; the model and the pipeline receive plain values through
+`modeling/build.py` and `task.py`.
 
 Section numbers are those of Mask R-CNN (arXiv 1703.06870v3); FPN is arXiv 1612.03144, Faster R-CNN
 arXiv 1506.01497.
@@ -67,10 +68,12 @@ class FPN(hyperparams.Config):
     Attributes:
       channels: of every level.
       norm: normalisation after each convolution; "" for none, as the paper.
+      frozen: does not train, for the later steps of alternating training, which share it.
     """
 
     channels: int = 256
     norm: str = ""
+    frozen: bool = False
 
 
 @dataclasses.dataclass
@@ -78,7 +81,8 @@ class RPN(hyperparams.Config):
     """Region proposal network (section 3.1; Faster R-CNN section 3; FPN section 4.1).
 
     Attributes:
-      anchor_sizes: side of the square anchor of each level P2..P6, in input pixels: 5 scales.
+      anchor_sizes: sides of the square anchors, in input pixels: 5 scales. FPN has one on each level
+        P2..P6, C4 all at every place.
       anchor_ratios: height / width: 3 ratios.
       anchors_rounded: base anchors rounded to whole pixels (torchvision).
       anchor_offset: centre of an anchor in units of the stride (0: the cell's corner).
@@ -88,7 +92,7 @@ class RPN(hyperparams.Config):
       negative_iou: an anchor is negative below.
       anchors_per_image: sampled for the loss.
       positive_fraction: at most this part of them positive.
-      pre_nms_top_k_train: best anchors per level before NMS.
+      pre_nms_top_k_train: best anchors per level before NMS; Detectron has 12000 and 6000 for C4.
       pre_nms_top_k_test: the same at inference.
       post_nms_top_k_train: proposals per image after NMS.
       post_nms_top_k_test: the same at inference: 1000 for FPN, 300 for C4.
@@ -140,8 +144,8 @@ class BoxHead(hyperparams.Config):
     """Classification and box regression of RoIs (section 3.1; Fast R-CNN).
 
     Attributes:
-      pool_size: side of the RoI feature, 7 for FPN.
-      fc_layers: hidden layers.
+      pool_size: side of the RoI feature: 7 for FPN, 14 for C4 (in front of stage 5).
+      fc_layers: hidden layers; C4 has none.
       fc_channels: of each.
       rois_per_image: N, sampled for training: 512 for FPN, 64 for C4 (section 3.1).
       positive_fraction: a quarter: positives:negatives 1:3 (section 3.1).
@@ -165,15 +169,15 @@ class MaskHead(hyperparams.Config):
     """Mask branch (figure 4 right).
 
     Attributes:
-      pool_size: side of the RoI feature; the mask is twice as large: 28 for FPN.
-      conv_layers: 3x3 convolutions before the deconvolution.
+      mask_size: m, the side of a mask: 28 for FPN, whose RoI feature has half of it; 14 for C4.
+      conv_layers: 3x3 convolutions before the deconvolution; C4 has none.
       conv_channels: of each and of the deconvolution.
       target: how the RoI ∩ its mask is sampled: "detectron2" (aligned, then >= 0.5) or
         "torchvision" (not aligned, kept as a number in 0..1); see `ops/masks.py`.
       target_sampling_ratio: samples per target pixel and axis; odd for binary targets, see there.
     """
 
-    pool_size: int = 14
+    mask_size: int = 28
     conv_layers: int = 4
     conv_channels: int = 256
     target: str = "detectron2"
@@ -186,21 +190,28 @@ class Detection(hyperparams.Config):
 
     Attributes:
       score_threshold: boxes below are dropped.
-      nms_iou: per class.
+      nms_iou: of boxes of one class that overlap by more, the better stays.
+      soft_nms_sigma: 0 drops overlapping boxes; above, their scores fall by exp(-IoU^2 / sigma)
+        instead (Soft-NMS, arXiv 1704.04503, which has 0.5).
       mask_paste: how an M x M mask is resized to its box: "pixel_centres" (Detectron2) or
         "torchvision", see `ops/paste.py`.
     """
 
     score_threshold: float = 0.05
     nms_iou: float = 0.5
+    soft_nms_sigma: float = 0.0
     mask_paste: str = "pixel_centres"
 
 
 @dataclasses.dataclass
 class Model(hyperparams.Config):
-    """Mask R-CNN.
+    """The network.
 
     Attributes:
+      system: "mask_rcnn", "faster_rcnn" (without the mask branch) or "rpn" (proposals only).
+      features: "fpn" or "c4", what RPN and heads look at (section 3.1, "Network Architecture").
+      proposals: "rpn", made by the network itself and trained jointly, or "file", read from what an
+        RPN trained separately has written (`train_data.proposals`).
       preset: "paper", "torchvision" or "detectron2": sets every convention that trained weights
         carry. What an experiment states itself wins over its preset.
       num_classes: with background; 0 takes it from the label map beside the records.
@@ -210,6 +221,9 @@ class Model(hyperparams.Config):
         they are negatives, as in Detectron2 and torchvision, which drop crowds.
     """
 
+    system: str = "mask_rcnn"
+    features: str = "fpn"
+    proposals: str = "rpn"
     preset: str = "paper"
     num_classes: int = 0
     max_instances: int = 100
@@ -266,6 +280,7 @@ class Data(cfg.DataConfig):
         past all records that it has seen, about a thousand a second and core. False begins another
         order at once, for long runs on slow storage.
       seed: of shuffling and augmentation.
+      proposals: folder that `write_proposals` made for these records, where the network makes none.
     """
 
     images_per_replica: int = 2
@@ -279,6 +294,7 @@ class Data(cfg.DataConfig):
     shuffle_buffer_size: int = 1000
     exact_resume: bool = True
     seed: int = 0
+    proposals: str = ""
 
 
 @dataclasses.dataclass
@@ -329,12 +345,30 @@ class Trainer(cfg.TrainerConfig):
 
 
 @dataclasses.dataclass
+class Stages(hyperparams.Config):
+    """Training in several runs, which `mrcnn_tf.train_stages` makes one after the other.
+
+    Attributes:
+      schedule: "joint", one run of RPN and detector together; "separate", an RPN, its proposals, a
+        detector on them, nothing shared (section 3.1); "alternating", the four steps after which
+        both share their features (Faster R-CNN section 3.2).
+      rpn_experiment: trains the RPN of the other two.
+      rpn_checkpoint: the RPN so trained, with which a detector without one is exported.
+    """
+
+    schedule: str = "joint"
+    rpn_experiment: str = ""
+    rpn_checkpoint: str = ""
+
+
+@dataclasses.dataclass
 class Experiment(cfg.ExperimentConfig):
-    """Everything: `task`, `trainer`, `runtime`."""
+    """Everything: `task`, `trainer`, `runtime`, `stages`."""
 
     task: Task = dataclasses.field(default_factory=Task)
     trainer: Trainer = dataclasses.field(default_factory=Trainer)
     runtime: cfg.RuntimeConfig = dataclasses.field(default_factory=cfg.RuntimeConfig)
+    stages: Stages = dataclasses.field(default_factory=Stages)
 
 
 @exp_factory.register_config_factory("maskrcnn")
@@ -358,148 +392,3 @@ def maskrcnn() -> Experiment:
             )
         )
     )
-
-
-# What each project does, where it is not what the defaults above say. Keys are fields of `Model`.
-# The defaults are the preset "paper": its text where it speaks, Detectron (its code) where it is
-# silent, and the pixel statistics and norm epsilon of the ImageNet weights of
-# tf_keras.applications, which it starts from.
-PRESETS: dict[str, dict] = {
-    "paper": {},
-    "torchvision": {
-        "ignore_crowds": False,
-        "pixels": {
-            "order": "rgb",
-            "mean": (0.485 * 255, 0.456 * 255, 0.406 * 255),
-            "std": (0.229 * 255, 0.224 * 255, 0.225 * 255),
-            "resize": "torchvision",
-        },
-        # The released COCO weights run with epsilon 0 (`overwrite_eps`).
-        "backbone": {"stride_in_1x1": False, "norm_epsilon": 0.0, "weights": ""},
-        "rpn": {"anchors_rounded": True, "anchor_strides": "grid", "min_box_size": 1e-3},
-        "roi_align": {
-            "aligned": False,
-            "sampling_ratio": 2,
-            "log_epsilon": 0.0,
-            "level_epsilon": 1e-6,
-        },
-        "box_head": {"smooth_l1_beta": 1.0 / 9.0},
-        "mask_head": {"target": "torchvision", "target_sampling_ratio": 2},
-        "detection": {"mask_paste": "torchvision"},
-    },
-    "detectron2": {
-        "ignore_crowds": False,
-        "pixels": {"mean": (103.530, 116.280, 123.675)},
-        "backbone": {"norm_epsilon": 1e-5},
-        "rpn": {
-            "post_nms_top_k_train": 1000,
-            "smooth_l1_beta": 0.0,
-            "loss_normalizer": "anchors_per_image",
-        },
-        "box_head": {"smooth_l1_beta": 0.0},
-    },
-}
-
-
-def check(experiment: Experiment) -> None:
-    """Refuse an experiment that cannot work.
-
-    Raises:
-      ValueError: with the field, the value received and what is allowed.
-    """
-    model, trainer = experiment.task.model, experiment.trainer
-    _one_of("task.model.preset", model.preset, PRESETS)
-    _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
-    _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
-    _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))
-    _one_of(
-        "task.model.detection.mask_paste",
-        model.detection.mask_paste,
-        ("pixel_centres", "torchvision"),
-    )
-    _one_of("task.model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152))
-    _one_of("task.model.rpn.anchor_strides", model.rpn.anchor_strides, ("level", "grid"))
-    _one_of(
-        "task.model.rpn.loss_normalizer",
-        model.rpn.loss_normalizer,
-        ("sampled", "anchors_per_image"),
-    )
-    norms = ("frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm")
-    _one_of("task.model.backbone.norm", model.backbone.norm, norms)
-    _one_of("task.model.fpn.norm", model.fpn.norm, ("", *norms))
-    _one_of("task.model.backbone.weights", model.backbone.weights, ("", "imagenet"))
-    for field in ("train_data", "validation_data"):
-        data = getattr(experiment.task, field)
-        _check_data(f"task.{field}", data)
-    if len(model.rpn.anchor_sizes) != 5:
-        raise ValueError(
-            "task.model.rpn.anchor_sizes: one size for each of P2..P6 is needed, got "
-            f"{len(model.rpn.anchor_sizes)}: {tuple(model.rpn.anchor_sizes)}"
-        )
-    if model.backbone.weights == "imagenet" and (
-        model.backbone.depth not in (50, 101) or model.backbone.base_width != 64
-    ):
-        raise ValueError(
-            "task.model.backbone.weights: 'imagenet' exists for depth 50 and 101 with base_width "
-            f"64, not for depth {model.backbone.depth} with base_width "
-            f"{model.backbone.base_width}; set it to '' to start from random weights"
-        )
-    if model.backbone.weights == "imagenet" and (
-        model.pixels.order != "bgr" or not model.backbone.stride_in_1x1
-    ):
-        raise ValueError(
-            "task.model.backbone.weights: 'imagenet' are the weights of tf_keras.applications, "
-            "which want pixels.order: bgr and backbone.stride_in_1x1: true, not "
-            f"{model.pixels.order} and {str(model.backbone.stride_in_1x1).lower()}"
-        )
-    if (
-        model.backbone.norm == "frozen_batch_norm"
-        and not model.backbone.weights
-        and not experiment.task.init_checkpoint
-    ):
-        raise ValueError(
-            "task.model.backbone.norm: 'frozen_batch_norm' over random weights never learns its "
-            "statistics. Set task.model.backbone.weights: imagenet or task.init_checkpoint, or "
-            "train from scratch with norm: group_norm (or batch_norm) and freeze_at: 0"
-        )
-    from_scratch = not model.backbone.weights and not experiment.task.init_checkpoint
-    if from_scratch and model.backbone.freeze_at > 0:
-        raise ValueError(
-            f"task.model.backbone.freeze_at: {model.backbone.freeze_at} would freeze random "
-            "weights; training from scratch needs freeze_at: 0"
-        )
-    if trainer.train_steps < 1:
-        raise ValueError(f"trainer.train_steps: must be positive, got {trainer.train_steps}")
-
-
-def _check_data(where: str, data: Data) -> None:
-    _one_of(f"{where}.canvas", data.canvas, ("bucket", "exact"))
-    if not data.short_edges or max(data.short_edges) > data.long_edge:
-        raise ValueError(
-            f"{where}: short_edges {tuple(data.short_edges)} must not be empty or exceed "
-            f"long_edge {data.long_edge}"
-        )
-    scales = tuple(data.scale_jitter)
-    if scales and not (len(scales) == 2 and 0.0 < scales[0] <= scales[1]):
-        raise ValueError(
-            f"{where}.scale_jitter: got {scales}, needs (smallest, largest), both positive, or ()"
-        )
-    if scales and data.canvas != "bucket":
-        raise ValueError(
-            f"{where}.scale_jitter: needs canvas: bucket, not {data.canvas!r}, which would make "
-            "batches of pictures of one size only"
-        )
-    jitter = data.color_jitter.as_dict()
-    for name, value in jitter.items():
-        most = 0.5 if name == "hue" else 1.0
-        if not 0.0 <= value <= most:
-            raise ValueError(f"{where}.color_jitter.{name}: got {value}, needs 0 to {most}")
-    if not data.is_training and (scales or any(jitter.values())):
-        raise ValueError(
-            f"{where}: scale_jitter and color_jitter are for training, this has is_training: false"
-        )
-
-
-def _one_of(field: str, value: object, allowed: object) -> None:
-    if value not in allowed:  # type: ignore[operator]
-        raise ValueError(f"{field}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")  # type: ignore[call-overload]

@@ -18,7 +18,7 @@ import yaml
 from official.core import exp_factory
 from official.modeling import hyperparams
 
-from mrcnn_tf import configs
+from mrcnn_tf import config_checks, configs, presets
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "experiments"
 
@@ -62,12 +62,12 @@ def load(
         # The preset lies below all layers, so it has to be known before the first is laid.
         preset = layer.get("task", {}).get("model", {}).get("preset", preset)
         _check_names_and_types(experiment, layer, source)
-    if preset not in configs.PRESETS:
-        raise ValueError(f"task.model.preset: got {preset!r}, allowed are {list(configs.PRESETS)}")
-    experiment.task.model.override(configs.PRESETS[preset])
+    if preset not in presets.PRESETS:
+        raise ValueError(f"task.model.preset: got {preset!r}, allowed are {list(presets.PRESETS)}")
+    experiment.task.model.override(presets.PRESETS[preset])
     for _, layer in layers:
         experiment.override(layer)
-    configs.check(experiment)
+    config_checks.check(experiment)
     return experiment
 
 

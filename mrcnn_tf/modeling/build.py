@@ -4,104 +4,186 @@ from typing import Any
 
 import tensorflow as tf
 
-from mrcnn_tf.modeling import fpn, resnet, roi_heads
+from mrcnn_tf.modeling import c4, faster_rcnn, first_stage, fpn, mask_rcnn, resnet, roi_heads
 from mrcnn_tf.modeling import rpn as rpn_lib
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN, Settings
+from mrcnn_tf.modeling.rpn_model import RPNModel
+
+Model = RPNModel | faster_rcnn.FasterRCNN | mask_rcnn.MaskRCNN
 
 
-def build_model(config: Any, num_classes: int, compiled: bool = False) -> MaskRCNN:
-    """Build Mask R-CNN with ResNet-FPN and create its variables, randomly initialised.
+def build_model(config: Any, num_classes: int, compiled: bool = False) -> Model:
+    """Build the network that `config.system` names and create its variables, randomly initialised.
 
     Args:
       config: an object with the fields of `configs.Model`.
-      num_classes: N, with background.
+      num_classes: N, with background; unused by an RPN alone.
       compiled: whether the model will be traced for XLA.
 
     Returns:
       The model.
     """
-    backbone = resnet.ResNet(
-        depth=config.backbone.depth,
-        base_width=config.backbone.base_width,
-        stride_in_1x1=config.backbone.stride_in_1x1,
-        norm=config.backbone.norm,
-        norm_epsilon=config.backbone.norm_epsilon,
-        norm_momentum=config.backbone.norm_momentum,
-        freeze_at=config.backbone.freeze_at,
-    )
-    levels = range(2, 2 + len(config.rpn.anchor_sizes))
-    pyramid = fpn.FPN(
-        channels=config.fpn.channels,
-        min_level=levels[0],
-        max_level=levels[-1],
-        norm=config.fpn.norm or None,
-    )
-    rpn_head = rpn_lib.RPNHead(config.fpn.channels, len(config.rpn.anchor_ratios))
-    heads = roi_heads.FPNRoIHeads(
-        roi_heads.BoxHead(num_classes, config.box_head.fc_layers, config.box_head.fc_channels),
-        roi_heads.MaskHead(
-            num_classes, config.mask_head.conv_layers, config.mask_head.conv_channels
-        ),
-        box_pool_size=config.box_head.pool_size,
-        mask_pool_size=config.mask_head.pool_size,
-        sampling_ratio=config.roi_align.sampling_ratio,
-        aligned=config.roi_align.aligned,
-        log_epsilon=config.roi_align.log_epsilon,
-        level_epsilon=config.roi_align.level_epsilon,
-        compiled=compiled,
-    )
-    anchor_sizes: dict[int, tuple[float, ...]] = {
-        level: (size,) for level, size in zip(levels, config.rpn.anchor_sizes, strict=True)
-    }
-    model = MaskRCNN(backbone, pyramid, rpn_head, heads, settings(config, anchor_sizes, compiled))
-    _create_variables(model, config)
+    parts = {"fpn": FPNParts, "c4": C4Parts}[config.features](config, num_classes, compiled)
+    rpn = _first_stage(config, parts, compiled)
+    if config.system == "rpn":
+        model: Model = RPNModel(parts.backbone, parts.pyramid, rpn)
+    elif config.system == "faster_rcnn":
+        model = faster_rcnn.FasterRCNN(
+            parts.backbone, parts.pyramid, rpn, parts.roi_heads(), _box_settings(config, compiled)
+        )
+    else:
+        model = mask_rcnn.MaskRCNN(
+            parts.backbone,
+            parts.pyramid,
+            rpn,
+            parts.roi_heads(),
+            _box_settings(config, compiled),
+            mask_rcnn.MaskSettings(config.mask_head.target, config.mask_head.target_sampling_ratio),
+        )
+    _create_variables(model)
     return model
 
 
-def settings(config: Any, anchor_sizes: dict[int, tuple[float, ...]], compiled: bool) -> Settings:
-    """Collect the numbers that are not in a layer."""
-    return Settings(
-        anchor_sizes=anchor_sizes,
-        anchor_ratios=tuple(config.rpn.anchor_ratios),
-        anchors_rounded=config.rpn.anchors_rounded,
-        anchor_offset=config.rpn.anchor_offset,
-        anchor_strides=config.rpn.anchor_strides,
-        rpn_positive_iou=config.rpn.positive_iou,
-        rpn_negative_iou=config.rpn.negative_iou,
-        anchors_per_image=config.rpn.anchors_per_image,
-        rpn_positive_fraction=config.rpn.positive_fraction,
-        pre_nms_top_k_train=config.rpn.pre_nms_top_k_train,
-        pre_nms_top_k_test=config.rpn.pre_nms_top_k_test,
-        post_nms_top_k_train=config.rpn.post_nms_top_k_train,
-        post_nms_top_k_test=config.rpn.post_nms_top_k_test,
-        rpn_nms_iou=config.rpn.nms_iou,
-        min_box_size=config.rpn.min_box_size,
-        rpn_smooth_l1_beta=config.rpn.smooth_l1_beta,
-        rpn_loss_normalizer=config.rpn.loss_normalizer,
-        rois_per_image=config.box_head.rois_per_image,
-        roi_positive_fraction=config.box_head.positive_fraction,
-        roi_positive_iou=config.box_head.positive_iou,
-        regression_weights=tuple(config.box_head.regression_weights),
-        box_smooth_l1_beta=config.box_head.smooth_l1_beta,
-        mask_target=config.mask_head.target,
-        mask_target_sampling_ratio=config.mask_head.target_sampling_ratio,
-        score_threshold=config.detection.score_threshold,
-        detection_nms_iou=config.detection.nms_iou,
+class FPNParts:
+    """What a pyramid network is made of: levels 2..6, the RPN on all, the heads on 2..5."""
+
+    def __init__(self, config: Any, num_classes: int, compiled: bool):
+        self._config, self._num_classes, self._compiled = config, num_classes, compiled
+        levels = range(2, 2 + len(config.rpn.anchor_sizes))
+        self.backbone = _resnet(config.backbone, last_level=5)
+        self.pyramid = fpn.FPN(
+            channels=config.fpn.channels,
+            min_level=levels[0],
+            max_level=levels[-1],
+            norm=config.fpn.norm or None,
+        )
+        self.pyramid.trainable = not config.fpn.frozen
+        self.channels = config.fpn.channels
+        # One size per level.
+        self.anchor_sizes: dict[int, tuple[float, ...]] = {
+            level: (size,) for level, size in zip(levels, config.rpn.anchor_sizes, strict=True)
+        }
+
+    def roi_heads(self) -> roi_heads.FPNRoIHeads:
+        """Build both heads."""
+        config = self._config
+        mask_head = roi_heads.MaskHead(
+            self._num_classes, config.mask_head.conv_layers, config.mask_head.conv_channels
+        )
+        return roi_heads.FPNRoIHeads(
+            roi_heads.BoxHead(
+                self._num_classes, config.box_head.fc_layers, config.box_head.fc_channels
+            ),
+            mask_head if config.system == "mask_rcnn" else None,
+            box_pool_size=config.box_head.pool_size,
+            mask_size=config.mask_head.mask_size,
+            sampling_ratio=config.roi_align.sampling_ratio,
+            aligned=config.roi_align.aligned,
+            log_epsilon=config.roi_align.log_epsilon,
+            level_epsilon=config.roi_align.level_epsilon,
+            compiled=self._compiled,
+        )
+
+
+class C4Parts:
+    """What a C4 network is made of: one level of stride 16, stage 5 in the heads."""
+
+    def __init__(self, config: Any, num_classes: int, compiled: bool):
+        self._config, self._num_classes, self._compiled = config, num_classes, compiled
+        self.backbone = _resnet(config.backbone, last_level=c4.LEVEL)
+        self.pyramid = c4.C4Features()
+        # As wide as the features: Faster R-CNN has 512 for VGG's 512, Detectron2 1024 here.
+        self.channels = self.backbone.out_channels[c4.LEVEL]
+        # All sizes at every place: 5 scales x 3 ratios.
+        self.anchor_sizes = {c4.LEVEL: tuple(config.rpn.anchor_sizes)}
+
+    def roi_heads(self) -> c4.C4RoIHeads:
+        """Build both heads around the backbone's stage 5."""
+        config = self._config
+        mask_head = roi_heads.MaskHead(
+            self._num_classes, conv_layers=0, conv_channels=config.mask_head.conv_channels
+        )
+        return c4.C4RoIHeads(
+            self.backbone.stage5,
+            roi_heads.BoxHead(self._num_classes, fc_layers=0, fc_channels=0),
+            mask_head if config.system == "mask_rcnn" else None,
+            pool_size=config.box_head.pool_size,
+            sampling_ratio=config.roi_align.sampling_ratio,
+            aligned=config.roi_align.aligned,
+            compiled=self._compiled,
+        )
+
+
+def _resnet(config: Any, last_level: int) -> resnet.ResNet:
+    return resnet.ResNet(
+        depth=config.depth,
+        base_width=config.base_width,
+        stride_in_1x1=config.stride_in_1x1,
+        norm=config.norm,
+        norm_epsilon=config.norm_epsilon,
+        norm_momentum=config.norm_momentum,
+        freeze_at=config.freeze_at,
+        last_level=last_level,
+    )
+
+
+def _first_stage(
+    config: Any, parts: FPNParts | C4Parts, compiled: bool
+) -> first_stage.RPN | first_stage.GivenProposals:
+    if config.proposals == "file":
+        return first_stage.GivenProposals(name="given_proposals")
+    rpn, (sizes, *_) = config.rpn, parts.anchor_sizes.values()
+    head = rpn_lib.RPNHead(parts.channels, len(sizes) * len(rpn.anchor_ratios))
+    settings = first_stage.RPNSettings(
+        anchor_sizes=parts.anchor_sizes,
+        anchor_ratios=tuple(rpn.anchor_ratios),
+        anchors_rounded=rpn.anchors_rounded,
+        anchor_offset=rpn.anchor_offset,
+        anchor_strides=rpn.anchor_strides,
+        positive_iou=rpn.positive_iou,
+        negative_iou=rpn.negative_iou,
+        anchors_per_image=rpn.anchors_per_image,
+        positive_fraction=rpn.positive_fraction,
+        pre_nms_top_k_train=rpn.pre_nms_top_k_train,
+        pre_nms_top_k_test=rpn.pre_nms_top_k_test,
+        post_nms_top_k_train=rpn.post_nms_top_k_train,
+        post_nms_top_k_test=rpn.post_nms_top_k_test,
+        nms_iou=rpn.nms_iou,
+        min_box_size=rpn.min_box_size,
+        smooth_l1_beta=rpn.smooth_l1_beta,
+        loss_normalizer=rpn.loss_normalizer,
+        ignore_crowds=config.ignore_crowds,
+        compiled=compiled,
+    )
+    return first_stage.RPN(head, settings)
+
+
+def _box_settings(config: Any, compiled: bool) -> faster_rcnn.BoxSettings:
+    box, detection = config.box_head, config.detection
+    return faster_rcnn.BoxSettings(
+        rois_per_image=box.rois_per_image,
+        positive_fraction=box.positive_fraction,
+        positive_iou=box.positive_iou,
+        regression_weights=tuple(box.regression_weights),
+        smooth_l1_beta=box.smooth_l1_beta,
+        score_threshold=detection.score_threshold,
+        nms_iou=detection.nms_iou,
+        soft_nms_sigma=detection.soft_nms_sigma,
         max_instances=config.max_instances,
         ignore_crowds=config.ignore_crowds,
         compiled=compiled,
     )
 
 
-def _create_variables(model: MaskRCNN, config: Any) -> None:
+def _create_variables(model: Model) -> None:
     """Run each part once on the smallest input; a whole forward pass would take seconds."""
     features = model.features(tf.zeros([1, 64, 64, 3]), training=False)
-    model.rpn_head(features)
-    channels = config.fpn.channels
-    box_side, mask_side = config.box_head.pool_size, config.mask_head.pool_size
-    model.roi_heads.box_head(tf.zeros([1, 1, box_side, box_side, channels]))
-    model.roi_heads.mask_head(
-        tf.zeros([1, 1, mask_side, mask_side, channels]), tf.ones([1, 1], tf.int32)
-    )
-    model.roi_heads.built = True
+    if isinstance(model.rpn, first_stage.RPN):
+        model.rpn.head(features)
+    model.rpn.built = True
+    if not isinstance(model, RPNModel):
+        roi, classes = tf.constant([[[0.0, 0.0, 32.0, 32.0]]]), tf.ones([1, 1], tf.int32)
+        model.roi_heads.boxes(features, roi)
+        if isinstance(model, mask_rcnn.MaskRCNN):
+            model.roi_heads.masks(features, roi, classes)
+        model.roi_heads.built = True
     model.built = True

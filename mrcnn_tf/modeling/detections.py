@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mrcnn_tf.ops import boxes as box_ops
-from mrcnn_tf.ops import nms
+from mrcnn_tf.ops import nms, soft_nms
 
 
 class Detections(NamedTuple):
@@ -40,6 +40,7 @@ def select_detections(
     regression_weights: tuple[float, ...],
     score_threshold: float,
     nms_iou: float,
+    soft_nms_sigma: float,
     max_detections: int,
     compiled: bool,
 ) -> Detections:
@@ -56,6 +57,7 @@ def select_detections(
       regression_weights: of (dy, dx, dh, dw).
       score_threshold: only scores above count.
       nms_iou: of boxes of one class that overlap by more, the better stays.
+      soft_nms_sigma: 0 for that; above, Soft-NMS with this sigma instead, see `soft_nms.py`.
       max_detections: D.
       compiled: whether this is traced for XLA, see `nms.nms`.
     """
@@ -70,18 +72,25 @@ def select_detections(
     boxes = box_ops.clip(tf.where(finite[..., tf.newaxis], boxes, 0.0), image_size_hw)
     valid = finite & (scores > score_threshold) & tf.repeat(rois_valid, foreground, axis=1)
     valid &= box_ops.is_nonempty(boxes, 0.0)
-    index, valid = nms.nms(
-        boxes,
-        scores,
-        valid,
-        iou_threshold=nms_iou,
-        max_outputs=max_detections,
-        groups=tf.broadcast_to(classes, tf.shape(scores)),
-        compiled=compiled,
-    )
+    groups = tf.broadcast_to(classes, tf.shape(scores))
+    if soft_nms_sigma:
+        index, kept_scores, valid = soft_nms.soft_nms(
+            boxes, scores, valid, groups, soft_nms_sigma, score_threshold, max_detections
+        )
+    else:
+        index, valid = nms.nms(
+            boxes,
+            scores,
+            valid,
+            iou_threshold=nms_iou,
+            max_outputs=max_detections,
+            groups=groups,
+            compiled=compiled,
+        )
+        kept_scores = tf.gather(scores, index, batch_dims=1)
     return Detections(
         tf.where(valid[..., tf.newaxis], tf.gather(boxes, index, batch_dims=1), 0.0),
         tf.where(valid, tf.gather(classes, index), 0),
-        tf.where(valid, tf.gather(scores, index, batch_dims=1), 0.0),
+        tf.where(valid, kept_scores, 0.0),
         valid,
     )

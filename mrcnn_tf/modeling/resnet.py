@@ -172,6 +172,8 @@ class ResNet(tf_keras.layers.Layer):
       norm_momentum: see `normalization.build`.
       freeze_at: what does not train, counted as Detectron2 counts: 0 nothing, 1 the stem, l >= 2
         the stem and the stages 2..l. The batch norms in it use their moving statistics.
+      last_level: where `call` stops. With 4 (the C4 network), `stage5` is there for who applies it
+        to something else.
       name: layer name.
 
     Raises:
@@ -190,6 +192,7 @@ class ResNet(tf_keras.layers.Layer):
         norm_epsilon: float = 1e-5,
         norm_momentum: float = 0.9,
         freeze_at: int = 2,
+        last_level: int = 5,
         name: str = "resnet",
     ):
         super().__init__(name=name)
@@ -198,6 +201,7 @@ class ResNet(tf_keras.layers.Layer):
         if freeze_at not in range(6):
             raise ValueError(f"freeze_at must be 0 (nothing) .. 5 (all), not {freeze_at!r}")
         self.depth = depth
+        self.last_level = last_level
         self.stride_in_1x1 = stride_in_1x1
         build_norm = functools.partial(
             normalization.build, norm, epsilon=norm_epsilon, momentum=norm_momentum
@@ -236,11 +240,11 @@ class ResNet(tf_keras.layers.Layer):
           training: whether batch norms that learn use the batch's statistics.
 
         Returns:
-          {level: [B, Hl, Wl, C]} for the levels 2..5, C as in `out_channels`.
+          {level: [B, Hl, Wl, C]} for the levels 2..last_level, C as in `out_channels`.
         """
         features = {}
         x = self.stem(images, training=training)
-        for level in range(2, 6):
+        for level in range(2, self.last_level + 1):
             x = getattr(self, f"stage{level}")(x, training=training)
             features[level] = x
         return features

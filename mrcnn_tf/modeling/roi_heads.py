@@ -160,10 +160,10 @@ class FPNRoIHeads(tf_keras.layers.Layer):
     def __init__(
         self,
         box_head: BoxHead,
-        mask_head: MaskHead,
+        mask_head: MaskHead | None,
         *,
         box_pool_size: int,
-        mask_pool_size: int,
+        mask_size: int,
         sampling_ratio: int,
         aligned: bool,
         log_epsilon: float,
@@ -175,9 +175,9 @@ class FPNRoIHeads(tf_keras.layers.Layer):
 
         Args:
           box_head: takes [B, R, box_pool_size, box_pool_size, C].
-          mask_head: takes [B, R, mask_pool_size, mask_pool_size, C].
+          mask_head: takes [B, R, M/2, M/2, C]; None for Faster R-CNN.
           box_pool_size: 7.
-          mask_pool_size: 14; masks are twice as large.
+          mask_size: M, 28.
           sampling_ratio: see `roi_align.roi_align`.
           aligned: see `roi_align.roi_align`.
           log_epsilon: `epsilon` of `roi_align.assign_levels`.
@@ -188,9 +188,8 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         super().__init__(name=name)
         self.box_head = box_head
         self.mask_head = mask_head
-        self.mask_size = 2 * mask_pool_size
+        self.mask_size = mask_size
         self._box_pool_size = box_pool_size
-        self._mask_pool_size = mask_pool_size
         self._align = functools.partial(
             roi_align.roi_align,
             sampling_ratio=sampling_ratio,
@@ -216,12 +215,44 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         levels = self._assign_levels(rois, min(pooled_from), max(pooled_from))
         return self._align(pooled_from, rois, levels, size)
 
-    def boxes(self, features: dict[int, tf.Tensor], rois: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def boxes(
+        self, features: dict[int, tf.Tensor], rois: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Class logits [B, R, N] and deltas [B, R, N-1, 4] of `rois`; see `BoxHead.call`."""
         return self.box_head(self.pool(features, rois, self._box_pool_size))
 
     def masks(
-        self, features: dict[int, tf.Tensor], rois: tf.Tensor, classes: tf.Tensor
+        self,
+        features: dict[int, tf.Tensor],
+        rois: tf.Tensor,
+        classes: tf.Tensor,
+        training: bool = False,
     ) -> tf.Tensor:
         """Mask logits [B, R, M, M] of `rois` for `classes` [B, R]; see `MaskHead.call`."""
-        return self.mask_head(self.pool(features, rois, self._mask_pool_size), classes)
+        return self.mask_head(self.pool(features, rois, self.mask_size // 2), classes)
+
+    def train(
+        self,
+        features: dict[int, tf.Tensor],
+        rois: tf.Tensor,
+        classes: tf.Tensor,
+        num_masks: int,
+        training: bool,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Both branches on sampled RoIs.
+
+        Args:
+          features: {level: [B, Hl, Wl, C]}.
+          rois: float32 [B, R, 4], positives first.
+          classes: int32 [B, R], the true ones.
+          num_masks: F; the mask branch runs on the first F RoIs.
+          training: whether norms use batch statistics.
+
+        Returns:
+          Class logits [B, R, N], deltas [B, R, N-1, 4] and mask logits [B, F, M, M].
+        """
+        class_logits, box_deltas = self.boxes(features, rois, training)
+        mask_logits = self.masks(
+            features, rois[:, :num_masks], classes[:, :num_masks], training
+        )
+        return class_logits, box_deltas, mask_logits

@@ -1,0 +1,173 @@
+"""Every check across the fields of an experiment: what cannot work is refused before it starts."""
+
+from mrcnn_tf import presets
+from mrcnn_tf.configs import Data, Experiment, Model
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse an experiment that cannot work.
+
+    Raises:
+      ValueError: with the field, the value received and what is allowed.
+    """
+    model, trainer = experiment.task.model, experiment.trainer
+    _one_of("task.model.preset", model.preset, presets.PRESETS)
+    _one_of("task.model.system", model.system, ("mask_rcnn", "faster_rcnn", "rpn"))
+    _one_of("task.model.features", model.features, ("fpn", "c4"))
+    _one_of("task.model.proposals", model.proposals, ("rpn", "file"))
+    _one_of("stages.schedule", experiment.stages.schedule, ("joint", "separate", "alternating"))
+    _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
+    _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
+    _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))
+    _one_of(
+        "task.model.detection.mask_paste",
+        model.detection.mask_paste,
+        ("pixel_centres", "torchvision"),
+    )
+    _one_of("task.model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152))
+    _one_of("task.model.rpn.anchor_strides", model.rpn.anchor_strides, ("level", "grid"))
+    _one_of(
+        "task.model.rpn.loss_normalizer",
+        model.rpn.loss_normalizer,
+        ("sampled", "anchors_per_image"),
+    )
+    norms = ("frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm")
+    _one_of("task.model.backbone.norm", model.backbone.norm, norms)
+    _one_of("task.model.fpn.norm", model.fpn.norm, ("", *norms))
+    _one_of("task.model.backbone.weights", model.backbone.weights, ("", "imagenet"))
+    for field in ("train_data", "validation_data"):
+        data = getattr(experiment.task, field)
+        _check_data(f"task.{field}", data)
+    _check_system(experiment)
+    _check_start(experiment)
+    if trainer.train_steps < 1:
+        raise ValueError(f"trainer.train_steps: must be positive, got {trainer.train_steps}")
+
+
+def _check_system(experiment: Experiment) -> None:
+    """Refuse a network whose parts do not fit together."""
+    model, task = experiment.task.model, experiment.task
+    if model.features == "fpn" and len(model.rpn.anchor_sizes) != 5:
+        raise ValueError(
+            "task.model.rpn.anchor_sizes: one size for each of P2..P6 is needed, got "
+            f"{len(model.rpn.anchor_sizes)}: {tuple(model.rpn.anchor_sizes)}"
+        )
+    if model.features == "fpn" and model.mask_head.mask_size % 2:
+        raise ValueError(
+            f"task.model.mask_head.mask_size: got {model.mask_head.mask_size}, needs an even number"
+        )
+    if (
+        model.features == "c4"
+        and model.system != "rpn"
+        and (model.box_head.pool_size % 2 or model.mask_head.mask_size != model.box_head.pool_size)
+    ):
+        raise ValueError(
+            f"task.model.mask_head.mask_size: got {model.mask_head.mask_size}, but with features: "
+            f"c4 a mask is as large as the pooled RoI, box_head.pool_size, now "
+            f"{model.box_head.pool_size}. Set both to 14, or use features: fpn for 28 x 28 masks"
+        )
+    if model.features == "c4" and model.fpn.frozen:
+        raise ValueError("task.model.fpn.frozen: features: c4 has no pyramid; set it to false")
+    if model.system == "rpn" and model.proposals == "file":
+        raise ValueError(
+            "task.model.proposals: 'file' is for a detector; an RPN makes its own. Set it to rpn"
+        )
+    for field in ("train_data", "validation_data"):
+        path = getattr(task, field).proposals
+        if model.proposals == "file" and not path:
+            raise ValueError(
+                f"task.{field}.proposals: task.model.proposals: file needs the folder of proposals "
+                "that an RPN wrote (python -m mrcnn_tf.write_proposals). The whole schedule is run "
+                "by python -m mrcnn_tf.train_stages"
+            )
+        if model.proposals == "rpn" and path:
+            raise ValueError(
+                f"task.{field}.proposals: {path!r} would not be used: with task.model.proposals: "
+                "rpn the network makes its own. Set that to file, or leave this empty"
+            )
+    metric = experiment.trainer.best_checkpoint_eval_metric
+    begins = {"mask_rcnn": ("mask_", "box_"), "faster_rcnn": ("box_",), "rpn": ("ar_",)}[
+        model.system
+    ]
+    if metric and not metric.startswith((*begins, "validation_loss")):
+        raise ValueError(
+            f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.model.system: "
+            f"{model.system} is scored by {', '.join(f'{b}...' for b in begins)}: set it to "
+            f"{ {'mask_rcnn': 'mask_ap', 'faster_rcnn': 'box_ap', 'rpn': 'ar_1000'}[model.system] }"
+        )
+    stages = experiment.stages
+    if stages.schedule != "joint" and not stages.rpn_experiment:
+        raise ValueError(
+            f"stages.rpn_experiment: schedule {stages.schedule!r} needs the experiment that trains "
+            "the RPN, rpn_r50_fpn for one"
+        )
+
+
+def _check_start(experiment: Experiment) -> None:
+    """Refuse weights to start from that do not fit, or do not exist."""
+    model = experiment.task.model
+    if model.backbone.weights == "imagenet" and (
+        model.backbone.depth not in (50, 101) or model.backbone.base_width != 64
+    ):
+        raise ValueError(
+            "task.model.backbone.weights: 'imagenet' exists for depth 50 and 101 with base_width "
+            f"64, not for depth {model.backbone.depth} with base_width "
+            f"{model.backbone.base_width}; set it to '' to start from random weights"
+        )
+    if model.backbone.weights == "imagenet" and (
+        model.pixels.order != "bgr" or not model.backbone.stride_in_1x1
+    ):
+        raise ValueError(
+            "task.model.backbone.weights: 'imagenet' are the weights of tf_keras.applications, "
+            "which want pixels.order: bgr and backbone.stride_in_1x1: true, not "
+            f"{model.pixels.order} and {str(model.backbone.stride_in_1x1).lower()}"
+        )
+    if (
+        model.backbone.norm == "frozen_batch_norm"
+        and not model.backbone.weights
+        and not experiment.task.init_checkpoint
+    ):
+        raise ValueError(
+            "task.model.backbone.norm: 'frozen_batch_norm' over random weights never learns its "
+            "statistics. Set task.model.backbone.weights: imagenet or task.init_checkpoint, or "
+            "train from scratch with norm: group_norm (or batch_norm) and freeze_at: 0"
+        )
+    from_scratch = not model.backbone.weights and not experiment.task.init_checkpoint
+    if from_scratch and model.backbone.freeze_at > 0:
+        raise ValueError(
+            f"task.model.backbone.freeze_at: {model.backbone.freeze_at} would freeze random "
+            "weights; training from scratch needs freeze_at: 0"
+        )
+
+
+def _check_data(where: str, data: Data) -> None:
+    _one_of(f"{where}.canvas", data.canvas, ("bucket", "exact"))
+    if not data.short_edges or max(data.short_edges) > data.long_edge:
+        raise ValueError(
+            f"{where}: short_edges {tuple(data.short_edges)} must not be empty or exceed "
+            f"long_edge {data.long_edge}"
+        )
+    scales = tuple(data.scale_jitter)
+    if scales and not (len(scales) == 2 and 0.0 < scales[0] <= scales[1]):
+        raise ValueError(
+            f"{where}.scale_jitter: got {scales}, needs (smallest, largest), both positive, or ()"
+        )
+    if scales and data.canvas != "bucket":
+        raise ValueError(
+            f"{where}.scale_jitter: needs canvas: bucket, not {data.canvas!r}, which would make "
+            "batches of pictures of one size only"
+        )
+    jitter = data.color_jitter.as_dict()
+    for name, value in jitter.items():
+        most = 0.5 if name == "hue" else 1.0
+        if not 0.0 <= value <= most:
+            raise ValueError(f"{where}.color_jitter.{name}: got {value}, needs 0 to {most}")
+    if not data.is_training and (scales or any(jitter.values())):
+        raise ValueError(
+            f"{where}: scale_jitter and color_jitter are for training, this has is_training: false"
+        )
+
+
+def _one_of(field: str, value: object, allowed: object) -> None:
+    if value not in allowed:  # type: ignore[operator]
+        raise ValueError(f"{field}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")  # type: ignore[call-overload]

@@ -1,0 +1,44 @@
+"""Presets: every convention that trained weights carry, by the project they come from.
+
+What each project does where it is not what the defaults of `configs.py` say; keys are fields of
+`configs.Model`.
+"""
+
+# The defaults are the preset "paper": its text where it speaks, Detectron (its code) where it is
+# silent, and the pixel statistics and norm epsilon of the ImageNet weights of
+# tf_keras.applications, which it starts from.
+PRESETS: dict[str, dict] = {
+    "paper": {},
+    "torchvision": {
+        "ignore_crowds": False,
+        "pixels": {
+            "order": "rgb",
+            "mean": (0.485 * 255, 0.456 * 255, 0.406 * 255),
+            "std": (0.229 * 255, 0.224 * 255, 0.225 * 255),
+            "resize": "torchvision",
+        },
+        # The released COCO weights run with epsilon 0 (`overwrite_eps`).
+        "backbone": {"stride_in_1x1": False, "norm_epsilon": 0.0, "weights": ""},
+        "rpn": {"anchors_rounded": True, "anchor_strides": "grid", "min_box_size": 1e-3},
+        "roi_align": {
+            "aligned": False,
+            "sampling_ratio": 2,
+            "log_epsilon": 0.0,
+            "level_epsilon": 1e-6,
+        },
+        "box_head": {"smooth_l1_beta": 1.0 / 9.0},
+        "mask_head": {"target": "torchvision", "target_sampling_ratio": 2},
+        "detection": {"mask_paste": "torchvision"},
+    },
+    "detectron2": {
+        "ignore_crowds": False,
+        "pixels": {"mean": (103.530, 116.280, 123.675)},
+        "backbone": {"norm_epsilon": 1e-5},
+        "rpn": {
+            "post_nms_top_k_train": 1000,
+            "smooth_l1_beta": 0.0,
+            "loss_normalizer": "anchors_per_image",
+        },
+        "box_head": {"smooth_l1_beta": 0.0},
+    },
+}
