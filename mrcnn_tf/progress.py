@@ -21,6 +21,12 @@ from official.core import base_trainer
 
 from mrcnn_tf.durations import duration
 
+# Counts that grow while training goes on: {name: (of what, which field limits it)}.
+_DROPPED = {
+    "dropped_objects": ("objects", "max_instances"),
+    "dropped_masks": ("masks", "mask_arena_pixels"),
+}
+
 
 class QuietController(orbit.Controller):
     """Orbit's controller without its own lines, which print each loop's dictionary over a page."""
@@ -97,7 +103,7 @@ class TrainingLog:
         self._images_per_step = images_per_step
         self._stdout = sys.stdout
         self._started: tuple[float, int] | None = None
-        self._dropped_objects = 0.0
+        self._dropped = dict.fromkeys(_DROPPED, 0.0)
         self._restart()
 
     def _restart(self) -> None:
@@ -112,8 +118,8 @@ class TrainingLog:
     def __call__(self, output: dict[str, Any]) -> None:
         """Add `images_per_second` and `input_wait` (part of the time) to `output`; print.
 
-        `dropped_objects`, those of the loop that were too many for `max_instances`, becomes the sum
-        since training was started or resumed.
+        `dropped_objects` and `dropped_masks`, what of the loop was too much for `max_instances` and
+        `mask_arena_pixels`, become the sums since training was started or resumed.
 
         Args:
           output: the loop's means, as `Trainer.train_loop_end` returns them.
@@ -126,8 +132,9 @@ class TrainingLog:
             self._started = (now, step)
         output["images_per_second"] = steps * self._images_per_step / seconds
         output["input_wait"] = waited / seconds
-        self._dropped_objects += float(output["dropped_objects"])
-        output["dropped_objects"] = self._dropped_objects
+        for name in _DROPPED:
+            self._dropped[name] += float(output[name])
+        output |= self._dropped
         value = {k: float(np.mean(v)) for k, v in output.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "first_loop": first} | value) + "\n")
@@ -153,8 +160,9 @@ class TrainingLog:
                 f"{value['images_per_second']:.1f} img/s  input {value['input_wait']:.0%}  "
                 f"eta {duration(left)}"
             )
-        if value["dropped_objects"]:
-            line += f"  {value['dropped_objects']:,.0f} objects dropped (max_instances)"
+        for name, (what, limit) in _DROPPED.items():
+            if value[name]:
+                line += f"  {value[name]:,.0f} {what} dropped ({limit})"
         print(line, file=self._stdout, flush=True)
 
 

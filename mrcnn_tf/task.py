@@ -7,22 +7,36 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from mrcnn_tf import configs, divergence, progress, validation_pictures
+from mrcnn_tf import configs, divergence, losses, progress, validation_pictures
 from mrcnn_tf.data import augment, canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.modeling import build, measures
 from mrcnn_tf.modeling.detections import Detections
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
+from mrcnn_tf.modeling.mask_rcnn import MaskRCNN, TrainOutputs
 from mrcnn_tf.weights import keras_applications
 
 LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
-DROPPED_OBJECTS = "dropped_objects"  # beyond max_instances, all images of a loop
+VALIDATION_LOSS = "validation_loss"  # their sum, over the whole validation set
+# What a loop's images lost: {what it is called: the batch's key that counts it}.
+DROPPED = {
+    "dropped_objects": schema.NUM_DROPPED_OBJECTS,  # beyond max_instances
+    "dropped_masks": schema.NUM_DROPPED_MASKS,  # beyond mask_arena_pixels
+}
 
 # What places detections in the stored picture.
 _PLACES = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
 
-_ForwardBackward = tuple[dict[str, tf.Tensor], list[tf.Tensor]]
+_Weighted = tuple[tf.Tensor, tf.Tensor]  # a mean, and the number that it is a mean over
+_ForwardBackward = tuple[dict[str, tf.Tensor], dict[str, _Weighted], list[tf.Tensor]]
+
+
+class SumOfMeans(tf_keras.metrics.MeanTensor):
+    """The sum of several running means, each weighted by its own counts."""
+
+    def result(self) -> tf.Tensor:
+        """Return float32 []."""
+        return tf.reduce_sum(super().result())
 
 
 @task_factory.register_task_cls(configs.Task)
@@ -139,12 +153,16 @@ class MaskRCNNTask(base_task.Task):
         )
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-        """One running mean per loss and measure, and the number of dropped objects."""
+        """One running mean per loss; of training, of measures too, and what was dropped.
+
+        Of validation, the sum of the losses' means under the name by which Model Garden's trainer
+        would report a mean over batches.
+        """
         names = (*LOSSES, *measures.NAMES) if training else LOSSES
         metrics = [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
-        if training:
-            metrics.append(tf_keras.metrics.Sum(DROPPED_OBJECTS, dtype=tf.float32))
-        return metrics
+        if not training:
+            return [*metrics, SumOfMeans(VALIDATION_LOSS, tf.float32, shape=[len(LOSSES)])]
+        return metrics + [tf_keras.metrics.Sum(name, dtype=tf.float32) for name in DROPPED]
 
     # AutoGraph is off in both steps: nothing here branches on a tensor in Python, converting the
     # source takes time, and it reads the files as they are at the first evaluation: an edit made
@@ -168,15 +186,15 @@ class MaskRCNNTask(base_task.Task):
         Returns:
           {"loss": float32 []}.
         """
-        logs, gradients = self.forward_backward(inputs, model, optimizer)
+        terms, watched, gradients = self.forward_backward(inputs, model, optimizer)
         if self.first_non_finite:
             step = tf.cast(optimizer.iterations, tf.int64) + 1
-            self.first_non_finite.update(step, logs, inputs[schema.SOURCE_ID])
-        logs[DROPPED_OBJECTS] = tf.reduce_sum(inputs[schema.NUM_DROPPED_OBJECTS])
+            self.first_non_finite.update(step, terms, inputs[schema.SOURCE_ID])
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        for metric in metrics or []:
-            metric.update_state(logs[metric.name])
-        return {self.loss: logs[self.loss]}
+        watched |= {name: (term, 1.0) for name, term in terms.items()}
+        watched |= {name: (tf.reduce_sum(inputs[key]), 1.0) for name, key in DROPPED.items()}
+        _update(metrics, watched)
+        return {self.loss: terms[self.loss]}
 
     def forward_backward(
         self,
@@ -187,8 +205,10 @@ class MaskRCNNTask(base_task.Task):
         """Losses and gradients of one replica, without the update.
 
         Returns:
-          Logs, {name: float32 []}, and one gradient per trainable variable; the sum of the
-          gradients over the replicas is the gradient of the step.
+          terms: the losses and their sum, {name: float32 []}.
+          watched: `measures.measures`.
+          gradients: one per trainable variable; their sum over the replicas is the gradient of the
+            step.
         """
         step = tf.cast(optimizer.iterations, tf.int64)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
@@ -213,8 +233,8 @@ class MaskRCNNTask(base_task.Task):
                 gradients = optimizer.get_unscaled_gradients(gradients)
             gradients = self._decay(gradients, model.trainable_variables, replicas)
             # Every replica holds a part of each loss; the trainer averages what they report.
-            logs = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
-            return logs | watched, gradients
+            terms = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
+            return terms, watched, gradients
 
         run_forward = forward
         if not self._compiled:
@@ -252,29 +272,51 @@ class MaskRCNNTask(base_task.Task):
     ) -> dict[str, tf.Tensor]:
         """Detections and losses of one batch on one replica.
 
+        The losses go to the metrics, weighted by what they are a mean over, so that those of the
+        whole set do not depend on how its images are batched. They are not returned: the trainer
+        would average them over batches.
+
         Returns:
-          The fields of `Detections` and what places them in the stored picture, and the loss;
-          with `allow_image_summary` also what drawings need, which stays on the device unless it
-          is drawn.
+          The fields of `Detections` and what places them in the stored picture; with
+          `allow_image_summary` also what drawings need, which stays on the device unless it is
+          drawn.
         """
 
-        def forward(inputs):
+        def forward(inputs, is_real):
             detections = model(inputs[schema.IMAGE], inputs[schema.IMAGE_SIZE_HW])
             outputs = model.train_forward(
                 inputs, self.task_config.seed, tf.constant(0, tf.int64), training=False
             )
-            terms = {name: term.mean() for name, term in model.losses_of(outputs).items()}
-            return detections, terms
+            return detections, self._losses_of_real_images(model, outputs, is_real)
 
         if self._compiled:
             forward = tf.function(forward, jit_compile=True, autograph=False)
         on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
-        detections, terms = forward(on_device)
-        for metric in metrics or []:
-            metric.update_state(terms[metric.name])
+        detections, sums = forward(on_device, tf.reduce_any(inputs[schema.SOURCE_ID] > 0, axis=1))
+        terms = {name: (sums[name].mean(), sums[name].count) for name in LOSSES}
+        _update(
+            metrics, terms | {VALIDATION_LOSS: tf.unstack(tf.stack(list(terms.values())), axis=1)}
+        )
         keys = {*_PLACES, *(validation_pictures.BATCH_KEYS if self._pictures else ())}
-        logs = {key: inputs[key] for key in keys}
-        return logs | detections._asdict() | {self.loss: tf.add_n(list(terms.values()))}
+        return {key: inputs[key] for key in keys} | detections._asdict()
+
+    def _losses_of_real_images(
+        self, model: MaskRCNN, outputs: TrainOutputs, is_real: tf.Tensor
+    ) -> dict[str, losses.LossSum]:
+        """Leave the fillers of an evaluation's last batch, bool [B], out of what losses count."""
+        anchors, rois = outputs.anchor_targets, outputs.roi_targets
+        real = is_real[:, tf.newaxis]
+        sums = model.losses_of(
+            outputs._replace(  # a filler has no masks to leave out
+                anchor_targets=anchors._replace(valid=anchors.valid & real),
+                roi_targets=rois._replace(valid=rois.valid & real),
+            )
+        )
+        if self.task_config.model.rpn.loss_normalizer == "anchors_per_image":  # counts fillers too
+            part = tf.reduce_mean(tf.cast(is_real, tf.float32))
+            for name in ("rpn_class_loss", "rpn_box_loss"):
+                sums[name] = sums[name]._replace(count=sums[name].count * part)
+        return sums
 
     def aggregate_logs(
         self, state: coco.CocoEvaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
@@ -320,6 +362,12 @@ class MaskRCNNTask(base_task.Task):
                 mask_paste=config.model.detection.mask_paste,
             )
         return self._evaluator
+
+
+def _update(metrics: list[tf_keras.metrics.Metric] | None, watched: dict[str, _Weighted]) -> None:
+    for metric in metrics or []:
+        value, weight = watched[metric.name]
+        metric.update_state(value, sample_weight=weight)
 
 
 def batch_size(data: configs.Data, replicas: int) -> int:

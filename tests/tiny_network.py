@@ -104,6 +104,7 @@ def _row(picture, canvas_hw, max_instances, arena_bytes):
         schema.IMAGE_SIZE_HW: np.array(picture.size_hw, np.float32),
         schema.ORIGINAL_SIZE_HW: np.array(picture.size_hw, np.float32),
         schema.NUM_DROPPED_OBJECTS: np.int32(0),
+        schema.NUM_DROPPED_MASKS: np.int32(0),
         schema.IMAGE_KEY: np.int32(picture.key),
     }
 

@@ -88,6 +88,8 @@ IMAGE_SIZE_HW = (
 # float32 [B, (height, width)]: the stored picture; if it was cropped in training, that part of it
 ORIGINAL_SIZE_HW = "original_size_hw"
 NUM_DROPPED_OBJECTS = "num_dropped_objects"  # int32 [B]: objects beyond max_instances, left out
+# int32 [B]: objects whose mask did not fit into the arena beside the others: box and class are kept
+NUM_DROPPED_MASKS = "num_dropped_masks"
 IMAGE_KEY = "image_key"  # int32 [B]: fingerprint of the source id, seeds the image's random numbers
 
 SOURCE_ID_BYTES = 128  # longest image id, in UTF-8 bytes. An all-zero id marks a filler image of

@@ -67,6 +67,7 @@ def test_everything_worth_watching_is_a_curve(trained):
         "images_per_second",
         "input_wait",
         "dropped_objects",
+        "dropped_masks",
     ):
         assert set(train_curves[tag]) == {2, 4}, tag
         assert np.isfinite(list(train_curves[tag].values())).all(), tag

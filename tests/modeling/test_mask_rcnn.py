@@ -10,7 +10,7 @@ import tf_keras
 
 from mrcnn_tf import experiments
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling import build, measures
+from mrcnn_tf.modeling import build
 from mrcnn_tf.ops import boxes as box_ops
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD, Object, Picture
@@ -277,22 +277,6 @@ def test_anchors_of_a_canvas_that_p6_does_not_divide():
         columns[strides] = centers[::3].numpy().tolist()
         np.testing.assert_allclose(anchors[2][3 * 25 + 1], [0, 0, 8, 8])  # cell (1, 1), square
     assert columns == {"level": [0, 64], "grid": [0, 48]}
-
-
-def test_measures_count_what_was_sampled(trained):
-    outputs, _, _ = trained("square", "eager")
-    numbers = {name: float(v) for name, v in measures.measures(outputs).items()}
-    assert tuple(numbers) == measures.NAMES
-    rois, anchors = outputs.roi_targets, outputs.anchor_targets
-    assert numbers["positive_rois"] == pytest.approx(rois.is_positive.numpy().sum() / 3)
-    assert numbers["positive_anchors"] == pytest.approx(anchors.is_positive.numpy().sum() / 3)
-    said = outputs.class_logits.numpy().argmax(-1)
-    valid = rois.valid.numpy()
-    right = (said == rois.classes.numpy())[valid].mean()
-    assert numbers["class_accuracy"] == pytest.approx(right)
-    said = outputs.rpn_logits.numpy() > 0
-    positive = anchors.is_positive.numpy()
-    assert numbers["rpn_recall"] == pytest.approx(said[positive].mean())
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
