@@ -21,6 +21,24 @@ from official.core import base_trainer
 
 from mrcnn_tf.durations import duration
 
+# Counts that grow while training goes on: {name: (of what, which field limits it)}.
+_DROPPED = {
+    "dropped_objects": ("objects", "max_instances"),
+    "dropped_masks": ("masks", "mask_arena_pixels"),
+}
+
+
+# Of an evaluation's numbers, those for one line: {name: how it is printed}.
+_MAIN = {
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "mask_ap50": "mask AP50",
+    "ar_100": "AR@100",
+    "ar_300": "AR@300",
+    "ar_1000": "AR@1000",
+    "validation_loss": "validation loss",
+}
+
 
 class QuietController(orbit.Controller):
     """Orbit's controller without its own lines, which print each loop's dictionary over a page."""
@@ -97,7 +115,7 @@ class TrainingLog:
         self._images_per_step = images_per_step
         self._stdout = sys.stdout
         self._started: tuple[float, int] | None = None
-        self._dropped_objects = 0.0
+        self._dropped = dict.fromkeys(_DROPPED, 0.0)
         self._restart()
 
     def _restart(self) -> None:
@@ -112,8 +130,8 @@ class TrainingLog:
     def __call__(self, output: dict[str, Any]) -> None:
         """Add `images_per_second` and `input_wait` (part of the time) to `output`; print.
 
-        `dropped_objects`, those of the loop that were too many for `max_instances`, becomes the sum
-        since training was started or resumed.
+        `dropped_objects` and `dropped_masks`, what of the loop was too much for `max_instances` and
+        `mask_arena_pixels`, become the sums since training was started or resumed.
 
         Args:
           output: the loop's means, as `Trainer.train_loop_end` returns them.
@@ -126,22 +144,30 @@ class TrainingLog:
             self._started = (now, step)
         output["images_per_second"] = steps * self._images_per_step / seconds
         output["input_wait"] = waited / seconds
-        self._dropped_objects += float(output["dropped_objects"])
-        output["dropped_objects"] = self._dropped_objects
+        for name in _DROPPED:
+            self._dropped[name] += float(output[name])
+        output |= self._dropped
         value = {k: float(np.mean(v)) for k, v in output.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "first_loop": first} | value) + "\n")
         self._print(step, value, now, seconds if first else None)
         self._restart()
 
+    def _terms(self, value: dict[str, float]) -> str:
+        """`rpn 0.213+0.080 class 0.352`, of the terms that the network has."""
+        names = list(self._trainer.task.loss_names)
+        text = []
+        if "rpn_class_loss" in names:
+            text.append(f"rpn {value['rpn_class_loss']:.3f}+{value['rpn_box_loss']:.3f}")
+            names = names[2:]
+        return " ".join(text + [f"{n.removesuffix('_loss')} {value[n]:.3f}" for n in names])
+
     def _print(
         self, step: int, value: dict[str, float], now: float, first_loop: float | None
     ) -> None:
         line = (
             f"step {step:>{len(f'{self._train_steps:,}')},}/{self._train_steps:,}  "
-            f"loss {value['training_loss']:.3f} = rpn {value['rpn_class_loss']:.3f}"
-            f"+{value['rpn_box_loss']:.3f} class {value['class_loss']:.3f} "
-            f"box {value['box_loss']:.3f} mask {value['mask_loss']:.3f}  "
+            f"loss {value['training_loss']:.3f} = {self._terms(value)}  "
             f"lr {value['learning_rate']:.2g}  "
         )
         if first_loop is not None:
@@ -153,8 +179,9 @@ class TrainingLog:
                 f"{value['images_per_second']:.1f} img/s  input {value['input_wait']:.0%}  "
                 f"eta {duration(left)}"
             )
-        if value["dropped_objects"]:
-            line += f"  {value['dropped_objects']:,.0f} objects dropped (max_instances)"
+        for name, (what, limit) in _DROPPED.items():
+            if value[name]:
+                line += f"  {value[name]:,.0f} {what} dropped ({limit})"
         print(line, file=self._stdout, flush=True)
 
 
@@ -176,9 +203,8 @@ class EvaluationLog:
             file.write(json.dumps({"step": step} | value) + "\n")
         print(self._trainer.task.evaluation_table, file=self._stdout)
         print(
-            f"evaluated at step {step:,}: box AP {value['box_ap']:.3f}  "
-            f"mask AP {value['mask_ap']:.3f}  mask AP50 {value['mask_ap50']:.3f}  "
-            f"validation loss {value.get('validation_loss', float('nan')):.3f}",
+            f"evaluated at step {step:,}: "
+            + "  ".join(f"{text} {value[key]:.3f}" for key, text in _MAIN.items() if key in value),
             file=self._stdout,
             flush=True,
         )

@@ -12,17 +12,28 @@ from mrcnn_tf.data import augment, canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.modeling import build, measures
-from mrcnn_tf.modeling.detections import Detections
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights import keras_applications
 
-LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
-DROPPED_OBJECTS = "dropped_objects"  # beyond max_instances, all images of a loop
+VALIDATION_LOSS = "validation_loss"  # sum of all terms, over the whole validation set
+# What a loop's images lost: {what it is called: the batch's key that counts it}.
+DROPPED = {
+    "dropped_objects": schema.NUM_DROPPED_OBJECTS,  # beyond max_instances
+    "dropped_masks": schema.NUM_DROPPED_MASKS,  # beyond mask_arena_pixels
+}
 
 # What places detections in the stored picture.
 _PLACES = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
 
-_ForwardBackward = tuple[dict[str, tf.Tensor], list[tf.Tensor]]
+_Weighted = tuple[tf.Tensor, tf.Tensor]  # a mean, and the number that it is a mean over
+_ForwardBackward = tuple[dict[str, tf.Tensor], dict[str, _Weighted], list[tf.Tensor]]
+
+
+class SumOfMeans(tf_keras.metrics.MeanTensor):
+    """The sum of several running means, each weighted by its own counts."""
+
+    def result(self) -> tf.Tensor:
+        """Return float32 []."""
+        return tf.reduce_sum(super().result())
 
 
 @task_factory.register_task_cls(configs.Task)
@@ -52,6 +63,7 @@ class MaskRCNNTask(base_task.Task):
         # The name stays the class's: TensorFlow wants an identifier, an experiment may be "my-run".
         super().__init__(params, logging_dir=logging_dir)
         self.label_map = read_label_map(params)
+        self.loss_names = build.loss_names(params.model)
         self._weight_decay = weight_decay
         self._compiled = compiled
         self._evaluator: coco.CocoEvaluator | None = None
@@ -59,7 +71,7 @@ class MaskRCNNTask(base_task.Task):
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_non_finite: divergence.FirstNonFinite | None = None
         self._pictures: validation_pictures.ValidationPictures | None = None
-        if params.allow_image_summary:
+        if params.allow_image_summary and params.model.system != "rpn":
             self._pictures = validation_pictures.ValidationPictures(
                 self.label_map,
                 channel_order=params.model.pixels.order,
@@ -68,14 +80,14 @@ class MaskRCNNTask(base_task.Task):
                 mask_paste=params.model.detection.mask_paste,
             )
 
-    def build_model(self) -> MaskRCNN:
+    def build_model(self) -> build.Model:
         """Build the model, its variables created and randomly initialised."""
         tf_keras.utils.set_random_seed(self.task_config.seed)
         return build.build_model(
             self.task_config.model, self.label_map.num_classes, compiled=self._compiled
         )
 
-    def initialize(self, model: MaskRCNN) -> None:
+    def initialize(self, model: build.Model) -> None:
         """Load the weights that training starts from; called where there is nothing to resume.
 
         Raises:
@@ -139,12 +151,18 @@ class MaskRCNNTask(base_task.Task):
         )
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-        """One running mean per loss and measure, and the number of dropped objects."""
-        names = (*LOSSES, *measures.NAMES) if training else LOSSES
-        metrics = [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
+        """One running mean per loss; of training, of measures too, and what was dropped.
+
+        Of validation, the sum of the losses' means under the name by which Model Garden's trainer
+        would report a mean over batches.
+        """
+        names = self.loss_names
         if training:
-            metrics.append(tf_keras.metrics.Sum(DROPPED_OBJECTS, dtype=tf.float32))
-        return metrics
+            names += build.measure_names(self.task_config.model)
+        metrics = [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
+        if not training:
+            return [*metrics, SumOfMeans(VALIDATION_LOSS, tf.float32, shape=[len(names)])]
+        return metrics + [tf_keras.metrics.Sum(name, dtype=tf.float32) for name in DROPPED]
 
     # AutoGraph is off in both steps: nothing here branches on a tensor in Python, converting the
     # source takes time, and it reads the files as they are at the first evaluation: an edit made
@@ -153,7 +171,7 @@ class MaskRCNNTask(base_task.Task):
     def train_step(
         self,
         inputs: dict[str, tf.Tensor],
-        model: MaskRCNN,
+        model: build.Model,
         optimizer: tf_keras.optimizers.Optimizer,
         metrics: list[tf_keras.metrics.Metric] | None = None,
     ) -> dict[str, tf.Tensor]:
@@ -168,27 +186,29 @@ class MaskRCNNTask(base_task.Task):
         Returns:
           {"loss": float32 []}.
         """
-        logs, gradients = self.forward_backward(inputs, model, optimizer)
+        terms, watched, gradients = self.forward_backward(inputs, model, optimizer)
         if self.first_non_finite:
             step = tf.cast(optimizer.iterations, tf.int64) + 1
-            self.first_non_finite.update(step, logs, inputs[schema.SOURCE_ID])
-        logs[DROPPED_OBJECTS] = tf.reduce_sum(inputs[schema.NUM_DROPPED_OBJECTS])
+            self.first_non_finite.update(step, terms, inputs[schema.SOURCE_ID])
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        for metric in metrics or []:
-            metric.update_state(logs[metric.name])
-        return {self.loss: logs[self.loss]}
+        watched |= {name: (term, 1.0) for name, term in terms.items()}
+        watched |= {name: (tf.reduce_sum(inputs[key]), 1.0) for name, key in DROPPED.items()}
+        _update(metrics, watched)
+        return {self.loss: terms[self.loss]}
 
     def forward_backward(
         self,
         inputs: dict[str, tf.Tensor],
-        model: MaskRCNN,
+        model: build.Model,
         optimizer: tf_keras.optimizers.Optimizer,
     ) -> _ForwardBackward:
         """Losses and gradients of one replica, without the update.
 
         Returns:
-          Logs, {name: float32 []}, and one gradient per trainable variable; the sum of the
-          gradients over the replicas is the gradient of the step.
+          terms: the losses and their sum, {name: float32 []}.
+          watched: `measures.measures`.
+          gradients: one per trainable variable; their sum over the replicas is the gradient of the
+            step.
         """
         step = tf.cast(optimizer.iterations, tf.int64)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
@@ -213,8 +233,8 @@ class MaskRCNNTask(base_task.Task):
                 gradients = optimizer.get_unscaled_gradients(gradients)
             gradients = self._decay(gradients, model.trainable_variables, replicas)
             # Every replica holds a part of each loss; the trainer averages what they report.
-            logs = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
-            return logs | watched, gradients
+            terms = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
+            return terms, watched, gradients
 
         run_forward = forward
         if not self._compiled:
@@ -247,34 +267,40 @@ class MaskRCNNTask(base_task.Task):
     def validation_step(
         self,
         inputs: dict[str, tf.Tensor],
-        model: MaskRCNN,
+        model: build.Model,
         metrics: list[tf_keras.metrics.Metric] | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Detections and losses of one batch on one replica.
+        """What the network finds in one batch on one replica, and its losses there.
+
+        The losses go to the metrics, weighted by what they are a mean over, so that those of the
+        whole set do not depend on how its images are batched. They are not returned: the trainer
+        would average them over batches.
 
         Returns:
-          The fields of `Detections` and what places them in the stored picture, and the loss;
-          with `allow_image_summary` also what drawings need, which stays on the device unless it
-          is drawn.
+          The fields of `Detections` (an RPN's: `Proposals`) and what places them in the stored
+          picture; with `allow_image_summary` also what drawings need, which stays on the device
+          unless it is drawn.
         """
 
-        def forward(inputs):
-            detections = model(inputs[schema.IMAGE], inputs[schema.IMAGE_SIZE_HW])
+        def forward(inputs, is_real):
+            found = model.infer(inputs)
             outputs = model.train_forward(
                 inputs, self.task_config.seed, tf.constant(0, tf.int64), training=False
             )
-            terms = {name: term.mean() for name, term in model.losses_of(outputs).items()}
-            return detections, terms
+            # The fillers of an evaluation's last batch are no images.
+            return found, model.losses_of(outputs.of_images(is_real))
 
         if self._compiled:
             forward = tf.function(forward, jit_compile=True, autograph=False)
         on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
-        detections, terms = forward(on_device)
-        for metric in metrics or []:
-            metric.update_state(terms[metric.name])
+        found, sums = forward(on_device, tf.reduce_any(inputs[schema.SOURCE_ID] > 0, axis=1))
+        terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
+        _update(
+            metrics, terms | {VALIDATION_LOSS: tf.unstack(tf.stack(list(terms.values())), axis=1)}
+        )
         keys = {*_PLACES, *(validation_pictures.BATCH_KEYS if self._pictures else ())}
-        logs = {key: inputs[key] for key in keys}
-        return logs | detections._asdict() | {self.loss: tf.add_n(list(terms.values()))}
+        found = {key: value for key, value in found._asdict().items() if value is not None}
+        return {key: inputs[key] for key in keys} | found
 
     def aggregate_logs(
         self, state: coco.CocoEvaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
@@ -288,8 +314,8 @@ class MaskRCNNTask(base_task.Task):
                 self._pictures.reset()
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
-            scored = (*_PLACES, *Detections._fields)
-            state.add(**{key: np.asarray(logs[key]) for key in scored})
+            drawn = {*validation_pictures.BATCH_KEYS} - {*_PLACES}
+            state.add(**{k: np.asarray(v) for k, v in logs.items() if k not in drawn})
             if self._pictures:
                 self._pictures.add(logs)
         self._evaluation_progress.show(state.num_added)
@@ -320,6 +346,12 @@ class MaskRCNNTask(base_task.Task):
                 mask_paste=config.model.detection.mask_paste,
             )
         return self._evaluator
+
+
+def _update(metrics: list[tf_keras.metrics.Metric] | None, watched: dict[str, _Weighted]) -> None:
+    for metric in metrics or []:
+        value, weight = watched[metric.name]
+        metric.update_state(value, sample_weight=weight)
 
 
 def batch_size(data: configs.Data, replicas: int) -> int:

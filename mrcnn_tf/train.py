@@ -105,7 +105,7 @@ def _run(
         model = task.build_model()
         if training:
             task.first_non_finite = divergence.FirstNonFinite(
-                task_lib.LOSSES, images_per_step // strategy.num_replicas_in_sync
+                task.loss_names, images_per_step // strategy.num_replicas_in_sync
             )
         trainer = progress.Trainer(
             experiment,

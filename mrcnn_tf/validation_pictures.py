@@ -75,7 +75,7 @@ class ValidationPictures:
 
         Args:
           batch: `BATCH_KEYS` as in `data/schema.py` and the fields of `Detections`, network-input
-            pixels. Only what is drawn leaves the device. Filler images are skipped.
+            pixels, masks if there are some. Only what is drawn leaves the device. Filler images are skipped.
         """
         for row in range(len(batch[schema.SOURCE_ID])):
             if len(self.drawn) == NUM_PICTURES:
@@ -83,7 +83,8 @@ class ValidationPictures:
             source_id = decode_source_id(np.asarray(batch[schema.SOURCE_ID][row]))
             if source_id:
                 keys = (*BATCH_KEYS, *_DETECTION_KEYS)
-                self.drawn[source_id] = self._draw({k: np.asarray(batch[k][row]) for k in keys})
+                image = {k: np.asarray(batch[k][row]) for k in keys if k in batch}
+                self.drawn[source_id] = self._draw(image)
 
     def write(self, step: int | tf.Tensor) -> None:
         """Write what was drawn to the default summary writer, if there is one."""
@@ -122,10 +123,12 @@ class ValidationPictures:
         kept = np.flatnonzero(image["valid"] & (image["scores"] >= MIN_SCORE))
         classes = image["classes"][kept].tolist()
         height, width = picture.shape[:2]
-        masks = [
-            paste_to_rle(mask, box, height, width, convention=self._mask_paste)
-            for mask, box in zip(image["masks"][kept], image["boxes"][kept], strict=True)
-        ]
+        masks: list[dict | None] = [None] * len(kept)  # Faster R-CNN
+        if "masks" in image:
+            masks = [
+                paste_to_rle(mask, box, height, width, convention=self._mask_paste)
+                for mask, box in zip(image["masks"][kept], image["boxes"][kept], strict=True)
+            ]
         return visualize.draw_detections(
             picture,
             image["boxes"][kept],

@@ -27,7 +27,7 @@ def test_the_papers_numbers_are_the_default():
     assert model.box_head.positive_iou == 0.5
     assert model.box_head.rois_per_image == 512
     assert model.box_head.positive_fraction == 0.25
-    assert 2 * model.mask_head.pool_size == 28
+    assert model.mask_head.mask_size == 28
     assert list(experiment.task.train_data.short_edges) == [800]
     assert experiment.task.train_data.images_per_replica == 2
     assert trainer.reference_batch_size == 16

@@ -17,6 +17,7 @@ from mrcnn_tf.modeling import measures
 from tests import tiny_network
 from tests.tiny_network import EMPTY, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
 
+LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -45,7 +46,7 @@ def test_one_step_is_sgd_with_decay_on_all_but_norms(grouped, pictures):
     rate, decay = 0.5, 0.125
     optimizer = tf_keras.optimizers.SGD(rate)
     before = copies(grouped)
-    _, gradients = build_task("group_norm").forward_backward(pictures, grouped, optimizer)
+    *_, gradients = build_task("group_norm").forward_backward(pictures, grouped, optimizer)
     logs = build_task("group_norm", decay).train_step(pictures, grouped, optimizer)
     kinds = set()
     rows = zip(grouped.trainable_variables, before, gradients, strict=True)
@@ -75,7 +76,7 @@ def test_momentum_sees_the_decay(grouped, pictures):
     variable, start = grouped.trainable_variables[i], copies(grouped)
     want, velocity = start[i], 0.0
     for _ in range(2):
-        gradient = plain.forward_backward(pictures, grouped, optimizer)[1][i].numpy()
+        gradient = plain.forward_backward(pictures, grouped, optimizer)[-1][i].numpy()
         velocity = 0.9 * velocity + gradient + 0.1 * want
         want = want - 0.01 * velocity
         task.train_step(pictures, grouped, optimizer)
@@ -87,31 +88,53 @@ def test_momentum_sees_the_decay(grouped, pictures):
 def test_step_reports_every_loss_and_measure(grouped, pictures):
     task = build_task("group_norm")
     metrics = task.build_metrics(training=True)
-    assert [m.name for m in metrics] == [*task_lib.LOSSES, *measures.NAMES, "dropped_objects"]
-    assert [m.name for m in task.build_metrics(training=False)] == list(task_lib.LOSSES)
+    names = [*LOSSES, *measures.OF_RPN, *measures.OF_BOXES, "dropped_objects", "dropped_masks"]
+    assert [m.name for m in metrics] == names
     start = copies(grouped)
     loss = task.train_step(pictures, grouped, tf_keras.optimizers.SGD(1e-3), metrics)["loss"]
     numbers = {m.name: float(m.result()) for m in metrics}
-    assert sum(numbers[name] for name in task_lib.LOSSES) == pytest.approx(float(loss), rel=1e-5)
-    assert all(numbers[name] > 0 for name in task_lib.LOSSES)
+    assert sum(numbers[name] for name in LOSSES) == pytest.approx(float(loss), rel=1e-5)
+    assert all(numbers[name] > 0 for name in LOSSES)
     for variable, value in zip(grouped.trainable_variables, start, strict=True):
         variable.assign(value)
 
 
-def test_dropped_objects_are_summed(grouped, pictures):
+def test_a_step_without_positives_does_not_lower_the_recall(grouped, pictures):
+    """The second batch has no objects: what there is to find was in the first one."""
+    task = build_task("group_norm")
+    metrics = {m.name: m for m in task.build_metrics(training=True)}
+    still = tf_keras.optimizers.SGD(0.0)
+    task.train_step(tiny_network.batch([TWO_OBJECTS]), grouped, still, list(metrics.values()))
+    first = {name: float(m.result()) for name, m in metrics.items()}
+    assert first["positive_class_accuracy"] > 0
+    assert first["rpn_recall"] > 0
+    task.train_step(tiny_network.batch([EMPTY]), grouped, still, list(metrics.values()))
+    second = {name: float(m.result()) for name, m in metrics.items()}
+    for name in ("positive_class_accuracy", "rpn_recall"):
+        assert second[name] == pytest.approx(first[name], abs=1e-6), name
+    for name in ("positive_anchors", "positive_rois"):  # per image, of which there are now two
+        assert second[name] == pytest.approx(first[name] / 2), name
+
+
+def test_what_is_dropped_is_summed(grouped, pictures):
     task = build_task("group_norm")
     metrics = task.build_metrics(training=True)
-    crowded = pictures | {schema.NUM_DROPPED_OBJECTS: tf.constant([3, 4])}
+    counts = {
+        schema.NUM_DROPPED_OBJECTS: tf.constant([3, 4]),
+        schema.NUM_DROPPED_MASKS: tf.constant([1, 0]),
+    }
     for _ in range(2):
-        task.train_step(crowded, grouped, tf_keras.optimizers.SGD(0.0), metrics)
-    assert float(metrics[-1].result()) == 14
+        task.train_step(pictures | counts, grouped, tf_keras.optimizers.SGD(0.0), metrics)
+    numbers = {m.name: float(m.result()) for m in metrics}
+    assert numbers["dropped_objects"] == 14
+    assert numbers["dropped_masks"] == 2
 
 
 def test_a_loss_that_is_not_finite_is_remembered(pictures):
     """A NaN weight of the mask head: only that term and the images of that step are named."""
     model = tiny_network.build_network()
     task = build_task()
-    task.first_non_finite = divergence.FirstNonFinite(task_lib.LOSSES, len(pictures["image"]))
+    task.first_non_finite = divergence.FirstNonFinite(LOSSES, len(pictures["image"]))
     optimizer = tf_keras.optimizers.SGD(0.0)
     strategy = tf.distribute.get_strategy()
     task.train_step(pictures, model, optimizer)
@@ -131,9 +154,9 @@ def test_loss_scaling_leaves_the_gradients_alone(grouped, pictures):
     scaled = tf_keras.mixed_precision.LossScaleOptimizer(
         tf_keras.optimizers.SGD(0.1), dynamic=False, initial_scale=1024.0
     )
-    logs, want = task.forward_backward(pictures, grouped, plain)
-    scaled_logs, got = task.forward_backward(pictures, grouped, scaled)
-    assert float(scaled_logs["loss"]) == pytest.approx(float(logs["loss"]))
+    terms, _, want = task.forward_backward(pictures, grouped, plain)
+    scaled_terms, _, got = task.forward_backward(pictures, grouped, scaled)
+    assert float(scaled_terms["loss"]) == pytest.approx(float(terms["loss"]))
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -154,11 +177,11 @@ def test_compiled_step_is_the_uncompiled_one(grouped, pictures):
     compiled = task_lib.MaskRCNNTask(
         configs.Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
     )
-    logs, gradients = compiled.forward_backward(pictures, compiled_model, optimizer)
+    terms, watched, gradients = compiled.forward_backward(pictures, compiled_model, optimizer)
     task = build_task("group_norm", 0.1)
-    want_logs, want = task.forward_backward(pictures, grouped, optimizer)
-    for name, value in want_logs.items():
-        np.testing.assert_allclose(logs[name], value, rtol=1e-4, err_msg=name)
+    want_terms, want_watched, want = task.forward_backward(pictures, grouped, optimizer)
+    for name, value in (want_terms | want_watched).items():
+        np.testing.assert_allclose((terms | watched)[name], value, rtol=1e-4, err_msg=name)
     largest = max(np.abs(g).max() for g in want)
     for a, b in zip(gradients, want, strict=True):
         assert np.abs(a - b).max() <= 1e-4 * largest
@@ -193,11 +216,10 @@ SLOW = pytest.mark.slow
 def test_two_replicas_with_a_picture_each_train_as_one_with_both(mode, case):
     """One of the pictures has no objects, so that averaging per replica would show."""
     found = replicas(mode, case)
-    # Accuracies and recalls are averages of what each replica saw.
-    exact = [*task_lib.LOSSES, "loss", "positive_rois", "positive_anchors"]
     for one, two in zip(found["one"], found["two"], strict=True):
         assert one["mask_loss"] > 0
-        assert {k: two[k] for k in exact} == pytest.approx({k: one[k] for k in exact}, rel=1e-5)
+        assert one["rpn_recall"] > 0
+        assert two == pytest.approx(one, rel=1e-5)
     assert found["one"][0]["loss"] != found["one"][1]["loss"]
     assert found["difference"] < 1e-5
 
@@ -235,7 +257,8 @@ def test_validation_feeds_the_evaluator(tmp_path):
     metrics = task.build_metrics(training=False)
     model = tiny_network.build_network()
     logs = task.validation_step(batch, model, metrics)
-    assert float(logs["loss"]) == pytest.approx(sum(float(m.result()) for m in metrics))
+    *terms, total = metrics
+    assert float(total.result()) == pytest.approx(sum(float(m.result()) for m in terms))
     state = task.aggregate_logs(None, tf.nest.map_structure(lambda t: (t,), logs))
     numbers = task.reduce_aggregated_logs(state)
     assert -1 <= numbers["mask_ap"] <= 1
@@ -245,6 +268,50 @@ def test_validation_feeds_the_evaluator(tmp_path):
     # The same evaluator scores the next time, and has forgotten the first.
     state = task.aggregate_logs(None, tf.nest.map_structure(lambda t: (t,), logs))
     assert task.reduce_aggregated_logs(state) == numbers
+
+
+FILLER = tiny_network.Picture((1, 1), [], key=0)
+
+
+def validation_losses(task, model, batches):
+    """{name: number} after a set of pictures; `FILLER` is what fills up the last batch."""
+    metrics = task.build_metrics(training=False)
+    for pictures in batches:
+        batch = tiny_network.batch(pictures)
+        is_real = np.array([[picture is not FILLER] for picture in pictures], np.uint8)
+        batch[schema.SOURCE_ID] *= is_real
+        assert "loss" not in task.validation_step(batch, model, metrics)
+    return {m.name: float(m.result()) for m in metrics}
+
+
+@pytest.mark.parametrize("normalizer", ["sampled", "anchors_per_image"])
+def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalizer):
+    """Pictures with unlike numbers of objects, so that a mean over batches would show."""
+    config = configs.Task(model=tiny_network.config())
+    config.model.rpn.loss_normalizer = normalizer
+    task = task_lib.MaskRCNNTask(config)
+    model = tiny_network.build_network(config.model)
+    a, b, c = TWO_OBJECTS, EMPTY, WITH_CROWD
+    want = validation_losses(task, model, [[a, b, c]])
+    assert all(value > 0 for value in want.values())
+    assert want["validation_loss"] == pytest.approx(sum(want[n] for n in LOSSES))
+    for batches in ([[a, b], [c, FILLER]], [[a], [b], [c]], [[c, b], [FILLER, FILLER], [a]]):
+        assert validation_losses(task, model, batches) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_validation_is_the_uncompiled_one():
+    batches = [[TWO_OBJECTS, WITH_CROWD], [EMPTY, FILLER]]
+    config = configs.Task(model=tiny_network.config())
+    numbers = [
+        validation_losses(
+            task_lib.MaskRCNNTask(config, compiled=compiled),
+            tiny_network.build_network(compiled=compiled),
+            batches,
+        )
+        for compiled in (False, True)
+    ]
+    assert numbers[1] == pytest.approx(numbers[0], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +415,7 @@ def test_checkpoint_is_loaded_from_its_file_or_its_folder(checkpoint):
     path, folder, saved = checkpoint
     for given in (path, str(folder)):
         model = build_task().build_model()
-        assert np.any(model.rpn_head.conv.kernel != saved.rpn_head.conv.kernel)
+        assert np.any(model.rpn.head.conv.kernel != saved.rpn.head.conv.kernel)
         assert task_lib.load_checkpoint(model, given) == path
         for a, b in zip(model.variables, saved.variables, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -359,7 +426,7 @@ def test_init_checkpoint_wins_over_random_weights(checkpoint):
     task = build_task(init_checkpoint=path)
     model = task.build_model()
     task.initialize(model)
-    np.testing.assert_array_equal(model.rpn_head.conv.kernel, saved.rpn_head.conv.kernel)
+    np.testing.assert_array_equal(model.rpn.head.conv.kernel, saved.rpn.head.conv.kernel)
 
 
 def test_missing_checkpoint_is_named(tmp_path):
@@ -388,7 +455,7 @@ def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(chec
 
 def test_same_seed_builds_the_same_weights():
     first, second, other = (
-        build_task(seed=seed).build_model().rpn_head.conv.kernel.numpy() for seed in (1, 1, 2)
+        build_task(seed=seed).build_model().rpn.head.conv.kernel.numpy() for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, second)
     assert np.any(first != other)

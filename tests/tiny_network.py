@@ -8,7 +8,6 @@ import tensorflow as tf
 from mrcnn_tf import configs
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import build
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 
 NUM_CLASSES = 4  # with background
 MAX_INSTANCES = 5  # ground-truth rows and detections
@@ -104,6 +103,7 @@ def _row(picture, canvas_hw, max_instances, arena_bytes):
         schema.IMAGE_SIZE_HW: np.array(picture.size_hw, np.float32),
         schema.ORIGINAL_SIZE_HW: np.array(picture.size_hw, np.float32),
         schema.NUM_DROPPED_OBJECTS: np.int32(0),
+        schema.NUM_DROPPED_MASKS: np.int32(0),
         schema.IMAGE_KEY: np.int32(picture.key),
     }
 
@@ -128,11 +128,11 @@ def config(norm: str = "frozen_batch_norm") -> configs.Model:
             post_nms_top_k_test=30,
         ),
         box_head=configs.BoxHead(fc_channels=32, rois_per_image=16),
-        mask_head=configs.MaskHead(pool_size=7, conv_layers=2, conv_channels=8),
+        mask_head=configs.MaskHead(mask_size=14, conv_layers=2, conv_channels=8),
     )
 
 
-def build_network(model: configs.Model | None = None, compiled: bool = False) -> MaskRCNN:
+def build_network(model: configs.Model | None = None, compiled: bool = False) -> build.Model:
     """Build with seeded weights and predictors whose scores differ clearly between boxes.
 
     A fresh network's scores are equal up to rounding, so whatever ranks them by value would rank
@@ -144,7 +144,7 @@ def build_network(model: configs.Model | None = None, compiled: bool = False) ->
     return network
 
 
-def randomize(network: MaskRCNN) -> None:
+def randomize(network: build.Model) -> None:
     """Give every variable a value that depends only on its place in the network."""
     for i, variable in enumerate(network.trainable_variables):
         noise = tf.random.stateless_normal(variable.shape, [i, 17])

@@ -177,8 +177,8 @@ def prepare_objects(
     """Scale the objects to the network input, pack their masks, and pad them to a fixed count.
 
     Of more than `max_instances` objects the first ones stay, crowds being last in line; the rest
-    is counted in `num_dropped_objects`. Objects whose masks do not fit into the arena, or vanish
-    between the network input's pixels, keep box and class.
+    is counted in `num_dropped_objects`. Objects whose masks do not fit into the arena, counted in
+    `num_dropped_masks`, or vanish between the network input's pixels, keep box and class.
 
     Args:
       example: a decoded example.
@@ -187,7 +187,7 @@ def prepare_objects(
       mask_arena_pixels: capacity of the arena, a multiple of 8.
 
     Returns:
-      The `gt_` keys of a batch, and `num_dropped_objects`, for one picture (without B).
+      The `gt_` keys of a batch and the counts of what was dropped, for one picture (without B).
     """
     original_hw = tf.shape(example[schema.IMAGE])[:2]
     scale = tf.cast(size_hw, tf.float32) / tf.cast(original_hw, tf.float32)
@@ -227,6 +227,9 @@ def prepare_objects(
         schema.GT_MASK_FRAMES: pad(frames),
         schema.GT_MASKS_VALID: pad(is_packed & (num_pixels > 0)),
         schema.NUM_DROPPED_OBJECTS: num_objects - num_kept,
+        schema.NUM_DROPPED_MASKS: tf.math.count_nonzero(
+            is_kept & ~is_packed & (num_pixels > 0), dtype=tf.int32
+        ),
     }
 
 

@@ -91,6 +91,8 @@ NUM_DROPPED_OBJECTS = "num_dropped_objects"  # int32 [B]: objects beyond max_ins
 # Only where a detector trains or is scored on proposals from files, P of them per image.
 PROPOSAL_BOXES = "proposal_boxes"  # float32 [n, (y1, x1, y2, x2)]. Batch: [B, P, 4], network input
 PROPOSALS_VALID = "proposals_valid"  # bool [B, P]
+# int32 [B]: objects whose mask did not fit into the arena beside the others: box and class are kept
+NUM_DROPPED_MASKS = "num_dropped_masks"
 IMAGE_KEY = "image_key"  # int32 [B]: fingerprint of the source id, seeds the image's random numbers
 
 SOURCE_ID_BYTES = 128  # longest image id, in UTF-8 bytes. An all-zero id marks a filler image of

@@ -4,7 +4,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from mrcnn_tf.modeling import c4, faster_rcnn, first_stage, fpn, mask_rcnn, resnet, roi_heads
+from mrcnn_tf.modeling import (
+    c4,
+    faster_rcnn,
+    first_stage,
+    fpn,
+    mask_rcnn,
+    measures,
+    resnet,
+    roi_heads,
+)
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling.rpn_model import RPNModel
 
@@ -41,6 +50,23 @@ def build_model(config: Any, num_classes: int, compiled: bool = False) -> Model:
         )
     _create_variables(model)
     return model
+
+
+def loss_names(config: Any) -> tuple[str, ...]:
+    """The terms of the network's loss, in the order in which its `losses_of` has them."""
+    of_rpn = ("rpn_class_loss", "rpn_box_loss") if config.proposals == "rpn" else ()
+    of_heads = {
+        "rpn": (),
+        "faster_rcnn": ("class_loss", "box_loss"),
+        "mask_rcnn": ("class_loss", "box_loss", "mask_loss"),
+    }[config.system]
+    return of_rpn + of_heads
+
+
+def measure_names(config: Any) -> tuple[str, ...]:
+    """What `measures.measures` returns for the network."""
+    of_rpn = measures.OF_RPN if config.proposals == "rpn" else ()
+    return of_rpn + (measures.OF_BOXES if config.system != "rpn" else ())
 
 
 class FPNParts:

@@ -7,7 +7,7 @@ detections, `N` classes with background. Boxes are yxyx in network-input pixels.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -62,6 +62,18 @@ class BoxOutputs(NamedTuple):
     class_logits: tf.Tensor
     box_deltas: tf.Tensor
     roi_targets: targets_lib.RoITargets
+
+    def of_images(self, selected: tf.Tensor) -> "BoxOutputs":
+        """Leave the images out that are not `selected`, bool [B]: their RoIs count as padding."""
+        return of_images(self, selected)
+
+
+def of_images(outputs: Any, selected: tf.Tensor) -> Any:
+    """See `BoxOutputs.of_images`; for whatever has the fields `rpn` and `roi_targets`."""
+    rois = outputs.roi_targets
+    rois = rois._replace(valid=rois.valid & selected[:, tf.newaxis])
+    rpn = outputs.rpn.of_images(selected) if outputs.rpn else None
+    return outputs._replace(rpn=rpn, roi_targets=rois)
 
 
 class FasterRCNN(tf_keras.Model):
@@ -119,6 +131,11 @@ class FasterRCNN(tf_keras.Model):
         features = self.features(images, training)
         proposals = self.rpn(features, image_size_hw, proposals)
         return self.find_boxes(features, proposals, image_size_hw, training)
+
+    def infer(self, batch: dict[str, tf.Tensor]) -> detections_lib.Detections:
+        """Find objects in a batch as in `data/schema.py`, on its proposals if it has some."""
+        given = first_stage_lib.given_proposals(batch)
+        return self(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW], given)
 
     def train_forward(
         self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True

@@ -70,6 +70,11 @@ class RPNOutputs(NamedTuple):
     deltas: tf.Tensor
     targets: targets_lib.AnchorTargets
 
+    def of_images(self, selected: tf.Tensor) -> "RPNOutputs":
+        """Leave the images out that are not `selected`, bool [B]: their anchors count as padding."""
+        valid = self.targets.valid & selected[:, tf.newaxis]
+        return self._replace(targets=self.targets._replace(valid=valid))
+
 
 class RPN(tf_keras.layers.Layer):
     """Anchors, head, proposals and losses of the region proposal network."""
@@ -123,7 +128,11 @@ class RPN(tf_keras.layers.Layer):
         return self._proposals(logits, deltas, self.anchors(features), image_size_hw, False)
 
     def train_forward(
-        self, features: dict[int, tf.Tensor], batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor
+        self,
+        features: dict[int, tf.Tensor],
+        batch: dict[str, tf.Tensor],
+        seed: int,
+        step: tf.Tensor,
     ) -> tuple[RPNOutputs, rpn_lib.Proposals]:
         """Predict for sampled anchors, and propose for the second stage.
 
@@ -171,7 +180,9 @@ class RPN(tf_keras.layers.Layer):
             ),
         }
         if s.loss_normalizer == "anchors_per_image":
-            nominal = tf.cast(tf.shape(outputs.logits)[0] * s.anchors_per_image, tf.float32)
+            # Every image has anchors to sample, unless it was left out of the outputs.
+            images = tf.reduce_sum(tf.cast(tf.reduce_any(anchors.valid, axis=1), tf.float32))
+            nominal = images * s.anchors_per_image
             sums = {name: term._replace(count=nominal) for name, term in sums.items()}
         return sums
 
@@ -219,7 +230,11 @@ class GivenProposals(tf_keras.layers.Layer):
         return given
 
     def train_forward(
-        self, features: dict[int, tf.Tensor], batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor
+        self,
+        features: dict[int, tf.Tensor],
+        batch: dict[str, tf.Tensor],
+        seed: int,
+        step: tf.Tensor,
     ) -> tuple[None, rpn_lib.Proposals]:
         """Return the batch's proposals; the first stage itself has no outputs to train."""
         return None, given_proposals(batch)

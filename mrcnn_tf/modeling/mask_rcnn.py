@@ -65,6 +65,10 @@ class MaskOutputs(NamedTuple):
     target_masks: tf.Tensor
     mask_valid: tf.Tensor
 
+    def of_images(self, selected: tf.Tensor) -> "MaskOutputs":
+        """As `BoxOutputs.of_images`; images to leave out have no masks."""
+        return faster_rcnn.of_images(self, selected)
+
 
 class MaskRCNN(faster_rcnn.FasterRCNN):
     """The network and its two uses."""
@@ -119,9 +123,7 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
         features = self.features(images, training)
         proposals = self.rpn(features, image_size_hw, proposals)
         detections = self.find_boxes(features, proposals, image_size_hw, training)
-        mask_logits = self.roi_heads.masks(
-            features, detections.boxes, detections.classes, training
-        )
+        mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
         masks = tf.where(
             detections.valid[..., tf.newaxis, tf.newaxis], tf.sigmoid(mask_logits), 0.0
         )

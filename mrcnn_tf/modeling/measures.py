@@ -1,47 +1,68 @@
-"""What to watch while the network trains, beside its losses: accuracies, recalls, counts.
+"""What to watch while a network trains, beside its losses: accuracies, recalls, counts.
 
-Names follow Detectron2's logs where it has them. Shape letters as in `mask_rcnn.py`.
+Names follow Detectron2's logs where it has them. Every function returns values and their weights,
+float32 scalars, the same keys for every batch. A weight is what the value is a mean over: a batch
+without positives must not count as a batch whose positives were all missed.
 """
 
 import tensorflow as tf
 
-from mrcnn_tf.modeling.mask_rcnn import TrainOutputs
+from mrcnn_tf.modeling.faster_rcnn import BoxOutputs
+from mrcnn_tf.modeling.first_stage import RPNOutputs
+from mrcnn_tf.modeling.mask_rcnn import MaskOutputs
+
+Weighted = tuple[tf.Tensor, tf.Tensor]
+
+OF_RPN = ("rpn_accuracy", "rpn_recall", "positive_anchors")
+OF_BOXES = ("class_accuracy", "positive_class_accuracy", "positive_rois")
 
 
-def measures(outputs: TrainOutputs) -> dict[str, tf.Tensor]:
-    """Return float32 scalars, the same keys for every batch.
+def measures(outputs: RPNOutputs | BoxOutputs | MaskOutputs) -> dict[str, Weighted]:
+    """Return those of the RPN and those of the boxes, as far as the network has these parts."""
+    if isinstance(outputs, RPNOutputs):
+        return of_rpn(outputs)
+    return (of_rpn(outputs.rpn) if outputs.rpn else {}) | of_boxes(outputs)
 
-    `rpn_accuracy`: sampled anchors on the right side of probability 0.5. `rpn_recall`: of the
-    positive ones. `class_accuracy`: sampled RoIs with the right class. `positive_class_accuracy`:
-    of the positive ones. `positive_anchors`, `positive_rois`: sampled, per image.
+
+def of_rpn(outputs: RPNOutputs) -> dict[str, Weighted]:
+    """Look at the sampled anchors.
+
+    `rpn_accuracy`: those on the right side of probability 0.5. `rpn_recall`: of the positive ones.
+    `positive_anchors`: sampled, per image.
     """
-    anchors, rois = outputs.anchor_targets, outputs.roi_targets
-    rpn_right = (outputs.rpn_logits > 0) == anchors.is_positive
-    class_right = tf.argmax(outputs.class_logits, -1, tf.int32) == rois.classes
-    images = tf.cast(tf.shape(rois.valid)[0], tf.float32)
+    anchors = outputs.targets
+    right = (outputs.logits > 0) == anchors.is_positive
     return {
-        "rpn_accuracy": _part(rpn_right, anchors.valid),
-        "rpn_recall": _part(rpn_right, anchors.is_positive & anchors.valid),
-        "class_accuracy": _part(class_right, rois.valid),
-        "positive_class_accuracy": _part(class_right, rois.is_positive),
-        "positive_anchors": _count(anchors.is_positive) / images,
-        "positive_rois": _count(rois.is_positive) / images,
+        "rpn_accuracy": _part(right, anchors.valid),
+        "rpn_recall": _part(right, anchors.is_positive & anchors.valid),
+        "positive_anchors": _per_image(anchors.is_positive),
     }
 
 
-NAMES = (
-    "rpn_accuracy",
-    "rpn_recall",
-    "class_accuracy",
-    "positive_class_accuracy",
-    "positive_anchors",
-    "positive_rois",
-)
+def of_boxes(outputs: BoxOutputs | MaskOutputs) -> dict[str, Weighted]:
+    """Look at the sampled RoIs.
+
+    `class_accuracy`: those with the right class. `positive_class_accuracy`: of the positive ones.
+    `positive_rois`: sampled, per image.
+    """
+    rois = outputs.roi_targets
+    right = tf.argmax(outputs.class_logits, -1, tf.int32) == rois.classes
+    return {
+        "class_accuracy": _part(right, rois.valid),
+        "positive_class_accuracy": _part(right, rois.is_positive),
+        "positive_rois": _per_image(rois.is_positive),
+    }
 
 
 def _count(selected: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(selected, tf.float32))
 
 
-def _part(right: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
-    return _count(right & among) / tf.maximum(_count(among), 1.0)
+def _part(right: tf.Tensor, among: tf.Tensor) -> Weighted:
+    count = _count(among)
+    return _count(right & among) / tf.maximum(count, 1.0), count
+
+
+def _per_image(selected: tf.Tensor) -> Weighted:
+    images = tf.cast(tf.shape(selected)[0], tf.float32)
+    return _count(selected) / images, images

@@ -252,7 +252,5 @@ class FPNRoIHeads(tf_keras.layers.Layer):
           Class logits [B, R, N], deltas [B, R, N-1, 4] and mask logits [B, F, M, M].
         """
         class_logits, box_deltas = self.boxes(features, rois, training)
-        mask_logits = self.masks(
-            features, rois[:, :num_masks], classes[:, :num_masks], training
-        )
+        mask_logits = self.masks(features, rois[:, :num_masks], classes[:, :num_masks], training)
         return class_logits, box_deltas, mask_logits

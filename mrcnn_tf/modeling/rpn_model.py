@@ -49,6 +49,10 @@ class RPNModel(tf_keras.Model):
         """
         return self.rpn(self.features(images, training), image_size_hw)
 
+    def infer(self, batch: dict[str, tf.Tensor]) -> rpn_lib.Proposals:
+        """Propose boxes for a batch as in `data/schema.py`."""
+        return self(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
+
     def train_forward(
         self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
     ) -> first_stage.RPNOutputs:

@@ -69,7 +69,10 @@ def soft_nms(
             (0, left, outputs(tf.int32), outputs(tf.float32)),
             maximum_iterations=max_outputs,
         )
-        index, scores = tf.transpose(index.stack()), tf.transpose(scores.stack())  # [M, B] -> [B, M]
+        index, scores = (
+            tf.transpose(index.stack()),
+            tf.transpose(scores.stack()),
+        )  # [M, B] -> [B, M]
     kept = scores > score_threshold
     index = tf.ensure_shape(tf.where(kept, index, 0), [boxes.shape[0], max_outputs])
     return index, tf.where(kept, scores, 0.0), kept

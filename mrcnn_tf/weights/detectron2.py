@@ -59,7 +59,7 @@ def _pyramid(fpn) -> list[assign.Entry]:
 
 
 def _heads(model: MaskRCNN) -> list[assign.Entry]:
-    rpn, box, mask = model.rpn_head, model.roi_heads.box_head, model.roi_heads.mask_head
+    rpn, box, mask = model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head
     rpn_name, box_name = "proposal_generator.rpn_head", "roi_heads.box_predictor"
     found = [
         *assign.with_bias(rpn.conv, f"{rpn_name}.conv"),

@@ -97,6 +97,8 @@ def _convs_and_norms(resnet: ResNet) -> list[tuple]:
     """List (convolution, its norm, Keras' name before `_conv` and `_bn`) of the whole backbone."""
     found = [(resnet.stem.conv1, resnet.stem.norm1, "conv1")]
     for level, stage in enumerate(_stages(resnet), start=2):
+        if not stage.built:  # an RPN on C4 has no use for stage 5
+            continue
         for i, block in enumerate(stage.blocks, start=1):
             prefix = f"conv{level}_block{i}"
             found.append((block.conv1, block.norm1, f"{prefix}_1"))

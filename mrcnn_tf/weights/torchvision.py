@@ -68,7 +68,7 @@ def _pyramid(fpn) -> list[assign.Entry]:
 
 
 def _heads(model: MaskRCNN) -> list[assign.Entry]:
-    rpn, box, mask = model.rpn_head, model.roi_heads.box_head, model.roi_heads.mask_head
+    rpn, box, mask = model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head
     found = [
         *assign.with_bias(rpn.conv, "rpn.head.conv", "rpn.head.conv.0.0"),
         *assign.with_bias(rpn.objectness, "rpn.head.cls_logits"),

@@ -126,6 +126,7 @@ def test_batches_follow_the_contract(scenes, write_records):
             schema.GT_MASK_FRAMES: (float32, (2, 4, 4)),
             schema.GT_MASKS_VALID: (tf.bool, (2, 4)),
             schema.NUM_DROPPED_OBJECTS: (int32, (2,)),
+            schema.NUM_DROPPED_MASKS: (int32, (2,)),
         }
 
 

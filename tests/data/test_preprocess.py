@@ -182,6 +182,7 @@ def test_padding_and_truncation(make_scene, serialize, arena_masks):
     np.testing.assert_array_equal(row[schema.GT_IS_CROWD], [False] * 3 + [True] * 2 + [False] * 3)
     np.testing.assert_array_equal(arena_masks(row, 16, 16)[:5], scene.masks[order])
     assert int(row[schema.NUM_DROPPED_OBJECTS]) == 0
+    assert int(row[schema.NUM_DROPPED_MASKS]) == 0
     for key in (schema.GT_BOXES, schema.GT_CLASSES, schema.GT_MASK_SIZES, schema.GT_MASK_FRAMES):
         assert not np.any(row[key][5:])
     assert not np.any(row[schema.GT_MASKS_VALID][5:])
@@ -200,6 +201,10 @@ def test_padding_and_truncation(make_scene, serialize, arena_masks):
     is_valid = np.asarray(row[schema.GT_MASKS_VALID])
     np.testing.assert_array_equal(is_valid, [True, False, False, True, False])
     np.testing.assert_array_equal(row[schema.GT_VALID], [True] * 5)
+    assert int(row[schema.NUM_DROPPED_MASKS]) == 3
+    assert int(row[schema.NUM_DROPPED_OBJECTS]) == 0
+    # Objects beyond max_instances are not counted a second time for their masks.
+    assert int(prepare(2, 0)[schema.NUM_DROPPED_MASKS]) == 2
     np.testing.assert_array_equal(arena_masks(row, 16, 16)[[0, 3]], scene.masks[:2])
 
 
@@ -212,6 +217,7 @@ def test_object_that_vanishes_has_no_valid_mask(scene_type, serialize):
     )
     assert bool(row[schema.GT_VALID][0])
     assert not bool(row[schema.GT_MASKS_VALID][0])
+    assert int(row[schema.NUM_DROPPED_MASKS]) == 0  # no larger arena would keep it
 
 
 def test_no_objects_and_no_arena(make_scene, serialize):

@@ -17,6 +17,8 @@ from mrcnn_tf.modeling import measures
 from mrcnn_tf.serving import predictor
 from tests.end_to_end.conftest import ROOT
 
+LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
+
 
 @pytest.fixture(scope="module")
 def trained(override, tmp_path_factory):
@@ -61,17 +63,19 @@ def test_everything_worth_watching_is_a_curve(trained):
     train_curves = curves_of(run / "train")
     for tag in (
         "training_loss",
-        *task.LOSSES,
-        *measures.NAMES,  # accuracy and recall of RPN and RoIs, number of positives
+        *LOSSES,
+        *measures.OF_RPN,
+        *measures.OF_BOXES,  # accuracy and recall of RPN and RoIs, number of positives
         "learning_rate",
         "images_per_second",
         "input_wait",
         "dropped_objects",
+        "dropped_masks",
     ):
         assert set(train_curves[tag]) == {2, 4}, tag
         assert np.isfinite(list(train_curves[tag].values())).all(), tag
     validation = curves_of(run / "validation")
-    for tag in ("validation_loss", *task.LOSSES, "box_ap", "mask_ap", "mask_ap50"):
+    for tag in ("validation_loss", *LOSSES, "box_ap", "mask_ap", "mask_ap50"):
         assert set(validation[tag]) == {4}, tag
         assert validation[tag][4] == pytest.approx(numbers[tag]), tag
     pictures = {tag: value for tag, value in validation.items() if tag.startswith("validation/")}

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import configs
+from mrcnn_tf import configs, presets
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling import build
+from mrcnn_tf.modeling import build, first_stage
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.rpn import Proposals
 from mrcnn_tf.weights import detectron2, torchvision
@@ -132,7 +132,7 @@ class Replay:
     def __init__(self, recording: Recording):
         self.recording = recording
         config = configs.Model()
-        config.override(configs.PRESETS[recording.source])
+        config.override(presets.PRESETS[recording.source])
         config.override({"backbone": {"depth": recording.meta["depth"]}})
         self.config = config
         self.model = build.build_model(config, recording.num_classes)
@@ -163,7 +163,7 @@ class Replay:
     @functools.cached_property
     def rpn(self) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
         """Logits and deltas as NCHW, deltas in the order (dx, dy, dw, dh)."""
-        logits, deltas = tf.function(self.model.rpn_head)(self.features)
+        logits, deltas = tf.function(self.model.rpn.head)(self.features)
         for level, feature in self.features.items():
             _, height, width, _ = feature.shape
             rows = np.asarray(logits[level]).reshape(1, height, width, -1)
@@ -175,13 +175,12 @@ class Replay:
     @functools.cached_property
     def anchors(self) -> np.ndarray:
         """[A, (x1, y1, x2, y2)], the finest level first."""
-        anchors = self.model.anchors(self.features)
+        anchors = self.model.rpn.anchors(self.features)
         return np.concatenate([anchors[level] for level in sorted(anchors)])[:, [1, 0, 3, 2]]
 
     @functools.cached_property
     def proposals(self) -> Proposals:
-        propose = functools.partial(self.model.propose, training=False)
-        return tf.function(propose)(self.features, self.image_size_hw)
+        return tf.function(self.model.rpn)(self.features, self.image_size_hw)
 
     @functools.cached_property
     def box_roi_features(self) -> np.ndarray:
@@ -272,18 +271,28 @@ class Replay:
         model, recording = self.model, self.recording
         labels = recording.arrays["train_roi_labels"] + recording.class_offset
         num_positives = np.count_nonzero(labels % recording.num_classes)
-        num_rois = model.settings.post_nms_top_k_train + recording.meta["objects"]
-        settings = dataclasses.replace(
-            model.settings,
+        num_rois = model.rpn.settings.post_nms_top_k_train + recording.meta["objects"]
+        rpn_settings = dataclasses.replace(
+            model.rpn.settings,
             # Detectron2 was recorded with 131072, and divides by this number.
             anchors_per_image=max(131072, int(recording.arrays["anchors_count"])),
-            rpn_positive_fraction=1.0,
+            positive_fraction=1.0,
+        )
+        settings = dataclasses.replace(
+            model.settings,
             rois_per_image=num_rois,
             # Room for all positives and some more. The mask branch runs on so many: 1.0 would
             # make it 100 times as large as it need be.
-            roi_positive_fraction=min(1.0, (2 * num_positives + 16) / num_rois),
+            positive_fraction=min(1.0, (2 * num_positives + 16) / num_rois),
         )
-        return MaskRCNN(model.backbone, model.pyramid, model.rpn_head, model.roi_heads, settings)
+        return MaskRCNN(
+            model.backbone,
+            model.pyramid,
+            first_stage.RPN(model.rpn.head, rpn_settings),
+            model.roi_heads,
+            settings,
+            model.mask_settings,
+        )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ SETTINGS = {
     "regression_weights": WEIGHTS,
     "score_threshold": 0.15,
     "nms_iou": 0.4,
+    "soft_nms_sigma": 0.0,
     "max_detections": 12,
 }
 IMAGE_SIZES = np.array([[100, 80], [60, 100]], np.float32)
@@ -167,3 +168,13 @@ def test_what_is_not_finite_is_not_detected(bad):
     )
     valid[0, [0, 2]] = False
     check(found, (*given, valid), SETTINGS)
+
+
+def test_soft_nms_keeps_the_overlapping_box_with_a_lower_score():
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30]]  # IoU 0.5 of the first two
+    scores = [[0.9, 0.0], [0.8, 0.0], [0.0, 0.5]]
+    found = one_image(scores, boxes, nms_iou=0.3, soft_nms_sigma=0.5)
+    assert found.valid[0].numpy().tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(found.classes[0], [1, 2, 1, 0])
+    np.testing.assert_allclose(found.scores[0], [0.9, 0.5, 0.8 * np.exp(-0.5), 0], rtol=1e-5)
+    assert one_image(scores, boxes, nms_iou=0.3).valid[0].numpy().sum() == 2

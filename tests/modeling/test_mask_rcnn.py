@@ -10,7 +10,7 @@ import tf_keras
 
 from mrcnn_tf import experiments
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling import build, measures
+from mrcnn_tf.modeling import build
 from mrcnn_tf.ops import boxes as box_ops
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD, Object, Picture
@@ -115,10 +115,11 @@ def trained(networks):
 def test_training_samples_the_same_and_has_the_same_losses_as_eager(case, mode, trained):
     want, want_sums, _ = trained(case, "eager")
     outputs, sums, _ = trained(case, mode)
-    for part in ("anchor_targets", "roi_targets"):
-        for name, tensor in getattr(want, part)._asdict().items():
+    pairs = (outputs.rpn.targets, want.rpn.targets), (outputs.roi_targets, want.roi_targets)
+    for got_part, want_part in pairs:
+        for name, tensor in want_part._asdict().items():
             if tensor.dtype != tf.float32:
-                np.testing.assert_array_equal(getattr(getattr(outputs, part), name), tensor, name)
+                np.testing.assert_array_equal(getattr(got_part, name), tensor, name)
     np.testing.assert_allclose(outputs.roi_targets.rois, want.roi_targets.rois, atol=1e-3)
     np.testing.assert_array_equal(outputs.target_masks, want.target_masks)
     for name, term in want_sums.items():
@@ -141,7 +142,7 @@ def dense(gradient):
 
 def test_training_outputs_are_what_the_pictures_call_for(trained):
     outputs, sums, _ = trained("square", "eager")
-    rois, anchors = outputs.roi_targets, outputs.anchor_targets
+    rois, anchors = outputs.roi_targets, outputs.rpn.targets
     positives = rois.is_positive.numpy().sum(-1)
     assert (positives[:2] >= 1).all()  # their own boxes at least
     assert (positives <= 4).all()  # a quarter of 16
@@ -190,7 +191,7 @@ def test_an_image_samples_the_same_anywhere_in_any_batch(graph):
     def samples(pictures):
         outputs, _, _ = graph.train(tiny_network.batch(pictures), tf.constant(1, tf.int64))
         keys = [picture.key for picture in pictures]
-        anchors = dict(zip(keys, outputs.anchor_targets.index.numpy(), strict=True))
+        anchors = dict(zip(keys, outputs.rpn.targets.index.numpy(), strict=True))
         rois = dict(zip(keys, outputs.roi_targets.rois.numpy(), strict=True))
         return anchors, rois
 
@@ -211,9 +212,9 @@ def test_crowds_are_background_when_not_ignored(eager):
     crowd = batch[schema.GT_BOXES][0, 1:2]
 
     def negatives_on_crowd(network):
-        levels = network.anchors(network.features(batch[schema.IMAGE], training=False))
+        levels = network.rpn.anchors(network.features(batch[schema.IMAGE], training=False))
         anchors = tf.concat([levels[level] for level in sorted(levels)], axis=0)
-        sampled = network.train_forward(batch, 3, tf.constant(0, tf.int64)).anchor_targets
+        sampled = network.train_forward(batch, 3, tf.constant(0, tf.int64)).rpn.targets
         inside = box_ops.ioa(tf.gather(anchors, sampled.index[0]), crowd)[:, 0] >= 0.7
         return int(np.sum(inside & sampled.valid[0] & ~sampled.is_positive[0]))
 
@@ -271,28 +272,12 @@ def test_anchors_of_a_canvas_that_p6_does_not_divide():
         model = tiny_network.config()
         model.rpn.anchor_strides = strides
         network = build.build_model(model, tiny_network.NUM_CLASSES)
-        anchors = network.anchors(network.features(tf.zeros([1, 64, 96, 3]), training=False))
+        anchors = network.rpn.anchors(network.features(tf.zeros([1, 64, 96, 3]), training=False))
         assert [anchors[k].shape[0] for k in range(2, 7)] == [1152, 288, 72, 18, 6]
         centers = (anchors[6][:, 1] + anchors[6][:, 3]) / 2
         columns[strides] = centers[::3].numpy().tolist()
         np.testing.assert_allclose(anchors[2][3 * 25 + 1], [0, 0, 8, 8])  # cell (1, 1), square
     assert columns == {"level": [0, 64], "grid": [0, 48]}
-
-
-def test_measures_count_what_was_sampled(trained):
-    outputs, _, _ = trained("square", "eager")
-    numbers = {name: float(v) for name, v in measures.measures(outputs).items()}
-    assert tuple(numbers) == measures.NAMES
-    rois, anchors = outputs.roi_targets, outputs.anchor_targets
-    assert numbers["positive_rois"] == pytest.approx(rois.is_positive.numpy().sum() / 3)
-    assert numbers["positive_anchors"] == pytest.approx(anchors.is_positive.numpy().sum() / 3)
-    said = outputs.class_logits.numpy().argmax(-1)
-    valid = rois.valid.numpy()
-    right = (said == rois.classes.numpy())[valid].mean()
-    assert numbers["class_accuracy"] == pytest.approx(right)
-    said = outputs.rpn_logits.numpy() > 0
-    positive = anchors.is_positive.numpy()
-    assert numbers["rpn_recall"] == pytest.approx(said[positive].mean())
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

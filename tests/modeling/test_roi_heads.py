@@ -12,7 +12,7 @@ MIXED = pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def build(**changes):
     settings = {
         "box_pool_size": 3,
-        "mask_pool_size": 4,
+        "mask_size": 8,
         "sampling_ratio": 2,
         "aligned": True,
         "log_epsilon": 1e-8,

@@ -23,7 +23,7 @@ def make_model(**backbone):
             "backbone": {"depth": 18, "base_width": 2} | backbone,
             "fpn": {"channels": CHANNELS},
             "box_head": {"pool_size": SIDE, "fc_channels": HIDDEN},
-            "mask_head": {"pool_size": SIDE, "conv_channels": CHANNELS, "conv_layers": 2},
+            "mask_head": {"mask_size": 2 * SIDE, "conv_channels": CHANNELS, "conv_layers": 2},
         }
     )
     return build.build_model(config, CLASSES)
@@ -215,7 +215,7 @@ def test_rpn_head(model, form):
     hidden = relu(conv(state, form.rpn[0], features))
     logits = conv(state, form.rpn[1], hidden).transpose(0, 2, 3, 1).reshape(2, -1)
     deltas = conv(state, form.rpn[2], hidden).transpose(0, 2, 3, 1).reshape(2, -1, 4)
-    got_logits, got_deltas = model.rpn_head({2: tf.constant(features.transpose(0, 2, 3, 1))})
+    got_logits, got_deltas = model.rpn.head({2: tf.constant(features.transpose(0, 2, 3, 1))})
     np.testing.assert_allclose(got_logits[2], logits, atol=1e-3)
     # (dx, dy, dw, dh) there, (dy, dx, dh, dw) here
     np.testing.assert_allclose(got_deltas[2], deltas[..., [1, 0, 3, 2]], atol=1e-3)
