@@ -1,7 +1,7 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
 from mrcnn_tf import presets
-from mrcnn_tf.configs import Data, Experiment, Model
+from mrcnn_tf.configs import Data, Experiment
 
 
 def check(experiment: Experiment) -> None:

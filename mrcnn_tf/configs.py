@@ -81,7 +81,7 @@ class RPN(hyperparams.Config):
     """Region proposal network (section 3.1; Faster R-CNN section 3; FPN section 4.1).
 
     Attributes:
-      anchor_sizes: sides of the square anchors, in input pixels: 5 scales. FPN has one on each level
+      anchor_sizes: sides of the square anchors, in input pixels: 5 scales. FPN has one on each of
         P2..P6, C4 all at every place.
       anchor_ratios: height / width: 3 ratios.
       anchors_rounded: base anchors rounded to whole pixels (torchvision).

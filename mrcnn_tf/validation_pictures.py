@@ -75,7 +75,8 @@ class ValidationPictures:
 
         Args:
           batch: `BATCH_KEYS` as in `data/schema.py` and the fields of `Detections`, network-input
-            pixels, masks if there are some. Only what is drawn leaves the device. Filler images are skipped.
+            pixels, masks if there are some. Only what is drawn leaves the device. Filler images are
+            skipped.
         """
         for row in range(len(batch[schema.SOURCE_ID])):
             if len(self.drawn) == NUM_PICTURES:

@@ -31,7 +31,8 @@ def build_model(config: Any, num_classes: int, compiled: bool = False) -> Model:
     Returns:
       The model.
     """
-    parts = {"fpn": FPNParts, "c4": C4Parts}[config.features](config, num_classes, compiled)
+    kinds: dict[str, type[FPNParts] | type[C4Parts]] = {"fpn": FPNParts, "c4": C4Parts}
+    parts = kinds[config.features](config, num_classes, compiled)
     rpn = _first_stage(config, parts, compiled)
     if config.system == "rpn":
         model: Model = RPNModel(parts.backbone, parts.pyramid, rpn)

@@ -9,6 +9,7 @@ background, `S` side of the pooled RoI, `M` mask side.
 """
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -62,7 +63,7 @@ class C4RoIHeads(tf_keras.layers.Layer):
         super().__init__(name=name)
         self.stage5 = stage5
         self.box_head = box_head
-        self.mask_head = mask_head
+        self.mask_head: Any = mask_head
         self.mask_size = pool_size
         self._align = functools.partial(
             roi_align.roi_align,

@@ -7,7 +7,7 @@ detections, `N` classes with background. Boxes are yxyx in network-input pixels.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -18,6 +18,7 @@ from mrcnn_tf.modeling import detections as detections_lib
 from mrcnn_tf.modeling import first_stage as first_stage_lib
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling import targets as targets_lib
+from mrcnn_tf.modeling.outputs import DetectorOutputs
 from mrcnn_tf.ops import sampling
 
 
@@ -48,34 +49,6 @@ class BoxSettings:
         return int(self.rois_per_image * self.positive_fraction)
 
 
-class BoxOutputs(NamedTuple):
-    """What the losses compare.
-
-    Attributes:
-      rpn: RPNOutputs; None where proposals are given.
-      class_logits: float32 [B, R, N].
-      box_deltas: float32 [B, R, N-1, 4].
-      roi_targets: RoITargets.
-    """
-
-    rpn: first_stage_lib.RPNOutputs | None
-    class_logits: tf.Tensor
-    box_deltas: tf.Tensor
-    roi_targets: targets_lib.RoITargets
-
-    def of_images(self, selected: tf.Tensor) -> "BoxOutputs":
-        """Leave the images out that are not `selected`, bool [B]: their RoIs count as padding."""
-        return of_images(self, selected)
-
-
-def of_images(outputs: Any, selected: tf.Tensor) -> Any:
-    """See `BoxOutputs.of_images`; for whatever has the fields `rpn` and `roi_targets`."""
-    rois = outputs.roi_targets
-    rois = rois._replace(valid=rois.valid & selected[:, tf.newaxis])
-    rpn = outputs.rpn.of_images(selected) if outputs.rpn else None
-    return outputs._replace(rpn=rpn, roi_targets=rois)
-
-
 class FasterRCNN(tf_keras.Model):
     """The network and its two uses."""
 
@@ -101,7 +74,7 @@ class FasterRCNN(tf_keras.Model):
         super().__init__(name=name)
         self.backbone = backbone
         self.pyramid = pyramid
-        self.rpn = rpn
+        self.rpn: Any = rpn
         self.roi_heads = roi_heads
         self.settings = settings
 
@@ -139,7 +112,7 @@ class FasterRCNN(tf_keras.Model):
 
     def train_forward(
         self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
-    ) -> BoxOutputs:
+    ) -> DetectorOutputs:
         """Run the network on sampled anchors and RoIs.
 
         Args:
@@ -149,15 +122,15 @@ class FasterRCNN(tf_keras.Model):
           training: whether norms use batch statistics.
 
         Returns:
-          BoxOutputs.
+          DetectorOutputs.
         """
         features = self.features(batch[schema.IMAGE], training)
         rpn_outputs, proposals = self.rpn.train_forward(features, batch, seed, step)
         rois = self.sample_rois(proposals, batch, seed, step)
         class_logits, box_deltas = self.roi_heads.boxes(features, rois.rois, training)
-        return BoxOutputs(rpn_outputs, class_logits, box_deltas, rois)
+        return DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois)
 
-    def losses_of(self, outputs: BoxOutputs) -> dict[str, losses.LossSum]:
+    def losses_of(self, outputs: DetectorOutputs) -> dict[str, losses.LossSum]:
         """The RPN's terms, `class_loss` and `box_loss`, not yet divided; see `losses.py`."""
         rois = outputs.roi_targets
         return self.rpn.losses_of(outputs.rpn) | {

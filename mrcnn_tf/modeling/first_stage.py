@@ -13,7 +13,6 @@ anchors, `P` proposals.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -22,6 +21,7 @@ from mrcnn_tf import losses
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling import targets as targets_lib
+from mrcnn_tf.modeling.outputs import RPNOutputs
 from mrcnn_tf.ops import anchors as anchor_ops
 from mrcnn_tf.ops import sampling
 
@@ -55,25 +55,6 @@ class RPNSettings:
     loss_normalizer: str
     ignore_crowds: bool
     compiled: bool
-
-
-class RPNOutputs(NamedTuple):
-    """What the RPN's losses compare.
-
-    Attributes:
-      logits: float32 [B, S], of the sampled anchors.
-      deltas: float32 [B, S, 4].
-      targets: AnchorTargets.
-    """
-
-    logits: tf.Tensor
-    deltas: tf.Tensor
-    targets: targets_lib.AnchorTargets
-
-    def of_images(self, selected: tf.Tensor) -> "RPNOutputs":
-        """Leave the images out that are not `selected`, bool [B]: their anchors count as padding."""
-        valid = self.targets.valid & selected[:, tf.newaxis]
-        return self._replace(targets=self.targets._replace(valid=valid))
 
 
 class RPN(tf_keras.layers.Layer):
@@ -237,7 +218,7 @@ class GivenProposals(tf_keras.layers.Layer):
         step: tf.Tensor,
     ) -> tuple[None, rpn_lib.Proposals]:
         """Return the batch's proposals; the first stage itself has no outputs to train."""
-        return None, given_proposals(batch)
+        return None, self(features, batch[schema.IMAGE_SIZE_HW], given_proposals(batch))
 
     def losses_of(self, outputs: None) -> dict[str, losses.LossSum]:
         """No losses."""

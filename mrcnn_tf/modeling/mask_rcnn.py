@@ -3,7 +3,7 @@
 The same object trains and infers:
 
     detections = model(images, image_size_hw)              # inference: Detections
-    outputs = model.train_forward(batch, seed, step)       # training: MaskOutputs
+    outputs = model.train_forward(batch, seed, step)       # training: DetectorOutputs
     sums = model.losses_of(outputs)                        # {name: LossSum}
 
 What it has in common with Faster R-CNN (how RoIs are sampled, how boxes are found) is written
@@ -15,7 +15,6 @@ in network-input pixels.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -27,6 +26,7 @@ from mrcnn_tf.modeling import faster_rcnn
 from mrcnn_tf.modeling import first_stage as first_stage_lib
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling import targets as targets_lib
+from mrcnn_tf.modeling.outputs import DetectorOutputs, MaskOutputs
 from mrcnn_tf.ops import masks as mask_ops
 
 
@@ -41,33 +41,6 @@ class MaskSettings:
 
     target: str
     target_sampling_ratio: int
-
-
-class MaskOutputs(NamedTuple):
-    """What the losses compare.
-
-    Attributes:
-      rpn: RPNOutputs; None where proposals are given.
-      class_logits: float32 [B, R, N].
-      box_deltas: float32 [B, R, N-1, 4].
-      roi_targets: RoITargets.
-      mask_logits: float32 [B, F, M, M], of the true class of the first F sampled RoIs (positives
-        come first and are never more).
-      target_masks: float32 [B, F, M, M].
-      mask_valid: bool [B, F].
-    """
-
-    rpn: first_stage_lib.RPNOutputs | None
-    class_logits: tf.Tensor
-    box_deltas: tf.Tensor
-    roi_targets: targets_lib.RoITargets
-    mask_logits: tf.Tensor
-    target_masks: tf.Tensor
-    mask_valid: tf.Tensor
-
-    def of_images(self, selected: tf.Tensor) -> "MaskOutputs":
-        """As `BoxOutputs.of_images`; images to leave out have no masks."""
-        return faster_rcnn.of_images(self, selected)
 
 
 class MaskRCNN(faster_rcnn.FasterRCNN):
@@ -131,7 +104,7 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
 
     def train_forward(
         self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
-    ) -> MaskOutputs:
+    ) -> DetectorOutputs:
         """Run the network on sampled anchors and RoIs (section 3.1, "Training").
 
         Args:
@@ -141,7 +114,7 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
           training: whether norms use batch statistics.
 
         Returns:
-          MaskOutputs.
+          DetectorOutputs.
         """
         features = self.features(batch[schema.IMAGE], training)
         rpn_outputs, proposals = self.rpn.train_forward(features, batch, seed, step)
@@ -149,14 +122,14 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
         class_logits, box_deltas, mask_logits = self.roi_heads.train(
             features, rois.rois, rois.classes, self.settings.max_positives, training
         )
-        target_masks, mask_valid = self._mask_targets(rois, batch)
-        return MaskOutputs(
-            rpn_outputs, class_logits, box_deltas, rois, mask_logits, target_masks, mask_valid
-        )
+        masks = MaskOutputs(mask_logits, *self._mask_targets(rois, batch))
+        return DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois, masks)
 
-    def losses_of(self, outputs: MaskOutputs) -> dict[str, losses.LossSum]:
+    def losses_of(self, outputs: DetectorOutputs) -> dict[str, losses.LossSum]:
         """The five terms, not yet divided; see `losses.py`."""
-        mask_loss = losses.mask_loss(outputs.mask_logits, outputs.target_masks, outputs.mask_valid)
+        masks = outputs.masks
+        assert masks is not None
+        mask_loss = losses.mask_loss(masks.logits, masks.targets, masks.valid)
         return super().losses_of(outputs) | {"mask_loss": mask_loss}
 
     def _mask_targets(

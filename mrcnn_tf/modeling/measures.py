@@ -7,9 +7,7 @@ without positives must not count as a batch whose positives were all missed.
 
 import tensorflow as tf
 
-from mrcnn_tf.modeling.faster_rcnn import BoxOutputs
-from mrcnn_tf.modeling.first_stage import RPNOutputs
-from mrcnn_tf.modeling.mask_rcnn import MaskOutputs
+from mrcnn_tf.modeling.outputs import DetectorOutputs, RPNOutputs
 
 Weighted = tuple[tf.Tensor, tf.Tensor]
 
@@ -17,7 +15,7 @@ OF_RPN = ("rpn_accuracy", "rpn_recall", "positive_anchors")
 OF_BOXES = ("class_accuracy", "positive_class_accuracy", "positive_rois")
 
 
-def measures(outputs: RPNOutputs | BoxOutputs | MaskOutputs) -> dict[str, Weighted]:
+def measures(outputs: RPNOutputs | DetectorOutputs) -> dict[str, Weighted]:
     """Return those of the RPN and those of the boxes, as far as the network has these parts."""
     if isinstance(outputs, RPNOutputs):
         return of_rpn(outputs)
@@ -39,7 +37,7 @@ def of_rpn(outputs: RPNOutputs) -> dict[str, Weighted]:
     }
 
 
-def of_boxes(outputs: BoxOutputs | MaskOutputs) -> dict[str, Weighted]:
+def of_boxes(outputs: DetectorOutputs) -> dict[str, Weighted]:
     """Look at the sampled RoIs.
 
     `class_accuracy`: those with the right class. `positive_class_accuracy`: of the positive ones.

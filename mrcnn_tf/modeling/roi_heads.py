@@ -4,6 +4,7 @@ Shape letters: `B` images, `R` RoIs, `C` channels, `N` classes with background, 
 """
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -187,7 +188,7 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         """
         super().__init__(name=name)
         self.box_head = box_head
-        self.mask_head = mask_head
+        self.mask_head: Any = mask_head
         self.mask_size = mask_size
         self._box_pool_size = box_pool_size
         self._align = functools.partial(

@@ -11,6 +11,7 @@ from mrcnn_tf import losses
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import first_stage
 from mrcnn_tf.modeling import rpn as rpn_lib
+from mrcnn_tf.modeling.outputs import RPNOutputs
 
 
 class RPNModel(tf_keras.Model):
@@ -55,12 +56,12 @@ class RPNModel(tf_keras.Model):
 
     def train_forward(
         self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
-    ) -> first_stage.RPNOutputs:
+    ) -> RPNOutputs:
         """Run the network on sampled anchors; arguments as `FasterRCNN.train_forward`."""
         features = self.features(batch[schema.IMAGE], training)
         outputs, _ = self.rpn.train_forward(features, batch, seed, step)
         return outputs
 
-    def losses_of(self, outputs: first_stage.RPNOutputs) -> dict[str, losses.LossSum]:
+    def losses_of(self, outputs: RPNOutputs) -> dict[str, losses.LossSum]:
         """`rpn_class_loss` and `rpn_box_loss`, not yet divided; see `losses.py`."""
         return self.rpn.losses_of(outputs)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf import experiments, task, train
+from mrcnn_tf import experiments, train
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.modeling import measures
 from mrcnn_tf.serving import predictor

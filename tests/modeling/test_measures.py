@@ -3,19 +3,18 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.modeling import measures
-from mrcnn_tf.modeling.faster_rcnn import BoxOutputs
-from mrcnn_tf.modeling.first_stage import RPNOutputs
+from mrcnn_tf.modeling.outputs import DetectorOutputs, RPNOutputs
 from mrcnn_tf.modeling.targets import AnchorTargets, RoITargets
 
 
 def outputs_of(rpn_logits, anchor_positive, anchor_valid, said, classes, roi_valid):
-    """BoxOutputs of two images with what measures look at; everything else is None."""
+    """DetectorOutputs of two images with what measures look at; everything else is None."""
     anchors = dict.fromkeys(AnchorTargets._fields)
     anchors |= {"is_positive": tf.constant(anchor_positive), "valid": tf.constant(anchor_valid)}
     rois = dict.fromkeys(RoITargets._fields)
     rois |= {"classes": tf.constant(classes), "valid": tf.constant(roi_valid)}
     rois["is_positive"] = rois["classes"] > 0
-    return BoxOutputs(
+    return DetectorOutputs(
         rpn=RPNOutputs(tf.constant(rpn_logits), None, AnchorTargets(**anchors)),
         class_logits=tf.one_hot(said, 3),
         box_deltas=None,

@@ -1,0 +1,73 @@
+"""What a network puts out in training: everything that the losses compare.
+
+Shape letters: `B` images, `S` sampled anchors, `R` sampled RoIs, `F` of them possibly positive, `N`
+classes with background, `M` mask side.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from mrcnn_tf.modeling import targets
+
+
+class RPNOutputs(NamedTuple):
+    """Of the region proposal network.
+
+    Attributes:
+      logits: float32 [B, S], of the sampled anchors.
+      deltas: float32 [B, S, 4].
+      targets: AnchorTargets.
+    """
+
+    logits: tf.Tensor
+    deltas: tf.Tensor
+    targets: targets.AnchorTargets
+
+    def of_images(self, selected: tf.Tensor) -> "RPNOutputs":
+        """Leave out the images that are not `selected`, bool [B]: their anchors are padding."""
+        valid = self.targets.valid & selected[:, tf.newaxis]
+        return self._replace(targets=self.targets._replace(valid=valid))
+
+
+class MaskOutputs(NamedTuple):
+    """Of the mask branch.
+
+    Attributes:
+      logits: float32 [B, F, M, M], of the true class of the first F sampled RoIs (positives come
+        first and are never more).
+      targets: float32 [B, F, M, M].
+      valid: bool [B, F], positives whose object has a mask.
+    """
+
+    logits: tf.Tensor
+    targets: tf.Tensor
+    valid: tf.Tensor
+
+
+class DetectorOutputs(NamedTuple):
+    """Of Faster R-CNN and Mask R-CNN.
+
+    Attributes:
+      rpn: None where proposals are given.
+      class_logits: float32 [B, R, N].
+      box_deltas: float32 [B, R, N-1, 4].
+      roi_targets: RoITargets.
+      masks: None without a mask branch.
+    """
+
+    rpn: RPNOutputs | None
+    class_logits: tf.Tensor
+    box_deltas: tf.Tensor
+    roi_targets: targets.RoITargets
+    masks: MaskOutputs | None = None
+
+    def of_images(self, selected: tf.Tensor) -> "DetectorOutputs":
+        """Leave out the images that are not `selected`, bool [B]: nothing of them counts."""
+        real = selected[:, tf.newaxis]
+        rois, masks = self.roi_targets, self.masks
+        return self._replace(
+            rpn=self.rpn.of_images(selected) if self.rpn else None,
+            roi_targets=rois._replace(valid=rois.valid & real),
+            masks=masks._replace(valid=masks.valid & real) if masks else None,
+        )
