@@ -373,21 +373,21 @@ def batch_size(data: configs.Data, replicas: int) -> int:
 def read_label_map(config: configs.Task) -> LabelMap:
     """Return the label map beside the records; generic names if the experiment gives a number.
 
+    Records of other converters have no label map: then the categories of `annotation_file` are it.
+
     Raises:
       ValueError: there is none, or its classes are not as many as the experiment says.
     """
-    for data in (config.train_data, config.validation_data):
-        path = os.path.join(os.path.dirname(data.input_path), schema.LABEL_MAP_FILE)
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                label_map = LabelMap.from_json(file.read(), path)
-            if config.model.num_classes not in (0, label_map.num_classes):
-                raise ValueError(
-                    f"task.model.num_classes is {config.model.num_classes}, but {path} has "
-                    f"{label_map.num_classes - 1} categories: it must be {label_map.num_classes} "
-                    "(background counts), or 0 to take it from there"
-                )
-            return label_map
+    found = _find_label_map(config)
+    if found:
+        path, label_map = found
+        if config.model.num_classes not in (0, label_map.num_classes):
+            raise ValueError(
+                f"task.model.num_classes is {config.model.num_classes}, but {path} has "
+                f"{label_map.num_classes - 1} categories: it must be {label_map.num_classes} "
+                "(background counts), or 0 to take it from there"
+            )
+        return label_map
     if config.model.num_classes:
         ids = tuple(range(1, config.model.num_classes))
         return LabelMap(ids, tuple(f"class {i}" for i in ids))
@@ -396,8 +396,23 @@ def read_label_map(config: configs.Task) -> LabelMap:
         f"no {schema.LABEL_MAP_FILE} in {folder!r} (task.train_data.input_path is "
         f"{config.train_data.input_path!r}). Make the records first:\n"
         "  python data_prep/create_coco_tfrecord.py --image_dir=DIR "
-        f"--object_annotations_file=FILE.json --output_file_prefix={folder}/train"
+        f"--object_annotations_file=FILE.json --output_file_prefix={folder}/train\n"
+        "or, where another converter made them, give the COCO file with their categories as "
+        "task.annotation_file"
     )
+
+
+def _find_label_map(config: configs.Task) -> tuple[str, LabelMap] | None:
+    for data in (config.train_data, config.validation_data):
+        path = os.path.join(os.path.dirname(data.input_path), schema.LABEL_MAP_FILE)
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                return path, LabelMap.from_json(file.read(), path)
+    if config.annotation_file:
+        path = config.annotation_file
+        with open(path, encoding="utf-8") as file:
+            return path, LabelMap.from_coco_json(file.read(), path)
+    return None
 
 
 def load_checkpoint(model: tf_keras.Model, path: str) -> str:

@@ -393,6 +393,25 @@ def test_without_label_map_the_number_of_classes_must_be_given(tmp_path):
         task_lib.read_label_map(config_of(tmp_path, 0))
 
 
+def test_annotation_file_names_the_classes_of_records_without_a_label_map(tmp_path):
+    """As Model Garden's converter writes them."""
+    path = tmp_path / "instances.json"
+    categories = [{"id": 90, "name": "mug"}, {"id": 17, "name": "cat", "supercategory": "animal"}]
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    config = config_of(tmp_path, 0)
+    config.annotation_file = str(path)
+    assert task_lib.read_label_map(config) == LabelMap((17, 90), ("cat", "mug"))
+    config.model.num_classes = 91
+    with pytest.raises(ValueError, match=rf"num_classes is 91.*{path} has 2 categories"):
+        task_lib.read_label_map(config)
+    path.write_text('{"images": []}')
+    with pytest.raises(ValueError, match=rf"{path}: no COCO annotation file .*categories"):
+        task_lib.read_label_map(config)
+    # What lies beside the records is what they were made with.
+    (tmp_path / schema.LABEL_MAP_FILE).write_text(LabelMap((5,), ("dog",)).to_json())
+    assert task_lib.read_label_map(config_of(tmp_path, 0)).names == ("dog",)
+
+
 def test_broken_label_map_is_named(tmp_path):
     (tmp_path / schema.LABEL_MAP_FILE).write_text("{}")
     with pytest.raises(ValueError, match=r"label_map.json: not a label map"):

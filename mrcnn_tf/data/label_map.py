@@ -59,6 +59,22 @@ class LabelMap:
         return cls(ids, names)
 
     @classmethod
+    def from_coco_json(cls, text: str, name: str) -> "LabelMap":
+        """Take the categories of a COCO annotation file.
+
+        Args:
+          text: the file's text.
+          name: the file's path, for error messages.
+
+        Raises:
+          ValueError: the text is no COCO annotation file.
+        """
+        try:
+            return cls.from_coco_categories(json.loads(text)["categories"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{name}: no COCO annotation file ({error!r})") from error
+
+    @classmethod
     def from_coco_categories(cls, categories: list[dict]) -> "LabelMap":
         """Build from a COCO file's `categories`; classes follow ascending category id."""
         ordered = sorted(categories, key=lambda c: int(c["id"]))

@@ -89,6 +89,7 @@ def build(
 
     Raises:
       FileNotFoundError: a pattern matches no file.
+      ValueError: the files that are this pipeline's hold no record.
     """
     files = find_files(file_pattern)
     records = _records(
@@ -203,9 +204,10 @@ def _records(
 ) -> tf.data.Dataset:
     """Return this pipeline's serialized records: endless and shuffled, or once and in order."""
     by_file = len(files) >= num_input_pipelines
-    dataset = tf.data.Dataset.from_tensor_slices(files)
     if by_file:
-        dataset = dataset.shard(num_input_pipelines, input_pipeline_id)
+        files = files[input_pipeline_id::num_input_pipelines]
+    _check_not_empty(files)
+    dataset = tf.data.Dataset.from_tensor_slices(files)
     if is_training:
         dataset = dataset.shuffle(len(files), seed=seed)
         dataset = dataset.interleave(
@@ -221,6 +223,21 @@ def _records(
     if is_training:
         dataset = dataset.shuffle(shuffle_buffer, seed=seed + 1).repeat()
     return dataset
+
+
+def _check_not_empty(files: list[str]) -> None:
+    """Look for a first byte: a TFRecord file without records has none.
+
+    Raises:
+      ValueError: training on them would end before its first step, in words about iterators.
+    """
+    if any(tf.io.gfile.stat(file).length for file in files):
+        return
+    others = f" nor in the other {len(files) - 1}" if len(files) > 1 else ""
+    raise ValueError(
+        f"no picture in {files[0]!r}{others}: the record files are empty. Where they were made, "
+        "the conversion was interrupted or had no pictures"
+    )
 
 
 def _group_by_canvas(

@@ -1,22 +1,22 @@
-"""From a foreign state dict to our variables: the part that all foreign formats share.
+"""From a foreign state dict to our variables and back: what all foreign formats share.
 
-A format file (`torchvision.py`, `detectron2.py`) lists one `Entry` per variable: the variable, what
-the tensor is called there, and how its layout becomes ours. `assign` then sees to it that every
-variable gets a value and every tensor is accounted for.
-
-Layouts on the torch side: convolutions OIHW, dense [out, in], transposed convolutions IOHW,
-features NCHW, boxes (x, y, w, h).
+A format file (`torchvision.py`, `detectron2.py`, ...) lists one `Entry` per variable: the variable,
+what the tensor is called there, and how its layout becomes ours (`layouts.py`). `assign` then sees
+to it that every variable gets a value and every tensor is accounted for; `export` goes the other
+way.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.modeling.resnet import ResNet
+from mrcnn_tf.weights import layouts
+from mrcnn_tf.weights.layouts import Layout
 
 _MOST_LISTED = 8  # names of one kind in an error message
 
@@ -26,13 +26,16 @@ class Entry(NamedTuple):
 
     Attributes:
       variable: ours.
-      names: what the tensor may be called in the file; the first one found is taken.
-      convert: the tensor in torch's layout -> in ours.
+      names: what the tensor may be called in the file; the first one found is taken, and the
+        first of all is what it is called in a file that we write.
+      layout: between the file's layout and ours.
+      default: the value of every element where the file may lack the tensor, or None.
     """
 
     variable: tf.Variable
     names: tuple[str, ...]
-    convert: Callable[[np.ndarray], np.ndarray]
+    layout: Layout
+    default: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +45,25 @@ class Report:
     Attributes:
       loaded: names of the tensors that were assigned.
       dropped: {name: why it is not needed}.
+      filled: {name that the file lacks: the value it stands for}.
     """
 
     loaded: tuple[str, ...]
     dropped: dict[str, str]
+    filled: dict[str, float]
+
+    def __str__(self) -> str:
+        """Every tensor's fate, a line per kind and reason, then the names."""
+        groups = {f"{len(self.loaded)} tensors loaded": list(self.loaded)}
+        for reason in dict.fromkeys(self.dropped.values()):
+            names = [name for name, why in self.dropped.items() if why == reason]
+            groups[f"{len(names)} tensors dropped: {reason}"] = names
+        for value in dict.fromkeys(self.filled.values()):
+            names = [name for name, filled in self.filled.items() if filled == value]
+            groups[f"{len(names)} tensors not in the file, which stand for {value:g}"] = names
+        summary = [*groups, "0 tensors missing, of the wrong shape or unexplained"]
+        listed = [f"\n{title}:\n  " + "\n  ".join(names) for title, names in groups.items()]
+        return "\n".join([*summary, *listed]) + "\n"
 
 
 def assign(
@@ -69,46 +87,89 @@ def assign(
       ValueError: a tensor is missing, has the wrong shape or is unknown, or a variable is in no
         entry. All such problems are listed, and nothing has been assigned.
     """
-    values, loaded, problems = _convert(entries, state_dict)
+    found = _convert(entries, state_dict)
     dropped, unknown = {}, []
-    for name in sorted(state_dict.keys() - set(loaded)):
+    for name in sorted(state_dict.keys() - set(found.loaded)):
         reasons = [why for pattern, why in not_needed.items() if re.fullmatch(pattern, name)]
         if reasons:
             dropped[name] = reasons[0]
         else:
             unknown.append(name)
     known = {id(entry.variable) for entry in entries}
-    problems["unknown"] = unknown
-    problems["of ours without a source"] = [w.name for w in weights if id(w) not in known]
+    problems = {
+        "missing": found.missing,
+        "of the wrong shape": found.misshapen,
+        "not finite": found.not_finite,
+        "unknown": unknown,
+        "of ours without a source": [w.name for w in weights if id(w) not in known],
+    }
     if any(problems.values()):
         raise ValueError("the weights do not fit this model:" + _listed(problems))
-    for variable, value in values:
+    for variable, value in found.values:
         variable.assign(value)
-    return Report(tuple(loaded), dropped)
+    return Report(tuple(found.loaded), dropped, found.filled)
 
 
-def _convert(
-    entries: Sequence[Entry], state_dict: Mapping[str, Any]
-) -> tuple[list[tuple[tf.Variable, np.ndarray]], list[str], dict[str, list[str]]]:
-    """Return (variable, value) pairs, the names they come from, and {kind of problem: names}."""
-    values, loaded, missing, misshapen = [], [], [], []
+def export(entries: Sequence[Entry], weights: Sequence[tf.Variable]) -> dict[str, np.ndarray]:
+    """Return the state dict that `assign` would turn into the variables' present values.
+
+    Args:
+      entries: one per variable.
+      weights: all variables of the model, to see that none is left out.
+
+    Returns:
+      {first name of each entry: array in the foreign layout}, in the order of the entries.
+
+    Raises:
+      ValueError: a variable is in no entry.
+    """
+    known = {id(entry.variable) for entry in entries}
+    left_out = [w.name for w in weights if id(w) not in known]
+    if left_out:
+        raise ValueError("the format has no place for:" + _listed({"of ours": left_out}))
+    return {
+        entry.names[0]: np.ascontiguousarray(entry.layout.to_theirs(entry.variable.numpy()))
+        for entry in entries
+    }
+
+
+@dataclasses.dataclass
+class _Converted:
+    """What `_convert` finds."""
+
+    values: list[tuple[tf.Variable, np.ndarray]] = dataclasses.field(default_factory=list)
+    loaded: list[str] = dataclasses.field(default_factory=list)
+    filled: dict[str, float] = dataclasses.field(default_factory=dict)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    misshapen: list[str] = dataclasses.field(default_factory=list)
+    not_finite: list[str] = dataclasses.field(default_factory=list)
+
+
+def _convert(entries: Sequence[Entry], state_dict: Mapping[str, Any]) -> _Converted:
+    found = _Converted()
     for entry in entries:
         name = next((n for n in entry.names if n in state_dict), None)
-        if name is None:
-            missing.append(" or ".join(entry.names))
-            continue
-        loaded.append(name)
-        tensor = np.asarray(state_dict[name], np.float32)
         shape = tuple(entry.variable.shape)
+        if name is None:
+            if entry.default is None:
+                found.missing.append(" or ".join(entry.names))
+            else:
+                found.filled[entry.names[0]] = entry.default
+                found.values.append((entry.variable, np.full(shape, entry.default, np.float32)))
+            continue
+        found.loaded.append(name)
+        tensor = np.asarray(state_dict[name], np.float32)
         try:
-            value = entry.convert(tensor)
+            value = entry.layout.to_ours(tensor)
         except (ValueError, IndexError):  # not even the number of axes is right
             value = None
-        if value is not None and value.shape == shape:
-            values.append((entry.variable, value))
+        if value is None or value.shape != shape:
+            found.misshapen.append(f"{name} {tensor.shape}, for {entry.variable.name} {shape}")
+        elif not np.isfinite(value).all():
+            found.not_finite.append(name)
         else:
-            misshapen.append(f"{name} {tensor.shape}, for {entry.variable.name} {shape}")
-    return values, loaded, {"missing": missing, "of the wrong shape": misshapen}
+            found.values.append((entry.variable, value))
+    return found
 
 
 def _listed(problems: Mapping[str, Sequence[str]]) -> str:
@@ -120,65 +181,11 @@ def _listed(problems: Mapping[str, Sequence[str]]) -> str:
     return text
 
 
-# --- Layouts ------------------------------------------------------------------------------------
-
-
-def same(tensor: np.ndarray) -> np.ndarray:
-    """[C] -> [C]."""
-    return tensor
-
-
-def conv(kernel: np.ndarray) -> np.ndarray:
-    """[out, in, h, w] -> [h, w, in, out]; for a transposed one [in, out, h, w] -> [h, w, out, in].
-
-    Neither framework flips the kernel of a transposed convolution, so the axes are all there is.
-    """
-    return kernel.transpose(2, 3, 1, 0)
-
-
-def dense(kernel: np.ndarray) -> np.ndarray:
-    """[out, in] -> [in, out]."""
-    return kernel.transpose(1, 0)
-
-
-def dense_after_flatten(channels: int) -> Callable[[np.ndarray], np.ndarray]:
-    """[out, C * side * side] -> [side * side * C, out]: the RoI feature was flattened as NCHW."""
-
-    def convert(kernel: np.ndarray) -> np.ndarray:
-        outputs = kernel.shape[0]
-        by_channel = kernel.reshape(outputs, channels, -1)
-        return by_channel.transpose(2, 1, 0).reshape(-1, outputs)
-
-    return convert
-
-
-def predictor(kernel: np.ndarray) -> np.ndarray:
-    """1x1 convolution [out, in, 1, 1] -> matrix [in, out]."""
-    return conv(kernel)[0, 0]
-
-
-def box_rows(tensor: np.ndarray) -> np.ndarray:
-    """[K * (dx, dy, dw, dh), ...] -> [K * (dy, dx, dh, dw), ...], for anchors or for classes."""
-    grouped = tensor.reshape(-1, 4, *tensor.shape[1:])
-    return grouped[:, [1, 0, 3, 2]].reshape(tensor.shape)
-
-
-def then(*steps: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the conversion that takes the steps one after the other."""
-
-    def convert(tensor: np.ndarray) -> np.ndarray:
-        for step in steps:
-            tensor = step(tensor)
-        return tensor
-
-    return convert
-
-
 # --- Entries ------------------------------------------------------------------------------------
 
 
 def with_bias(
-    layer: Any, *names: str, rows: Callable = same, kernel: Callable = conv
+    layer: Any, *names: str, rows: Layout = layouts.SAME, kernel: Layout = layouts.CONV
 ) -> list[Entry]:
     """Return the entries of a layer's `kernel` and `bias`.
 
@@ -189,7 +196,7 @@ def with_bias(
       kernel: layout of the weight after that.
     """
     return [
-        Entry(layer.kernel, tuple(f"{n}.weight" for n in names), then(rows, kernel)),
+        Entry(layer.kernel, tuple(f"{n}.weight" for n in names), layouts.then(rows, kernel)),
         Entry(layer.bias, tuple(f"{n}.bias" for n in names), rows),
     ]
 
@@ -200,19 +207,25 @@ def conv_and_norm(conv_layer: Any, norm: Any, conv_name: str, norm_name: str) ->
     Raises:
       ValueError: the norm is of another kind.
     """
-    if not hasattr(norm, "moving_mean"):
-        raise ValueError(
-            f"{conv_name} has a batch norm behind it, our model a {type(norm).__name__}"
-        )
-    tensors = {
-        "weight": norm.gamma,
-        "bias": norm.beta,
-        "running_mean": norm.moving_mean,
-        "running_var": norm.moving_variance,
-    }
     return [
-        Entry(conv_layer.kernel, (f"{conv_name}.weight",), conv),
-        *(Entry(variable, (f"{norm_name}.{n}",), same) for n, variable in tensors.items()),
+        Entry(conv_layer.kernel, (f"{conv_name}.weight",), layouts.CONV),
+        *batch_norm(norm, norm_name),
+    ]
+
+
+def batch_norm(norm: Any, name: str) -> list[Entry]:
+    """Return the entries of a batch norm.
+
+    Raises:
+      ValueError: the norm is of another kind.
+    """
+    if not hasattr(norm, "moving_mean"):
+        raise ValueError(f"the file has a batch norm {name}, our model a {type(norm).__name__}")
+    return [
+        Entry(norm.gamma, (f"{name}.weight",), layouts.SAME),
+        Entry(norm.beta, (f"{name}.bias",), layouts.SAME),
+        Entry(norm.moving_mean, (f"{name}.running_mean",), layouts.SAME),
+        Entry(norm.moving_variance, (f"{name}.running_var",), layouts.SAME),
     ]
 
 
@@ -223,10 +236,15 @@ def residual_convs(resnet: ResNet) -> Iterator[tuple[int, int, str, Any, Any]]:
       level 2..5, block 0.., "conv1".."conv3" or "shortcut", the convolution, its norm.
     """
     for level in range(2, 6):
-        for index, block in enumerate(getattr(resnet, f"stage{level}").blocks):
-            for k in (1, 2, 3):
-                name = f"conv{k}"
-                if hasattr(block, name):  # basic blocks have two
-                    yield level, index, name, getattr(block, name), getattr(block, f"norm{k}")
-            if block.shortcut is not None:
-                yield level, index, "shortcut", block.shortcut, block.shortcut_norm
+        stage = getattr(resnet, f"stage{level}", None)  # a C4 backbone ends at level 4
+        for index, block in enumerate(stage.blocks if stage is not None else ()):
+            yield from ((level, index, *found) for found in block_convs(block))
+
+
+def block_convs(block: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Walk over one residual block: name, convolution, its norm."""
+    for k in (1, 2, 3):
+        if hasattr(block, f"conv{k}"):  # basic blocks have two
+            yield f"conv{k}", getattr(block, f"conv{k}"), getattr(block, f"norm{k}")
+    if block.shortcut is not None:
+        yield "shortcut", block.shortcut, block.shortcut_norm

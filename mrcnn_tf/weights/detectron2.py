@@ -1,24 +1,39 @@
-"""Detectron2's Mask R-CNN with FPN (`mask_rcnn_R_*_FPN_*`) into our model: names and layouts.
+"""Detectron2's R-CNN models with FPN and its backbones into our model and back: names and layouts.
 
 Classes are 0..N-2 there and background comes last; here it comes first.
+
+The backbones that Detectron2 starts from are in two spellings: Caffe2's (`res2_0_branch2a_w`, norms
+as scale and offset only) and its own.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import tf_keras
 
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
-from mrcnn_tf.weights import assign
+from mrcnn_tf.modeling.resnet import ResNet
+from mrcnn_tf.weights import assign, layouts
+from mrcnn_tf.weights.assign import Entry
 
 NOT_NEEDED = {
     r"pixel_(mean|std)": "pixel statistics are configuration",
     r"(proposal_generator\.)?anchor_generator\.cell_anchors\.\d+": "anchors are configuration",
-    r".*\.num_batches_tracked": "counts batches for a momentum that is not used",
+    r"(.*\.)?num_batches_tracked": "counts batches for a momentum that is not used",
 }
+NOT_NEEDED_OF_BACKBONES = NOT_NEEDED | {
+    r"(stem\.)?fc\.(weight|bias)|(fc1000|pred)_[wb]": (
+        "ImageNet's classifier, which a detector has no use for"
+    ),
+    r"(conv1|res\d_\d+_branch\w+)_b": (
+        "bias in front of a norm, which Detectron2 does not have and drops too"
+    ),
+    r".*_momentum": "state of an optimizer",
+}
+# What norms without running statistics stand for: Caffe2 folded them into scale and offset.
+_FOLDED = {"running_mean": 0.0, "running_var": 1.0}
 
 
-def load(model: MaskRCNN, state_dict: Mapping[str, Any]) -> assign.Report:
+def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign a state dict of Detectron2 to a model built with `preset: detectron2`.
 
     Args:
@@ -31,64 +46,118 @@ def load(model: MaskRCNN, state_dict: Mapping[str, Any]) -> assign.Report:
     Raises:
       ValueError: see `assign.assign`.
     """
-    return assign.assign(entries(model), state_dict, model.weights, NOT_NEEDED)
+    found = entries(model, norms_folded=_norms_folded(state_dict))
+    return assign.assign(found, state_dict, model.weights, NOT_NEEDED)
 
 
-def entries(model: MaskRCNN) -> list[assign.Entry]:
-    """Say where each variable of the model comes from."""
-    return [*_backbone(model.backbone), *_pyramid(model.pyramid), *_heads(model)]
+def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Report:
+    """Assign one of the backbones that Detectron2 starts from, in either spelling; see `load`."""
+    found = backbone_entries(resnet, "", norms_folded=_norms_folded(state_dict))
+    return assign.assign(found, state_dict, resnet.weights, NOT_NEEDED_OF_BACKBONES)
 
 
-def _backbone(resnet) -> list[assign.Entry]:
-    body = "backbone.bottom_up"
-    stem = f"{body}.stem.conv1"
-    found = assign.conv_and_norm(resnet.stem.conv1, resnet.stem.norm1, stem, f"{stem}.norm")
+def _norms_folded(state_dict: Mapping[str, Any]) -> bool:
+    """Whether no norm has running statistics; if one has, all must."""
+    return not any(name.endswith((".running_mean", ".running_var")) for name in state_dict)
+
+
+def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
+    """Say where each variable of the model comes from.
+
+    Args:
+      model: as for `load`.
+      norms_folded: the file has no running statistics, as Detectron2's oldest.
+    """
+    return [
+        *backbone_entries(model.backbone, "backbone.bottom_up.", norms_folded),
+        *_pyramid(model.pyramid),
+        *_rpn(model.rpn.head),
+        *_box_head(model.roi_heads.box_head, model.pyramid.channels),
+        *_mask_head(model.roi_heads.mask_head),
+    ]
+
+
+def backbone_entries(resnet: ResNet, prefix: str, norms_folded: bool = False) -> list[Entry]:
+    """Entries of a ResNet, in Detectron2's names behind `prefix` or in Caffe2's."""
+    stem = f"{prefix}stem.conv1"
+    found = _conv_and_norm(resnet.stem.conv1, resnet.stem.norm1, stem, "conv1", "res_conv1")
     for level, index, name, conv, norm in assign.residual_convs(resnet):
-        theirs = f"{body}.res{level}.{index}.{name}"
-        found += assign.conv_and_norm(conv, norm, theirs, f"{theirs}.norm")
+        branch = "1" if name == "shortcut" else "2" + "abc"[int(name[-1]) - 1]
+        caffe2 = f"res{level}_{index}_branch{branch}"
+        theirs = f"{prefix}res{level}.{index}.{name}"
+        found += _conv_and_norm(conv, norm, theirs, caffe2, caffe2)
+    if norms_folded:
+        found = [e._replace(default=_FOLDED.get(e.names[0].rsplit(".", 1)[-1])) for e in found]
     return found
 
 
-def _pyramid(fpn) -> list[assign.Entry]:
+def _conv_and_norm(conv: Any, norm: Any, name: str, caffe2: str, caffe2_norm: str) -> list[Entry]:
+    caffe2_names = {
+        f"{name}.weight": f"{caffe2}_w",
+        f"{name}.norm.weight": f"{caffe2_norm}_bn_s",
+        f"{name}.norm.bias": f"{caffe2_norm}_bn_b",
+    }
+    return [
+        entry._replace(names=(*entry.names, caffe2_names[entry.names[0]]))
+        if entry.names[0] in caffe2_names
+        else entry
+        for entry in assign.conv_and_norm(conv, norm, name, f"{name}.norm")
+    ]
+
+
+def _pyramid(fpn: Any) -> list[Entry]:
     found = []
     for level in range(2, 6):
         for kind in ("lateral", "output"):
-            layer = getattr(fpn, f"{kind}{level}")
-            found += assign.with_bias(layer, f"backbone.fpn_{kind}{level}")
+            name, layer = f"backbone.fpn_{kind}{level}", getattr(fpn, f"{kind}{level}")
+            if fpn.norm is None:
+                found += assign.with_bias(layer, name)
+            else:
+                norm = getattr(fpn, f"{kind}{level}_norm")
+                found += assign.conv_and_norm(layer, norm, name, f"{name}.norm")
     return found
 
 
-def _heads(model: MaskRCNN) -> list[assign.Entry]:
-    rpn, box, mask = model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head
-    rpn_name, box_name = "proposal_generator.rpn_head", "roi_heads.box_predictor"
-    found = [
-        *assign.with_bias(rpn.conv, f"{rpn_name}.conv"),
-        *assign.with_bias(rpn.objectness, f"{rpn_name}.objectness_logits"),
-        *assign.with_bias(rpn.deltas, f"{rpn_name}.anchor_deltas", rows=assign.box_rows),
-        *assign.with_bias(
-            box.hidden[0],
-            "roi_heads.box_head.fc1",
-            kernel=assign.dense_after_flatten(model.pyramid.channels),
-        ),
-        *assign.with_bias(box.hidden[1], "roi_heads.box_head.fc2", kernel=assign.dense),
-        *assign.with_bias(
-            box.class_logits, f"{box_name}.cls_score", rows=_background_first, kernel=assign.dense
-        ),
-        *assign.with_bias(
-            box.box_deltas, f"{box_name}.bbox_pred", rows=assign.box_rows, kernel=assign.dense
-        ),
+def _rpn(head: Any) -> list[Entry]:
+    name = "proposal_generator.rpn_head"
+    return [
+        *assign.with_bias(head.conv, f"{name}.conv"),
+        *assign.with_bias(head.objectness, f"{name}.objectness_logits"),
+        *assign.with_bias(head.deltas, f"{name}.anchor_deltas", rows=layouts.BOX_ROWS),
     ]
-    for i, layer in enumerate(mask.convs):
-        found += assign.with_bias(layer, f"roi_heads.mask_head.mask_fcn{i + 1}")
-    found += assign.with_bias(mask.deconv, "roi_heads.mask_head.deconv")
-    logits = "roi_heads.mask_head.predictor"
-    found += [
-        assign.Entry(mask.predictor_kernel, (f"{logits}.weight",), assign.predictor),
-        assign.Entry(mask.predictor_bias, (f"{logits}.bias",), assign.same),
-    ]
-    return found
 
 
-def _background_first(rows: np.ndarray) -> np.ndarray:
-    """[classes and background, ...] -> [background and classes, ...]."""
-    return np.roll(rows, 1, axis=0)
+def _box_head(head: Any, channels: int) -> list[Entry]:
+    found = []
+    for i, layer in enumerate(head.hidden):
+        kernel = layouts.DENSE if i else layouts.dense_after_flatten(channels)
+        found += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 1}", kernel=kernel)
+    return [*found, *_box_predictor(head)]
+
+
+def _box_predictor(head: Any) -> list[Entry]:
+    name = "roi_heads.box_predictor"
+    return [
+        *assign.with_bias(
+            head.class_logits,
+            f"{name}.cls_score",
+            rows=layouts.BACKGROUND_FIRST,
+            kernel=layouts.DENSE,
+        ),
+        *assign.with_bias(
+            head.box_deltas, f"{name}.bbox_pred", rows=layouts.BOX_ROWS, kernel=layouts.DENSE
+        ),
+    ]
+
+
+def _mask_head(head: Any) -> list[Entry]:
+    name = "roi_heads.mask_head"
+    found = []
+    for i, layer in enumerate(head.convs):
+        found += assign.with_bias(layer, f"{name}.mask_fcn{i + 1}")
+    return [
+        *found,
+        *assign.with_bias(head.deconv, f"{name}.deconv"),
+        Entry(head.predictor_kernel, (f"{name}.predictor.weight",), layouts.PREDICTOR),
+        Entry(head.predictor_bias, (f"{name}.predictor.bias",), layouts.SAME),
+    ]

@@ -1,27 +1,31 @@
-"""torchvision's `maskrcnn_resnet*_fpn` (and `_v1` files) into our model: names and layouts.
+"""torchvision's `maskrcnn_resnet*_fpn` and relatives into our model and back: names and layouts.
 
 Two spellings exist: the released files' and, since torchvision 0.14, one where convolutions sit in
 a `Conv2dNormActivation` (`.0` more). torchvision migrates the former itself when it loads them;
-here both are taken.
+here both are taken, and the former is written, which every version of torchvision reads.
 
 Background is class 0 there as here; its rows of box deltas and its mask are never used and have no
-counterpart in our model.
+counterpart in our model: they are dropped, and written as zeros.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import tf_keras
 
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
-from mrcnn_tf.weights import assign
+from mrcnn_tf.modeling.resnet import ResNet
+from mrcnn_tf.weights import assign, layouts
+from mrcnn_tf.weights.assign import Entry
 
 NOT_NEEDED = {
-    r".*\.num_batches_tracked": "counts batches for a momentum that is not used",
+    r"(.*\.)?num_batches_tracked": "counts batches for a momentum that is not used",
+}
+NOT_NEEDED_OF_BACKBONES = NOT_NEEDED | {
+    r"fc\.(weight|bias)": "ImageNet's classifier, which a detector has no use for",
 }
 
 
-def load(model: MaskRCNN, state_dict: Mapping[str, Any]) -> assign.Report:
+def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign a state dict of torchvision to a model built with `preset: torchvision`.
 
     Args:
@@ -37,18 +41,31 @@ def load(model: MaskRCNN, state_dict: Mapping[str, Any]) -> assign.Report:
     return assign.assign(entries(model), state_dict, model.weights, NOT_NEEDED)
 
 
-def entries(model: MaskRCNN) -> list[assign.Entry]:
+def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Report:
+    """Assign the state dict of a classifier (`resnet50`, ...) to a backbone; see `load`."""
+    return assign.assign(
+        backbone_entries(resnet, ""), state_dict, resnet.weights, NOT_NEEDED_OF_BACKBONES
+    )
+
+
+def entries(model: tf_keras.Model) -> list[Entry]:
     """Say where each variable of the model comes from."""
-    return [*_backbone(model.backbone), *_pyramid(model.pyramid), *_heads(model)]
+    return [
+        *backbone_entries(model.backbone, "backbone.body."),
+        *_pyramid(model.pyramid),
+        *_rpn(model.rpn.head),
+        *_box_head(model.roi_heads.box_head, model.pyramid.channels),
+        *_mask_head(model.roi_heads.mask_head),
+    ]
 
 
-def _backbone(resnet) -> list[assign.Entry]:
-    body = "backbone.body"
+def backbone_entries(resnet: ResNet, prefix: str) -> list[Entry]:
+    """Entries of a ResNet whose names begin with `prefix`."""
     found = assign.conv_and_norm(
-        resnet.stem.conv1, resnet.stem.norm1, f"{body}.conv1", f"{body}.bn1"
+        resnet.stem.conv1, resnet.stem.norm1, f"{prefix}conv1", f"{prefix}bn1"
     )
     for level, index, name, conv, norm in assign.residual_convs(resnet):
-        block = f"{body}.layer{level - 1}.{index}"
+        block = f"{prefix}layer{level - 1}.{index}"
         names = (
             (f"{block}.downsample.0", f"{block}.downsample.1")
             if name == "shortcut"
@@ -58,58 +75,53 @@ def _backbone(resnet) -> list[assign.Entry]:
     return found
 
 
-def _pyramid(fpn) -> list[assign.Entry]:
+def _pyramid(fpn: Any) -> list[Entry]:
     found = []
     for level in range(2, 6):
         for ours, theirs in (("lateral", "inner_blocks"), ("output", "layer_blocks")):
             name = f"backbone.fpn.{theirs}.{level - 2}"
-            found += assign.with_bias(getattr(fpn, f"{ours}{level}"), name, f"{name}.0")
+            layer = getattr(fpn, f"{ours}{level}")
+            if fpn.norm is None:
+                found += assign.with_bias(layer, name, f"{name}.0")
+            else:
+                norm = getattr(fpn, f"{ours}{level}_norm")
+                found += assign.conv_and_norm(layer, norm, f"{name}.0", f"{name}.1")
     return found
 
 
-def _heads(model: MaskRCNN) -> list[assign.Entry]:
-    rpn, box, mask = model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head
-    found = [
-        *assign.with_bias(rpn.conv, "rpn.head.conv", "rpn.head.conv.0.0"),
-        *assign.with_bias(rpn.objectness, "rpn.head.cls_logits"),
-        *assign.with_bias(rpn.deltas, "rpn.head.bbox_pred", rows=assign.box_rows),
+def _rpn(head: Any) -> list[Entry]:
+    return [
+        *assign.with_bias(head.conv, "rpn.head.conv", "rpn.head.conv.0.0"),
+        *assign.with_bias(head.objectness, "rpn.head.cls_logits"),
+        *assign.with_bias(head.deltas, "rpn.head.bbox_pred", rows=layouts.BOX_ROWS),
+    ]
+
+
+def _box_head(head: Any, channels: int) -> list[Entry]:
+    after_flatten = layouts.dense_after_flatten(channels)
+    deltas = layouts.then(layouts.without_background(4), layouts.BOX_ROWS)
+    predictor = "roi_heads.box_predictor"
+    return [
+        *assign.with_bias(head.hidden[0], "roi_heads.box_head.fc6", kernel=after_flatten),
+        *assign.with_bias(head.hidden[1], "roi_heads.box_head.fc7", kernel=layouts.DENSE),
+        *assign.with_bias(head.class_logits, f"{predictor}.cls_score", kernel=layouts.DENSE),
         *assign.with_bias(
-            box.hidden[0],
-            "roi_heads.box_head.fc6",
-            kernel=assign.dense_after_flatten(model.pyramid.channels),
-        ),
-        *assign.with_bias(box.hidden[1], "roi_heads.box_head.fc7", kernel=assign.dense),
-        *assign.with_bias(
-            box.class_logits, "roi_heads.box_predictor.cls_score", kernel=assign.dense
-        ),
-        *assign.with_bias(
-            box.box_deltas,
-            "roi_heads.box_predictor.bbox_pred",
-            rows=assign.then(_drop_background_box, assign.box_rows),
-            kernel=assign.dense,
+            head.box_deltas, f"{predictor}.bbox_pred", rows=deltas, kernel=layouts.DENSE
         ),
     ]
-    for i, layer in enumerate(mask.convs):
-        head = "roi_heads.mask_head"
-        found += assign.with_bias(layer, f"{head}.mask_fcn{i + 1}", f"{head}.{i}.0")
-    found += assign.with_bias(mask.deconv, "roi_heads.mask_predictor.conv5_mask")
+
+
+def _mask_head(head: Any) -> list[Entry]:
+    found = []
+    for i, layer in enumerate(head.convs):
+        name = "roi_heads.mask_head"
+        found += assign.with_bias(layer, f"{name}.mask_fcn{i + 1}", f"{name}.{i}.0")
+    found += assign.with_bias(head.deconv, "roi_heads.mask_predictor.conv5_mask")
     logits = "roi_heads.mask_predictor.mask_fcn_logits"
-    found += [
-        assign.Entry(
-            mask.predictor_kernel,
-            (f"{logits}.weight",),
-            assign.then(_drop_background, assign.predictor),
-        ),
-        assign.Entry(mask.predictor_bias, (f"{logits}.bias",), _drop_background),
+    rows = layouts.without_background(1)
+    kernel = layouts.then(rows, layouts.PREDICTOR)
+    return [
+        *found,
+        Entry(head.predictor_kernel, (f"{logits}.weight",), kernel),
+        Entry(head.predictor_bias, (f"{logits}.bias",), rows),
     ]
-    return found
-
-
-def _drop_background(rows: np.ndarray) -> np.ndarray:
-    """[N, ...] -> [N-1, ...]."""
-    return rows[1:]
-
-
-def _drop_background_box(rows: np.ndarray) -> np.ndarray:
-    """[N * 4, ...] -> [(N-1) * 4, ...]."""
-    return rows[4:]

@@ -268,6 +268,25 @@ def test_missing_files_name_the_pattern_and_the_command(tmp_path):
     assert f"--output_file_prefix={tmp_path}/train --num_shards" in str(error.value)
 
 
+@pytest.mark.parametrize("is_training", [False, True])
+def test_files_without_a_record_are_named(tmp_path, is_training):
+    for k in range(3):
+        tf.io.TFRecordWriter(str(tmp_path / f"train-{k}.tfrecord")).close()
+    with pytest.raises(ValueError, match=rf"{tmp_path}/train-0.tfrecord' nor in the other 2: "):
+        _build(str(tmp_path / "train-*"), is_training)
+    with pytest.raises(ValueError, match=rf"no picture in '{tmp_path}/train-2.tfrecord': the rec"):
+        _build(str(tmp_path / "train-2*"), is_training)
+
+
+def test_an_empty_file_among_others_does_no_harm(scenes, write_records, tmp_path):
+    pattern = write_records(scenes)
+    tf.io.TFRecordWriter(str(tmp_path / "set-00000-empty.tfrecord")).close()
+    for is_training in (False, True):
+        batches = _read(_build(str(tmp_path / "set-*"), is_training).take(20))
+        want = _read(_build(pattern, is_training).take(20))
+        assert len(batches) == len(want)
+
+
 def test_several_patterns(scenes, write_records, tmp_path):
     write_records(scenes)
     patterns = [str(tmp_path / f"set-0000{k}-of-*.tfrecord") for k in (0, 1)]
