@@ -50,7 +50,7 @@ def load(
     if not path.is_file():
         known = "\n  ".join(names(folder))
         raise ValueError(f"unknown experiment {name!r}. Known experiments:\n  {known}")
-    layers = [(str(path), _read(path))]
+    layers = _with_bases(path, folder)
     layers += [(file, _read(pathlib.Path(file))) for file in config_files]
     if params_override:
         layers.append(("--params_override", parse_override(params_override)))
@@ -69,6 +69,29 @@ def load(
         experiment.override(layer)
     config_checks.check(experiment)
     return experiment
+
+
+def _with_bases(path: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read the experiment and those it is based on, the deepest base first: (source, fields).
+
+    A file whose first key is `base: NAME` states how it differs from the experiment of that name.
+
+    Raises:
+      ValueError: there is no such experiment, or the bases go round in a circle.
+    """
+    layers: list[tuple[str, dict[str, Any]]] = []
+    while True:
+        if str(path) in [source for source, _ in layers]:
+            raise ValueError(f"{path}: base: the experiment is based on itself")
+        fields = _read(path)
+        base = fields.pop("base", "")
+        layers.insert(0, (str(path), fields))
+        if not base:
+            return layers
+        above, path = path, folder / f"{base}.yaml"
+        if not path.is_file():
+            known = ", ".join(names(folder))
+            raise ValueError(f"{above}: base: unknown experiment {base!r}. Known are {known}")
 
 
 def save(experiment: configs.Experiment, path: str) -> None:
