@@ -92,7 +92,7 @@ def write(path: str, state: Mapping[str, np.ndarray]) -> None:
         with open(path, "wb") as file:
             pickle.dump({"model": dict(state), "__author__": "mrcnn_tf"}, file, protocol=4)
     elif suffix == ".npz":
-        np.savez(path, **state)
+        np.savez(path, **state)  # type: ignore[arg-type]
     else:
         raise ValueError(f"{path}: state dicts are written as .npz, .pth, .pt or .pkl")
 

@@ -17,7 +17,7 @@ from numpy._core import multiarray, numeric  # isort: skip  # where NumPy's own 
 _ARRAYS = {
     "_reconstruct": multiarray._reconstruct,
     "scalar": multiarray.scalar,
-    "_frombuffer": numeric._frombuffer,
+    "_frombuffer": numeric._frombuffer,  # type: ignore[attr-defined]
 }
 # NumPy 1 wrote `numpy.core`, NumPy 2 writes `numpy._core`; Python 2 left bytes to `_codecs`.
 _ADMITTED: dict[tuple[str, str], Any] = {
