@@ -19,6 +19,7 @@ from mrcnn_tf.weights import layouts
 from mrcnn_tf.weights.layouts import Layout
 
 _MOST_LISTED = 8  # names of one kind in an error message
+_MOST_NAMED = 3  # names of one kind in a summary
 
 
 class Entry(NamedTuple):
@@ -52,18 +53,29 @@ class Report:
     dropped: dict[str, str]
     filled: dict[str, float]
 
-    def __str__(self) -> str:
-        """Every tensor's fate, a line per kind and reason, then the names."""
-        groups = {f"{len(self.loaded)} tensors loaded": list(self.loaded)}
-        for reason in dict.fromkeys(self.dropped.values()):
-            names = [name for name, why in self.dropped.items() if why == reason]
-            groups[f"{len(names)} tensors dropped: {reason}"] = names
-        for value in dict.fromkeys(self.filled.values()):
-            names = [name for name, filled in self.filled.items() if filled == value]
-            groups[f"{len(names)} tensors not in the file, which stand for {value:g}"] = names
-        summary = [*groups, "0 tensors missing, of the wrong shape or unexplained"]
-        listed = [f"\n{title}:\n  " + "\n  ".join(names) for title, names in groups.items()]
-        return "\n".join([*summary, *listed]) + "\n"
+    def summary(self) -> str:
+        """A line per kind and reason, with some names of what was not simply loaded."""
+        lines = [f"{len(self.loaded)} tensors loaded"]
+        for title, names in self._groups().items():
+            some = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+            lines.append(f"{len(names)} tensors {title} ({some})")
+        return "\n".join([*lines, "0 tensors missing, of the wrong shape or unexplained"])
+
+    def listing(self) -> str:
+        """Every tensor's name, by what became of it."""
+        groups = {"loaded": list(self.loaded)} | self._groups()
+        return "\n".join(
+            f"{len(names)} tensors {title}:\n  " + "\n  ".join(names) + "\n"
+            for title, names in groups.items()
+        )
+
+    def _groups(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name, why in self.dropped.items():
+            groups.setdefault(f"dropped: {why}", []).append(name)
+        for name, value in self.filled.items():
+            groups.setdefault(f"not in the file, which stand for {value:g}", []).append(name)
+        return groups
 
 
 def assign(
@@ -236,8 +248,9 @@ def residual_convs(resnet: ResNet) -> Iterator[tuple[int, int, str, Any, Any]]:
       level 2..5, block 0.., "conv1".."conv3" or "shortcut", the convolution, its norm.
     """
     for level in range(2, 6):
-        stage = getattr(resnet, f"stage{level}", None)  # a C4 backbone ends at level 4
-        for index, block in enumerate(stage.blocks if stage is not None else ()):
+        stage = getattr(resnet, f"stage{level}")
+        # An RPN on C4 has no use for stage 5: its weights do not exist.
+        for index, block in enumerate(stage.blocks if stage.built else ()):
             yield from ((level, index, *found) for found in block_convs(block))
 
 

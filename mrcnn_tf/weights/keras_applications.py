@@ -1,4 +1,4 @@
-"""ImageNet weights of `tf_keras.applications` into our ResNet: names and layouts, nothing else.
+"""ImageNet weights of `tf_keras.applications` into our ResNet: names, nothing else.
 
 Those are the original MSRA models: stride in the 1x1, a bias in every convolution, batch norm with
 epsilon 1.001e-5, and pixels in BGR order, 0..255, minus `PIXEL_MEAN_BGR`.
@@ -6,15 +6,22 @@ epsilon 1.001e-5, and pixels in BGR order, 0..255, minus `PIXEL_MEAN_BGR`.
 
 import os
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import tensorflow as tf
+import numpy as np
 import tf_keras
 
 from mrcnn_tf.modeling.normalization import GroupNorm
 from mrcnn_tf.modeling.resnet import ResNet, Stage
+from mrcnn_tf.weights import assign, layouts
 
 PIXEL_MEAN_BGR = (103.939, 116.779, 123.68)
 EPSILON = 1.001e-5
+NOT_NEEDED = {
+    r"conv\d(_block\d+_\d)?_conv/bias": "folded into the mean of the norm behind it",
+    r"(predictions|probs)/(kernel|bias)": "ImageNet's classifier, which a detector has no use for",
+}
 
 _BUILDERS = {
     50: tf_keras.applications.ResNet50,
@@ -47,7 +54,13 @@ def load_imagenet(resnet: ResNet, depth: int) -> None:
     load(resnet, keras_model)
 
 
-def load(resnet: ResNet, keras_model: tf_keras.Model) -> None:
+def load(resnet: ResNet, keras_model: tf_keras.Model) -> assign.Report:
+    """Assign the weights of a `tf_keras.applications.ResNet50/101/152`; see `load_backbone`."""
+    weights = {w.name.removesuffix(":0"): w.numpy() for w in keras_model.weights}
+    return load_backbone(resnet, weights)
+
+
+def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign the weights of a `tf_keras.applications.ResNet50/101/152` to our backbone.
 
     Two things are folded into the norms, so that the features are the same: the bias of the
@@ -56,25 +69,25 @@ def load(resnet: ResNet, keras_model: tf_keras.Model) -> None:
 
     Args:
       resnet: built backbone of bottleneck blocks with the stride in the 1x1 and batch norms.
-      keras_model: the Keras model, with or without its classifier.
+      state_dict: {"conv1_conv/kernel": array, ...}, with or without the classifier.
+
+    Returns:
+      What became of each tensor.
 
     Raises:
       ValueError: the networks differ in kind, depth or width, or a tensor of ours got no value.
     """
     _check(resnet)
     ours = sum(len(stage.blocks) for stage in _stages(resnet))
-    theirs = sum(bool(re.search(r"_block\d+_out$", layer.name)) for layer in keras_model.layers)
+    theirs = sum(bool(re.search(r"_block\d+_3_conv/kernel$", name)) for name in state_dict)
     if theirs != ours:
         raise ValueError(f"the Keras model has {theirs} blocks, the backbone {ours}")
-    pairs = []
-    for conv, norm, prefix in _convs_and_norms(resnet):
-        pairs += _match(conv, norm, keras_model, prefix)
-    matched = {id(variable) for variable, _ in pairs}
-    unassigned = [w.name for w in resnet.weights if id(w) not in matched]
-    if unassigned:
-        raise ValueError(f"{len(unassigned)} backbone tensors without a value: {unassigned[:5]}")
-    for variable, value in pairs:
-        variable.assign(value)
+    found = [
+        entry
+        for conv, norm, prefix in _convs_and_norms(resnet)
+        for entry in _entries(conv, norm, prefix, state_dict)
+    ]
+    return assign.assign(found, state_dict, resnet.weights, NOT_NEEDED)
 
 
 def _check(resnet: ResNet) -> None:
@@ -93,44 +106,36 @@ def _stages(resnet: ResNet) -> list[Stage]:
     return [resnet.stage2, resnet.stage3, resnet.stage4, resnet.stage5]
 
 
-def _convs_and_norms(resnet: ResNet) -> list[tuple]:
-    """List (convolution, its norm, Keras' name before `_conv` and `_bn`) of the whole backbone."""
-    found = [(resnet.stem.conv1, resnet.stem.norm1, "conv1")]
-    for level, stage in enumerate(_stages(resnet), start=2):
-        if not stage.built:  # an RPN on C4 has no use for stage 5
-            continue
-        for i, block in enumerate(stage.blocks, start=1):
-            prefix = f"conv{level}_block{i}"
-            found.append((block.conv1, block.norm1, f"{prefix}_1"))
-            found.append((block.conv2, block.norm2, f"{prefix}_2"))
-            found.append((block.conv3, block.norm3, f"{prefix}_3"))
-            if block.shortcut is not None:
-                found.append((block.shortcut, block.shortcut_norm, f"{prefix}_0"))
-    return found
+def _convs_and_norms(resnet: ResNet) -> Iterator[tuple[Any, Any, str]]:
+    """Walk: convolution, its norm, Keras' name before `_conv` and `_bn`."""
+    yield resnet.stem.conv1, resnet.stem.norm1, "conv1"
+    for level, index, name, conv, norm in assign.residual_convs(resnet):
+        k = 0 if name == "shortcut" else int(name[-1])
+        yield conv, norm, f"conv{level}_block{index + 1}_{k}"
 
 
-def _match(
+def _entries(
     conv: tf_keras.layers.Layer,
     norm: tf_keras.layers.Layer,
-    keras_model: tf_keras.Model,
     prefix: str,
-) -> list[tuple[tf.Variable, tf.Tensor]]:
-    """List (our variable, its value) of one convolution and its norm."""
-    keras_conv = keras_model.get_layer(f"{prefix}_conv")
-    keras_norm = keras_model.get_layer(f"{prefix}_bn")
-    pairs = [
-        (conv.kernel, keras_conv.kernel),
-        (norm.gamma, keras_norm.gamma),
-        (norm.beta, keras_norm.beta),
-        (norm.moving_mean, keras_norm.moving_mean - keras_conv.bias),
-        (norm.moving_variance, keras_norm.moving_variance + (keras_norm.epsilon - norm.epsilon)),
+    state_dict: Mapping[str, Any],
+) -> list[assign.Entry]:
+    """Entries of one convolution and its norm."""
+    bias = np.asarray(state_dict.get(f"{prefix}_conv/bias", 0.0), np.float32)
+    without_bias = layouts.Layout(lambda mean: mean - bias, lambda mean: mean + bias)
+    more = np.float32(EPSILON - norm.epsilon)
+    of_our_epsilon = layouts.Layout(lambda v: v + more, lambda v: v - more)
+    tensors = {
+        "conv/kernel": (conv.kernel, layouts.SAME),
+        "bn/gamma": (norm.gamma, layouts.SAME),
+        "bn/beta": (norm.beta, layouts.SAME),
+        "bn/moving_mean": (norm.moving_mean, without_bias),
+        "bn/moving_variance": (norm.moving_variance, of_our_epsilon),
+    }
+    return [
+        assign.Entry(variable, (f"{prefix}_{name}",), layout)
+        for name, (variable, layout) in tensors.items()
     ]
-    for variable, value in pairs:
-        if variable.shape != value.shape:
-            raise ValueError(
-                f"{variable.name} has shape {variable.shape}, Keras' {prefix} has {value.shape}"
-            )
-    return pairs
 
 
 def _file_name(depth: int) -> str:

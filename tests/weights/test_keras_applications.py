@@ -82,7 +82,7 @@ def test_features_equal_those_of_keras_resnet101():
         ({"depth": 34, "base_width": 1}, "bottleneck blocks"),
         ({"stride_in_1x1": False, "base_width": 1}, "stride_in_1x1=True"),
         ({"norm": "group_norm", "base_width": 1}, "batch norm, not group norm"),
-        ({"base_width": 8}, r"stem/conv1/kernel.* has shape \(7, 7, 3, 8\), .*\(7, 7, 3, 64\)"),
+        ({"base_width": 8}, r"conv1_conv/kernel \(7, 7, 3, 64\), for .*stem.* \(7, 7, 3, 8\)"),
     ],
 )
 def test_a_backbone_of_another_kind_is_refused(keras_resnet50, kwargs, message):
@@ -94,7 +94,7 @@ def test_a_refused_backbone_keeps_its_weights(keras_resnet50):
     resnet = built(50)
     resnet.stage5.extra = resnet.stage5.add_weight("extra", [1])
     before = resnet.stem.conv1.kernel.numpy()
-    with pytest.raises(ValueError, match="1 backbone tensors without a value.*extra"):
+    with pytest.raises(ValueError, match=r"(?s)1 tensors of ours without a source:.*extra"):
         keras_applications.load(resnet, keras_resnet50)
     np.testing.assert_array_equal(resnet.stem.conv1.kernel, before)
 

@@ -1,0 +1,254 @@
+"""What a weight file holds, from names and shapes alone.
+
+`recognize` names project, system, backbone and sizes, or refuses what has no counterpart here, by
+name. What else the weights need is in `conventions.py`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mrcnn_tf.weights import model_garden
+
+Shape = tuple[int, ...]
+PROJECTS = ("detectron2", "torchvision", "keras", "model_garden")
+
+SYSTEMS = {
+    "mask_rcnn": "Mask R-CNN",
+    "faster_rcnn": "Faster R-CNN",
+    "rpn": "RPN without RoI heads",
+    "backbone": "ImageNet backbone",
+}
+_DEPTHS: dict[
+    tuple[tuple[int, ...], bool], int
+] = {  # (blocks per stage, whether they have three convolutions)
+    ((2, 2, 2, 2), False): 18,
+    ((3, 4, 6, 3), False): 34,
+    ((3, 4, 6, 3), True): 50,
+    ((3, 4, 23, 3), True): 101,
+    ((3, 8, 36, 3), True): 152,
+}
+# Names that only a model of another kind has; the first that is found is reported.
+_REFUSED = {
+    r"roi_heads\.keypoint_(head|predictor)\.": "a Keypoint R-CNN: there is no keypoint head here",
+    r"sem_seg_head\.": "a model for panoptic or semantic segmentation: there is no such head here",
+    r"roi_heads\.mask_(coarse|point)_head\.": "PointRend, whose mask head does not exist here",
+    r"roi_heads\.box_predictor\.\d\.": "a Cascade R-CNN, whose three stages do not exist here yet",
+    r"head\.regression_head\.bbox_ctrness|fcos": "FCOS, a one-stage detector",
+    r"head\.classification_head\.module_list\.": "SSD, a one-stage detector",
+    r"head\.(cls_subnet|bbox_subnet|classification_head)\.": "a RetinaNet, a one-stage detector",
+    r"class_embed|transformer\.encoder": "a DETR, which has no RoIs",
+    r"(pos_embed|patch_embed|relative_position|encoder_layer_0|blocks\.\d+\.attn)": (
+        "a network on a vision transformer; backbones here are ResNets"
+    ),
+    r"(^|backbone\.body\.|features\.)\d+\.(block\.|\d+\.|conv\.)": (
+        "a network on a MobileNet; backbones here are ResNets"
+    ),
+    r"conv2_offset": "a network with deformable convolutions, which do not exist here",
+    r"stem\.conv1_[123]|stem\.conv[23]\.": "a ResNet with a stem of three convolutions",
+    r"conv\d_block\d+_preact_bn": "a ResNet V2 of Keras, whose norms come first",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognized:
+    """What a file holds.
+
+    Attributes:
+      project: one of `PROJECTS`.
+      system: one of `SYSTEMS`.
+      features: "fpn", "c4", or "" for a backbone.
+      version: 2 for torchvision's `_v2` models.
+      spelling: "caffe2" for backbones in Caffe2's names, "" else.
+      depth: of the ResNet.
+      base_width: channels of the stem.
+      groups: of the 3x3 convolutions, 1 unless a ResNeXt.
+      num_classes: with background; 0 where there is no classifier.
+      sizes: layer sizes as fields of `configs.Model`, {"fpn": {"channels": 256}, ...}.
+    """
+
+    project: str
+    system: str
+    features: str
+    version: int
+    spelling: str
+    depth: int
+    base_width: int
+    groups: int
+    num_classes: int
+    sizes: dict[str, dict[str, int]]
+
+    def __str__(self) -> str:
+        """E.g. detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and background."""
+        backbone = f"{'ResNet' if self.groups == 1 else 'ResNeXt'}-{self.depth}"
+        parts = [SYSTEMS[self.system], "-".join(filter(None, (backbone, self.features.upper())))]
+        if self.num_classes:
+            parts.append(f"{self.num_classes - 1} classes and background")
+        version = " version 2" if self.version == 2 else ""
+        return f"{self.project}{version}: {', '.join(parts)}"
+
+
+def recognize(state_dict: Mapping[str, Any]) -> Recognized:
+    """Say what a state dict is.
+
+    Args:
+      state_dict: {name: array}, as `files.read` returns it.
+
+    Raises:
+      ValueError: it is nothing that can be converted; says what it is, where that is known.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    for pattern, what in _REFUSED.items():
+        name = next((n for n in shapes if re.search(pattern, n)), None)
+        if name:
+            raise ValueError(f"this is {what} ({name!r})")
+    project, spelling, convs = _residual_convs(shapes)
+    if not convs:
+        some = ", ".join(sorted(shapes)[:4])
+        raise ValueError(
+            "not recognized: no residual blocks in the names of torchvision, Detectron2, Keras or "
+            f"Model Garden. Among its {len(shapes)} tensors are {some}"
+        )
+    detects = project in ("torchvision", "detectron2")
+    system, features = _system(shapes) if detects else ("backbone", "")
+    if not {(2, 0, 1), (2, 0, 2)} <= convs.keys():
+        raise ValueError("the first residual block is incomplete: is the file cut off?")
+    found = Recognized(
+        project=project,
+        system=system,
+        features=features,
+        version=2 if "rpn.head.conv.1.0.weight" in shapes else 1,
+        spelling=spelling,
+        depth=_depth(list(convs)),
+        base_width=convs[2, 0, 1][1],
+        groups=convs[2, 0, 1][0] // convs[2, 0, 2][1],
+        num_classes=_num_classes(shapes),
+        sizes=_sizes(shapes) if detects else {},
+    )
+    _check_variants(found, shapes)
+    return found
+
+
+def _residual_convs(
+    shapes: Mapping[str, Shape],
+) -> tuple[str, str, dict[tuple[int, int, int], Shape]]:
+    """Project, spelling, and the shapes [out, in, ...] of (level 2.., block 0.., conv 1..3)."""
+    spellings = {
+        ("detectron2", ""): r"(?:.*\.)?res(\d)\.(\d+)\.conv(\d)\.weight",
+        ("detectron2", "caffe2"): r"res(\d)_(\d+)_branch2([abc])_w",
+        ("torchvision", ""): r"(?:backbone\.body\.)?layer(\d)\.(\d+)\.conv(\d)\.weight",
+        ("keras", ""): r"conv(\d)_block(\d+)_(\d)_conv/kernel",
+    }
+    for (project, spelling), pattern in spellings.items():
+        convs = {}
+        for name, shape in shapes.items():
+            match = re.fullmatch(pattern, name)
+            if match and match[3] != "0":  # Keras' shortcut
+                k = "abc".index(match[3]) + 1 if match[3] in "abc" else int(match[3])
+                level = int(match[1]) + (project == "torchvision")
+                index = int(match[2]) - (project == "keras")
+                convs[level, index, k] = shape[::-1] if project == "keras" else shape
+        if convs:
+            return project, spelling, convs
+    return "model_garden", "", _convs_of_model_garden(shapes)
+
+
+def _convs_of_model_garden(shapes: Mapping[str, Shape]) -> dict[tuple[int, int, int], Shape]:
+    """As `_residual_convs`: blocks are counted through, and one with a shortcut begins a stage."""
+    short = {short: shapes[name] for name, short in model_garden.backbone_names(shapes).items()}
+    convs = {}
+    level, index = 1, 0
+    for layer in range(2, len(short)):
+        name = f"layer_with_weights-{layer}"
+        if f"{name}/_shortcut/kernel" in short:
+            level, index = level + 1, 0
+        for k in (1, 2, 3):
+            if f"{name}/_conv{k}/kernel" in short:
+                convs[level, index, k] = short[f"{name}/_conv{k}/kernel"][::-1]
+        index += 1
+    return convs
+
+
+def _depth(convs: Sequence[tuple[int, int, int]]) -> int:
+    blocks = tuple(len({i for level, i, _ in convs if level == stage}) for stage in range(2, 6))
+    bottleneck = any(k == 3 for _, _, k in convs)
+    if (blocks, bottleneck) not in _DEPTHS:
+        kind = "bottleneck" if bottleneck else "basic"
+        raise ValueError(
+            f"a ResNet with {blocks} {kind} blocks in its four stages: none of the depths "
+            f"{sorted(_DEPTHS.values())}"
+        )
+    return _DEPTHS[blocks, bottleneck]
+
+
+def _system(shapes: Mapping[str, Shape]) -> tuple[str, str]:
+    """System and features of a torchvision or Detectron2 model."""
+    if not any(name.startswith(("rpn.", "proposal_generator.")) for name in shapes):
+        return "backbone", ""
+    has_fpn = any(name.startswith(("backbone.fpn.", "backbone.fpn_")) for name in shapes)
+    if not has_fpn and "backbone.res5.0.conv1.weight" in shapes:
+        raise ValueError("this is a DC5 model, whose dilated fifth stage does not exist here yet")
+    if any(".mask_head." in name or ".mask_predictor." in name for name in shapes):
+        system = "mask_rcnn"
+    else:
+        system = "faster_rcnn" if any(".box_predictor." in name for name in shapes) else "rpn"
+    if not has_fpn and "rpn.head.cls_logits.weight" in shapes:
+        raise ValueError("this is a model of torchvision without a feature pyramid")
+    return system, "fpn" if has_fpn else "c4"
+
+
+def _num_classes(shapes: Mapping[str, Shape]) -> int:
+    return shapes.get("roi_heads.box_predictor.cls_score.weight", (0,))[0]
+
+
+def _first(shapes: Mapping[str, Shape], *patterns: str) -> Shape | None:
+    return next((s for p in patterns for n, s in shapes.items() if re.fullmatch(p, n)), None)
+
+
+def _count(shapes: Mapping[str, Shape], *patterns: str) -> int:
+    return sum(bool(re.fullmatch(p, name)) for name in shapes for p in patterns)
+
+
+def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, int]]:
+    """Layer sizes, as fields of `configs.Model`."""
+    sizes: dict[str, dict[str, int]] = {}
+    lateral = _first(
+        shapes, r"backbone\.fpn_lateral5\.weight", r"backbone\.fpn\.inner_blocks\.3(\.0)?\.weight"
+    )
+    if lateral:
+        sizes["fpn"] = {"channels": lateral[0]}
+    fc = r"roi_heads\.box_head\.(fc\d|([5-9]|1\d))\.weight"
+    hidden = _first(shapes, fc)
+    if hidden and lateral:
+        cells = hidden[1] // lateral[0]
+        sizes["box_head"] = {
+            "fc_layers": _count(shapes, fc),
+            "fc_channels": hidden[0],
+            "pool_size": round(cells**0.5),
+        }
+    convs = r"roi_heads\.mask_head\.(mask_fcn\d+|\d+\.0)\.weight"
+    deconv = _first(shapes, r"roi_heads\.(mask_head\.deconv|mask_predictor\.conv5_mask)\.weight")
+    if deconv:
+        sizes["mask_head"] = {
+            "conv_layers": _count(shapes, convs),
+            "conv_channels": deconv[1],
+        }
+    return sizes
+
+
+def _check_variants(found: Recognized, shapes: Mapping[str, Shape]) -> None:
+    """Refuse variants of the known models that do not exist here."""
+    norms = [n for n in shapes if re.search(r"fpn_lateral\d\.norm\.weight|box_head.*norm\.w", n)]
+    if any(n.replace(".weight", ".running_mean") not in shapes for n in norms):
+        raise ValueError(
+            f"this is a model with group norm in its heads ({norms[0]!r}), not yet here"
+        )
+    deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
+    if deltas and deltas[0] == 4 and found.num_classes > 2:
+        raise ValueError("this model has boxes that do not depend on the class, which ours do")
+    if found.project == "detectron2" and found.num_classes - 1 in (1203, 1230):
+        raise ValueError(
+            f"this is a model for LVIS ({found.num_classes - 1} classes), whose way of scoring "
+            "does not exist here yet"
+        )
