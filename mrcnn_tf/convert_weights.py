@@ -24,7 +24,7 @@ import tensorflow as tf
 import yaml
 from absl import app, flags, logging
 
-from mrcnn_tf import configs, detector, experiments
+from mrcnn_tf import configs, detector, experiments, presets
 from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
@@ -138,7 +138,7 @@ def export_weights(
     files.write(path, state_dict)
     ours = experiments.load(experiment_name, params_override=params_override)
     theirs = configs.Model()
-    theirs.override(configs.PRESETS[target])
+    theirs.override(presets.PRESETS[target])
     answers, _ = conventions.differences(ours.task.model.as_dict(), theirs.as_dict())
     lines = [f"{path}: {len(state_dict)} tensors in the names and layouts of {target}"]
     if answers:
