@@ -94,8 +94,11 @@ def main(_: list[str]) -> None:
     _report(job.prefix, summary.num_shards, summary.num_categories, summary.counts, start)
     _report_skipped(job.prefix, summary.problems)
     print(
-        "\nNext, to train on them:\n  python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn \\\n"
-        f"    --params_override=task.train_data.input_path='{job.prefix}-*.tfrecord'"
+        "\nNext, where training and validation records are both there:\n"
+        "  python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn --params_override=FIELDS\n"
+        "with these ones in FIELDS, separated from other fields by a comma, as one of\n"
+        f"  task.train_data.input_path='{job.prefix}-*.tfrecord'\n"
+        f"  task.validation_data.input_path='{job.prefix}-*.tfrecord'"
     )
 
 

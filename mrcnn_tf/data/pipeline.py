@@ -55,7 +55,9 @@ def build(
     first, has one canvas and makes one step; a picture waits until its canvas has enough of them.
     Training is endless, shuffled and augmented.
     Evaluation gives every picture exactly once, in the order of the files within each canvas; the
-    last batches are filled up with blank pictures, whose `source_id` is all zero.
+    last batches are filled up with blank pictures, whose `source_id` is all zero. Every pipeline
+    then gives all pictures: hosts do not exchange detections, so each has to score the whole set,
+    and none may run out of batches while others wait for it.
 
     Args:
       file_pattern: glob pattern or patterns of TFRecord files.
@@ -80,7 +82,7 @@ def build(
       shuffle_buffer: records that wait, encoded, to be drawn from.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
-      num_input_pipelines: how many pipelines (hosts) share the files.
+      num_input_pipelines: how many pipelines (hosts) share the files in training.
       input_pipeline_id: which of them this is.
       first_step: of training: batches of the steps before are left out.
 
@@ -91,6 +93,8 @@ def build(
       FileNotFoundError: a pattern matches no file.
       ValueError: the files that are this pipeline's hold no record.
     """
+    if not is_training:
+        num_input_pipelines, input_pipeline_id = 1, 0
     files = find_files(file_pattern)
     records = _records(
         files, is_training, seed, shuffle_buffer, num_input_pipelines, input_pipeline_id

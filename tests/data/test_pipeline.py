@@ -219,12 +219,9 @@ def test_epochs_differ(scenes, write_records):
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-@pytest.mark.parametrize("num_shards", [1, 3])
-def test_pipelines_share_the_images(scenes, write_records, num_shards):
-    """By file, or by record where there are fewer files than pipelines."""
-    pattern = write_records(scenes, num_shards)
-
-    def ids(pipeline_id, is_training=False):
+def _ids_of_pipelines(pattern, is_training):
+    """The image ids that each of two pipelines gives in 20 batches."""
+    for pipeline_id in range(2):
         dataset = _build(
             pattern,
             is_training,
@@ -232,14 +229,23 @@ def test_pipelines_share_the_images(scenes, write_records, num_shards):
             input_pipeline_id=pipeline_id,
             mask_arena_pixels=0,
         )
-        return {i for batch in _read(dataset.take(20)) for i in _ids(batch) if i}
+        yield [i for batch in _read(dataset.take(20)) for i in _ids(batch) if i]
 
-    parts = [ids(0), ids(1)]
-    assert all(parts)
-    assert not parts[0] & parts[1]
-    assert parts[0] | parts[1] == {s.source_id for s in scenes}
-    if num_shards == 1:
-        assert ids(1, is_training=True) == parts[1]
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_pipelines_share_the_images_of_training(scenes, write_records, num_shards):
+    """By file, or by record where there are fewer files than pipelines."""
+    first, second = map(set, _ids_of_pipelines(write_records(scenes, num_shards), True))
+    assert first
+    assert second
+    assert not first & second
+    assert first | second == {s.source_id for s in scenes}
+
+
+def test_every_pipeline_gives_all_images_of_an_evaluation(scenes, write_records):
+    first, second = _ids_of_pipelines(write_records(scenes, 3), False)
+    assert first == second
+    assert sorted(first) == sorted(s.source_id for s in scenes)
 
 
 def test_exact_canvases(scenes, write_records):

@@ -1,0 +1,213 @@
+"""Start from a checkpoint that was trained on other classes: load what fits, say what did not."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.weights import classes
+
+# What a layer's last axis counts: values per class, and whether background has some.
+_PER_CLASS = {
+    ("class_logits", "kernel"): (1, True),
+    ("class_logits", "bias"): (1, True),
+    ("box_deltas", "kernel"): (4, False),
+    ("box_deltas", "bias"): (4, False),
+    ("predictor_kernel",): (1, False),
+    ("predictor_bias",): (1, False),
+}
+
+
+class _Match(NamedTuple):
+    """A variable of the model and its counterpart in the checkpoint.
+
+    Attributes:
+      path: names of the attributes from the model to the variable.
+      variable: ours.
+      key: its name in the checkpoint, None if there is none.
+    """
+
+    path: tuple[str, ...]
+    variable: tf.Variable
+    key: str | None
+
+    @property
+    def per_class(self) -> tuple[int, bool] | None:
+        """The entry of `_PER_CLASS`, None for what does not depend on the classes."""
+        return _PER_CLASS.get(self.path[-2:]) or _PER_CLASS.get(self.path[-1:])
+
+
+@dataclasses.dataclass
+class _Tally:
+    """What became of each variable.
+
+    Attributes:
+      loaded: names of those that were loaded whole.
+      carried: names of those that got some classes' values.
+      initial: {name: why it keeps what it was initialised with}.
+    """
+
+    loaded: list[str] = dataclasses.field(default_factory=list)
+    carried: list[str] = dataclasses.field(default_factory=list)
+    initial: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def listing(self) -> str:
+        """The layers that keep their initial values, a line per reason."""
+        lines = []
+        for why in dict.fromkeys(self.initial.values()):
+            names = [name for name, reason in self.initial.items() if reason == why]
+            layers = dict.fromkeys(name.rsplit("/", 1)[0] for name in names)
+            lines.append(f"initialised afresh ({why}): {', '.join(layers)}")
+        return "\n".join(lines)
+
+
+def load_what_fits(
+    model: tf_keras.Model,
+    checkpoint: str,
+    model_label_map: LabelMap,
+    checkpoint_label_map: LabelMap | None,
+) -> str:
+    """Load the weights of a checkpoint as far as they go.
+
+    1. What does not depend on the classes is loaded where it has the same shape.
+    2. If both know the same classes in the same order, the last layers are loaded too.
+    3. Else, in the last layers, the values of classes whose names occur in both are carried over,
+       and background's with them; all others keep what they were initialised with.
+
+    Args:
+      model: its variables exist and are initialised.
+      checkpoint: of a run or a conversion, or a folder, whose newest is taken. It may lack whole
+        parts of the model: the heads, or all but the backbone.
+      model_label_map: the classes that will be trained.
+      checkpoint_label_map: those of the checkpoint; if it is None or does not name them, they are
+        taken to be the same where they are as many.
+
+    Returns:
+      A report: what was loaded, carried over, and left as it was initialised.
+
+    Raises:
+      ValueError: there is no such checkpoint, it has another backbone, or nothing of it fits.
+        Nothing has been assigned then.
+    """
+    prefix = tf.train.latest_checkpoint(checkpoint) if tf.io.gfile.isdir(checkpoint) else checkpoint
+    if not prefix or not tf.io.gfile.exists(prefix + ".index"):
+        raise ValueError(f"no checkpoint: {checkpoint!r}")
+    reader = tf.train.load_checkpoint(prefix)
+    pairs = _same_names(model_label_map, checkpoint_label_map)
+    tally, values = _Tally(), []
+    for match in _matches(model, reader):
+        name, shape = "/".join(match.path), tuple(match.variable.shape)
+        value = reader.get_tensor(match.key) if match.key else None
+        if value is None:
+            tally.initial[name] = "not in the checkpoint"
+        elif match.per_class and pairs is not None:
+            value = _carried_over(match, value, pairs)
+            if value is None:
+                tally.initial[name] = "other classes"
+            else:
+                tally.carried.append(name)
+        elif value.shape == shape:
+            tally.loaded.append(name)
+        else:
+            tally.initial[name] = f"{value.shape} in the checkpoint, {shape} here"
+        if name not in tally.initial:
+            values.append((match.variable, value))
+    _check(tally, prefix)
+    for variable, value in values:
+        variable.assign(value)
+    names = [model_label_map.names[ours] for ours, _ in pairs or ()]
+    return _report(prefix, tally, names, len(model_label_map.names))
+
+
+def _same_names(ours: LabelMap, theirs: LabelMap | None) -> list[tuple[int, int]] | None:
+    """Pair the classes of the same name: (index here, index in the checkpoint), from 0.
+
+    Returns:
+      None if both know the same classes, or nobody knows what the checkpoint's are called.
+    """
+    if not _is_named(theirs) or theirs.names == ours.names:
+        return None
+    index = {name.lower(): i for i, name in enumerate(theirs.names) if classes.is_named(name)}
+    return [(i, index[name.lower()]) for i, name in enumerate(ours.names) if name.lower() in index]
+
+
+def _is_named(label_map: LabelMap | None) -> TypeGuard[LabelMap]:
+    return label_map is not None and any(map(classes.is_named, label_map.names))
+
+
+def _carried_over(
+    match: _Match, value: np.ndarray, pairs: list[tuple[int, int]]
+) -> np.ndarray | None:
+    """Return our variable's value with the paired classes' columns from the checkpoint.
+
+    Returns:
+      None if there are none, or the layers differ in more than their classes.
+    """
+    width, has_background = match.per_class or (1, False)
+    if not pairs or value.shape[:-1] != tuple(match.variable.shape[:-1]):
+        return None
+    columns = [(ours + has_background, theirs + has_background) for ours, theirs in pairs]
+    if has_background:
+        columns.append((0, 0))
+    if (max(theirs for _, theirs in columns) + 1) * width > value.shape[-1]:
+        return None  # that label map is not this checkpoint's
+    merged = match.variable.numpy()
+    for ours, theirs in columns:
+        merged[..., ours * width : (ours + 1) * width] = value[
+            ..., theirs * width : (theirs + 1) * width
+        ]
+    return merged
+
+
+def _matches(model: tf_keras.Model, reader: Any) -> Iterator[_Match]:
+    """Walk over the model and the checkpoint's own graph of objects, hand in hand.
+
+    That is how TensorFlow itself restores: a variable's key depends on what else was saved.
+    """
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    graph.ParseFromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    children = [
+        {child.local_name: child.node_id for child in node.children} for node in graph.nodes
+    ]
+    missing = {id(variable): variable for variable in model.variables}
+    waiting: list[tuple[tuple[str, ...], Any, int | None]] = [((), model, children[0].get("model"))]
+    seen = {id(model)}
+    for path, thing, node in waiting:  # grows while it is walked: breadth first
+        if missing.pop(id(thing), None) is not None:
+            attributes = graph.nodes[node].attributes if node is not None else ()
+            keys = [a.checkpoint_key for a in attributes if a.name == "VARIABLE_VALUE"]
+            yield _Match(path, thing, keys[0] if keys else None)
+            continue
+        for name, child in tf.train.TrackableView.children(thing).items():
+            if id(child) not in seen:
+                seen.add(id(child))
+                below = children[node].get(name) if node is not None else None
+                waiting.append(((*path, name), child, below))
+    assert not missing, [variable.name for variable in missing.values()]
+
+
+def _check(tally: _Tally, prefix: str) -> None:
+    """Refuse a checkpoint of another network: half a backbone is worth nothing."""
+    if not tally.loaded:
+        raise ValueError(f"{prefix}: nothing of it fits this model\n{tally.listing()}")
+    of_backbone = [name for name in tally.initial if name.startswith("backbone/")]
+    if of_backbone:
+        raise ValueError(
+            f"{prefix} has another backbone than this model: {len(of_backbone)} of its tensors do "
+            f"not fit, {of_backbone[0]} for one ({tally.initial[of_backbone[0]]})"
+        )
+
+
+def _report(prefix: str, tally: _Tally, names: list[str], num_names: int) -> str:
+    lines = [f"{prefix}: {len(tally.loaded)} tensors loaded"]
+    if tally.carried:
+        lines.append(
+            f"{len(tally.carried)} tensors of the last layers: {len(names)} classes carried over "
+            f"({', '.join(names)}) with background, {num_names - len(names)} initialised afresh"
+        )
+    return "\n".join(filter(None, [*lines, tally.listing()]))
