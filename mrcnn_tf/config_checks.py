@@ -33,7 +33,8 @@ def check(experiment: Experiment) -> None:
     )
     norms = ("frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm")
     _one_of("task.model.backbone.norm", model.backbone.norm, norms)
-    _one_of("task.model.fpn.norm", model.fpn.norm, ("", *norms))
+    for part in ("fpn", "box_head", "mask_head"):
+        _one_of(f"task.model.{part}.norm", getattr(model, part).norm, ("", *norms))
     _one_of("task.model.backbone.weights", model.backbone.weights, ("", "imagenet"))
     for field in ("train_data", "validation_data"):
         data = getattr(experiment.task, field)

@@ -41,6 +41,8 @@ class Backbone(hyperparams.Config):
     Attributes:
       depth: 18, 34, 50, 101 or 152.
       base_width: channels of the stem; 64 in every published network.
+      groups: of the 3x3 convolutions; more than 1 is a ResNeXt.
+      width_per_group: 32 groups of 8 are X101-32x8d.
       stride_in_1x1: a bottleneck's stride sits in its first 1x1 (MSRA, Keras, the paper) rather
         than in its 3x3 (torchvision).
       norm: "frozen_batch_norm", "batch_norm", "sync_batch_norm" or "group_norm".
@@ -53,6 +55,8 @@ class Backbone(hyperparams.Config):
 
     depth: int = 50
     base_width: int = 64
+    groups: int = 1
+    width_per_group: int = 64
     stride_in_1x1: bool = True
     norm: str = "frozen_batch_norm"
     norm_epsilon: float = 1.001e-5
@@ -84,6 +88,7 @@ class RPN(hyperparams.Config):
       anchor_sizes: sides of the square anchors, in input pixels: 5 scales. FPN has one on each of
         P2..P6, C4 all at every place.
       anchor_ratios: height / width: 3 ratios.
+      conv_layers: 3x3 convolutions of the head.
       anchors_rounded: base anchors rounded to whole pixels (torchvision).
       anchor_offset: centre of an anchor in units of the stride (0: the cell's corner).
       anchor_strides: "level" spaces anchors by 2**level, "grid" by canvas // feature size
@@ -105,6 +110,7 @@ class RPN(hyperparams.Config):
 
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    conv_layers: int = 1
     anchors_rounded: bool = False
     anchor_offset: float = 0.0
     anchor_strides: str = "level"
@@ -147,6 +153,9 @@ class BoxHead(hyperparams.Config):
       pool_size: side of the RoI feature: 7 for FPN, 14 for C4 (in front of stage 5).
       fc_layers: hidden layers; C4 has none.
       fc_channels: of each.
+      conv_layers: 3x3 convolutions in front of them: 0, or 4 in later recipes.
+      conv_channels: of each.
+      norm: after each convolution, as `backbone.norm`; "" for none.
       rois_per_image: N, sampled for training: 512 for FPN, 64 for C4 (section 3.1).
       positive_fraction: a quarter: positives:negatives 1:3 (section 3.1).
       positive_iou: a RoI is positive from IoU 0.5 on (section 3.1).
@@ -157,6 +166,9 @@ class BoxHead(hyperparams.Config):
     pool_size: int = 7
     fc_layers: int = 2
     fc_channels: int = 1024
+    conv_layers: int = 0
+    conv_channels: int = 256
+    norm: str = ""
     rois_per_image: int = 512
     positive_fraction: float = 0.25
     positive_iou: float = 0.5
@@ -172,6 +184,7 @@ class MaskHead(hyperparams.Config):
       mask_size: m, the side of a mask: 28 for FPN, whose RoI feature has half of it; 14 for C4.
       conv_layers: 3x3 convolutions before the deconvolution; C4 has none.
       conv_channels: of each and of the deconvolution.
+      norm: after each 3x3 convolution, as `backbone.norm`; "" for none.
       target: how the RoI ∩ its mask is sampled: "detectron2" (aligned, then >= 0.5) or
         "torchvision" (not aligned, kept as a number in 0..1); see `ops/masks.py`.
       target_sampling_ratio: samples per target pixel and axis; odd for binary targets, see there.
@@ -180,6 +193,7 @@ class MaskHead(hyperparams.Config):
     mask_size: int = 28
     conv_layers: int = 4
     conv_channels: int = 256
+    norm: str = ""
     target: str = "detectron2"
     target_sampling_ratio: int = 3
 

@@ -450,7 +450,7 @@ def test_checkpoint_is_loaded_from_its_file_or_its_folder(checkpoint):
     path, folder, saved = checkpoint
     for given in (path, str(folder)):
         model = build_task().build_model()
-        assert np.any(model.rpn.head.conv.kernel != saved.rpn.head.conv.kernel)
+        assert np.any(model.rpn.head.convs[0].kernel != saved.rpn.head.convs[0].kernel)
         assert task_lib.load_checkpoint(model, given) == path
         for a, b in zip(model.variables, saved.variables, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -461,7 +461,7 @@ def test_init_checkpoint_wins_over_random_weights(checkpoint):
     task = build_task(init_checkpoint=path)
     model = task.build_model()
     task.initialize(model)
-    np.testing.assert_array_equal(model.rpn.head.conv.kernel, saved.rpn.head.conv.kernel)
+    np.testing.assert_array_equal(model.rpn.head.convs[0].kernel, saved.rpn.head.convs[0].kernel)
 
 
 def test_missing_checkpoint_is_named(tmp_path):
@@ -490,7 +490,7 @@ def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(chec
 
 def test_same_seed_builds_the_same_weights():
     first, second, other = (
-        build_task(seed=seed).build_model().rpn.head.conv.kernel.numpy() for seed in (1, 1, 2)
+        build_task(seed=seed).build_model().rpn.head.convs[0].kernel.numpy() for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, second)
     assert np.any(first != other)

@@ -1,5 +1,6 @@
 """From a configuration to a model whose variables exist."""
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +12,7 @@ from mrcnn_tf.modeling import (
     fpn,
     mask_rcnn,
     measures,
+    normalization,
     resnet,
     roi_heads,
 )
@@ -93,13 +95,20 @@ class FPNParts:
     def roi_heads(self) -> roi_heads.FPNRoIHeads:
         """Build both heads."""
         config = self._config
+        box, mask = config.box_head, config.mask_head
+        box_head = roi_heads.BoxHead(
+            self._num_classes,
+            box.fc_layers,
+            box.fc_channels,
+            box.conv_layers,
+            box.conv_channels,
+            _norm_builder(box.norm),
+        )
         mask_head = roi_heads.MaskHead(
-            self._num_classes, config.mask_head.conv_layers, config.mask_head.conv_channels
+            self._num_classes, mask.conv_layers, mask.conv_channels, _norm_builder(mask.norm)
         )
         return roi_heads.FPNRoIHeads(
-            roi_heads.BoxHead(
-                self._num_classes, config.box_head.fc_layers, config.box_head.fc_channels
-            ),
+            box_head,
             mask_head if config.system == "mask_rcnn" else None,
             box_pool_size=config.box_head.pool_size,
             mask_size=config.mask_head.mask_size,
@@ -150,7 +159,16 @@ def _resnet(config: Any, last_level: int) -> resnet.ResNet:
         norm_momentum=config.norm_momentum,
         freeze_at=config.freeze_at,
         last_level=last_level,
+        groups=config.groups,
+        width_per_group=config.width_per_group,
     )
+
+
+def _norm_builder(kind: str) -> normalization.NormBuilder | None:
+    """Norms of heads; epsilon and momentum are what every project has there."""
+    if not kind:
+        return None
+    return functools.partial(normalization.build, kind, epsilon=1e-5, momentum=0.9)
 
 
 def _first_stage(
@@ -159,7 +177,8 @@ def _first_stage(
     if config.proposals == "file":
         return first_stage.GivenProposals(name="given_proposals")
     rpn, (sizes, *_) = config.rpn, parts.anchor_sizes.values()
-    head = rpn_lib.RPNHead(parts.channels, len(sizes) * len(rpn.anchor_ratios))
+    per_cell = len(sizes) * len(rpn.anchor_ratios)
+    head = rpn_lib.RPNHead(parts.channels, per_cell, rpn.conv_layers)
     settings = first_stage.RPNSettings(
         anchor_sizes=parts.anchor_sizes,
         anchor_ratios=tuple(rpn.anchor_ratios),

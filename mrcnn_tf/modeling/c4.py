@@ -102,7 +102,8 @@ class C4RoIHeads(tf_keras.layers.Layer):
         training: bool = False,
     ) -> tf.Tensor:
         """Mask logits [B, R, M, M] of `rois` for `classes` [B, R]; see `MaskHead.call`."""
-        return self.mask_head(self.roi_features(features, rois, training), classes)
+        shared = self.roi_features(features, rois, training)
+        return self.mask_head(shared, classes)
 
     def train(
         self,

@@ -4,9 +4,12 @@ All kinds name their variables as Keras does (`gamma`, `beta`, `moving_mean`, `m
 so that weights trained under one kind of batch norm load into another.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras
 
+NormBuilder = Callable[..., tf_keras.layers.Layer]  # called with `name=` only
 KINDS = ("frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm")
 
 

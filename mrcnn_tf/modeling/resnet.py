@@ -12,13 +12,12 @@ import tf_keras
 
 from mrcnn_tf.modeling import normalization
 from mrcnn_tf.modeling.conv import Conv2D
+from mrcnn_tf.modeling.normalization import NormBuilder
 
 # Depth: number of residual blocks in the stages 2..5 (He et al. 2016, arXiv:1512.03385, table 1).
 _BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 _BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 DEPTHS = (*_BASIC, *_BOTTLENECK)
-
-NormBuilder = Callable[..., tf_keras.layers.Layer]  # called with `name=` only
 
 
 class Stem(tf_keras.layers.Layer):
@@ -83,7 +82,10 @@ class BottleneckBlock(tf_keras.layers.Layer):
     """1x1, 3x3, 1x1 convolutions and a shortcut; the output has `4 * width` channels.
 
     Args:
-      width: channels of the first two convolutions.
+      width: channels of the first two convolutions, in a plain ResNet.
+      groups: of the 3x3 convolution; more than 1 is a ResNeXt (arXiv:1611.05431).
+      width_per_group: the first two convolutions of stage 2 have `groups * width_per_group`
+        channels where a plain ResNet has 64; in further stages the same multiple.
       stride: stride of the block.
       project: whether the shortcut is a 1x1 convolution with norm, else the identity.
       stride_in_1x1: the first convolution strides (the original MSRA models, hence Detectron2's
@@ -98,13 +100,16 @@ class BottleneckBlock(tf_keras.layers.Layer):
         stride: int,
         project: bool,
         stride_in_1x1: bool,
+        groups: int,
+        width_per_group: int,
         build_norm: NormBuilder,
         name: str | None = None,
     ):
         super().__init__(name=name)
-        self.conv1 = Conv2D(width, 1, stride if stride_in_1x1 else 1, name="conv1")
+        inner = width * groups * width_per_group // 64
+        self.conv1 = Conv2D(inner, 1, stride if stride_in_1x1 else 1, name="conv1")
         self.norm1 = build_norm(name="norm1")
-        self.conv2 = Conv2D(width, 3, 1 if stride_in_1x1 else stride, name="conv2")
+        self.conv2 = Conv2D(inner, 3, 1 if stride_in_1x1 else stride, groups, name="conv2")
         self.norm2 = build_norm(name="norm2")
         self.conv3 = Conv2D(4 * width, 1, name="conv3")
         self.norm3 = build_norm(name="norm3")
@@ -172,6 +177,8 @@ class ResNet(tf_keras.layers.Layer):
       norm_momentum: see `normalization.build`.
       freeze_at: what does not train, counted as Detectron2 counts: 0 nothing, 1 the stem, l >= 2
         the stem and the stages 2..l. The batch norms in it use their moving statistics.
+      groups: see `BottleneckBlock`; 32 of 8 are Detectron2's X101-32x8d.
+      width_per_group: see `BottleneckBlock`.
       last_level: where `call` stops. With 4 (the C4 network), `stage5` is there for who applies it
         to something else.
       name: layer name.
@@ -193,6 +200,8 @@ class ResNet(tf_keras.layers.Layer):
         norm_momentum: float = 0.9,
         freeze_at: int = 2,
         last_level: int = 5,
+        groups: int = 1,
+        width_per_group: int = 64,
         name: str = "resnet",
     ):
         super().__init__(name=name)
@@ -211,7 +220,12 @@ class ResNet(tf_keras.layers.Layer):
         self.out_channels: dict[int, int] = {}  # {level: channels}
         block: Callable[..., tf_keras.layers.Layer]
         if bottleneck:
-            block = functools.partial(BottleneckBlock, stride_in_1x1=stride_in_1x1)
+            block = functools.partial(
+                BottleneckBlock,
+                stride_in_1x1=stride_in_1x1,
+                groups=groups,
+                width_per_group=width_per_group,
+            )
         else:
             block = BasicBlock
         for level, num_blocks in zip(range(2, 6), (_BOTTLENECK | _BASIC)[depth], strict=True):

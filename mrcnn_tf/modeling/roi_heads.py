@@ -9,23 +9,39 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf.modeling.conv import MSRA, ConvNormReLU
+from mrcnn_tf.modeling.normalization import NormBuilder
 from mrcnn_tf.ops import roi_align
 
 
 class BoxHead(tf_keras.layers.Layer):
-    """Hidden dense layers, then class logits and class-specific box deltas (FPN section 4.2)."""
+    """Hidden layers, then class logits and class-specific box deltas (FPN section 4.2)."""
 
-    def __init__(self, num_classes: int, fc_layers: int, fc_channels: int, name: str = "box_head"):
+    def __init__(
+        self,
+        num_classes: int,
+        fc_layers: int,
+        fc_channels: int,
+        conv_layers: int = 0,
+        conv_channels: int = 256,
+        build_norm: NormBuilder | None = None,
+        name: str = "box_head",
+    ):
         """Create the layers.
 
         Args:
           num_classes: N, with background.
-          fc_layers: hidden layers.
+          fc_layers: hidden dense layers.
           fc_channels: of each.
+          conv_layers: 3x3 convolutions in front of them; none in the paper, four in Detectron2's
+            and torchvision's later recipes.
+          conv_channels: of each.
+          build_norm: called with `name`, the norm after each convolution; None for none.
           name: layer name.
         """
         super().__init__(name=name)
         self.num_classes = num_classes
+        self.convs = _convs(conv_layers, conv_channels, build_norm)
         self.hidden = [
             tf_keras.layers.Dense(
                 fc_channels,
@@ -48,11 +64,12 @@ class BoxHead(tf_keras.layers.Layer):
             name="box_deltas",
         )
 
-    def call(self, roi_features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, roi_features: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Classify RoIs and refine their boxes.
 
         Args:
           roi_features: [B, R, side, side, C].
+          training: whether norms use batch statistics.
 
         Returns:
           class logits, float32 [B, R, N], and deltas, float32 [B, R, N-1, (dy, dx, dh, dw)]: row
@@ -60,8 +77,11 @@ class BoxHead(tf_keras.layers.Layer):
         """
         batch, rois = tf.shape(roi_features)[0], tf.shape(roi_features)[1]
         side, channels = roi_features.shape[2], roi_features.shape[-1]
-        # [B, R, side, side, C] -> [B*R, side*side*C]
-        hidden = tf.reshape(roi_features, [batch * rois, side * side * channels])
+        hidden = tf.reshape(roi_features, [batch * rois, side, side, channels])
+        for layer in self.convs:
+            hidden = layer(hidden, training=training)
+        # [B*R, side, side, C] -> [B*R, side*side*C]
+        hidden = tf.reshape(hidden, [batch * rois, side * side * hidden.shape[-1]])
         for layer in self.hidden:
             hidden = layer(hidden)
         logits = tf.cast(self.class_logits(hidden), tf.float32)
@@ -80,7 +100,12 @@ class MaskHead(tf_keras.layers.Layer):
     """
 
     def __init__(
-        self, num_classes: int, conv_layers: int, conv_channels: int, name: str = "mask_head"
+        self,
+        num_classes: int,
+        conv_layers: int,
+        conv_channels: int,
+        build_norm: NormBuilder | None = None,
+        name: str = "mask_head",
     ):
         """Create the layers.
 
@@ -88,28 +113,22 @@ class MaskHead(tf_keras.layers.Layer):
           num_classes: N, with background.
           conv_layers: 3x3 convolutions.
           conv_channels: of each and of the deconvolution.
+          build_norm: called with `name`, the norm after each 3x3 convolution; None for none.
           name: layer name.
         """
         super().__init__(name=name)
         self.num_classes = num_classes
-
-        def msra():
-            """He et al. 2015, by outputs, as Detectron for the mask branch."""
-            return tf_keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-
-        self.convs = [
-            tf_keras.layers.Conv2D(
-                conv_channels,
-                3,
-                padding="same",
-                activation="relu",
-                kernel_initializer=msra(),
-                name=f"conv{i + 1}",
-            )
-            for i in range(conv_layers)
-        ]
+        self.convs = _convs(conv_layers, conv_channels, build_norm)
         self.deconv = tf_keras.layers.Conv2DTranspose(
-            conv_channels, 2, strides=2, activation="relu", kernel_initializer=msra(), name="deconv"
+            conv_channels,
+            2,
+            strides=2,
+            activation="relu",
+            # A copy of its own: an unseeded Keras initializer that is called twice warns.
+            kernel_initializer=tf_keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
+            name="deconv",
         )
 
     def build(self, input_shape) -> None:
@@ -126,12 +145,15 @@ class MaskHead(tf_keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, roi_features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    def call(
+        self, roi_features: tf.Tensor, classes: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
         """Predict the mask of one class per RoI.
 
         Args:
           roi_features: [B, R, M/2, M/2, C].
           classes: int32 [B, R], 1..N-1; what stands where there is no RoI does not matter.
+          training: whether norms use batch statistics.
 
         Returns:
           Mask logits, float32 [B, R, M, M].
@@ -140,7 +162,7 @@ class MaskHead(tf_keras.layers.Layer):
         side, channels = roi_features.shape[2], roi_features.shape[-1]
         hidden = tf.reshape(roi_features, [batch * rois, side, side, channels])
         for layer in self.convs:
-            hidden = layer(hidden)
+            hidden = layer(hidden, training=training)
         hidden = self.deconv(hidden)  # [B*R, M, M, C]
         columns = tf.reshape(tf.clip_by_value(classes - 1, 0, self.num_classes - 2), [-1])
         kernel = tf.gather(tf.transpose(self.predictor_kernel), columns)  # [B*R, C]
@@ -153,6 +175,16 @@ class MaskHead(tf_keras.layers.Layer):
         )
         logits = tf.cast(logits, tf.float32) + tf.cast(bias, tf.float32)[:, tf.newaxis, tf.newaxis]
         return tf.reshape(logits, [batch, rois, size, size])
+
+
+def _convs(count: int, channels: int, build_norm: NormBuilder | None) -> list[ConvNormReLU]:
+    """Stack 3x3 convolutions, initialised as Detectron does in its heads (He et al. 2015)."""
+    return [
+        ConvNormReLU(
+            channels, build_norm(name="norm") if build_norm else None, MSRA, name=f"conv{i + 1}"
+        )
+        for i in range(count)
+    ]
 
 
 class FPNRoIHeads(tf_keras.layers.Layer):
@@ -220,7 +252,7 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         self, features: dict[int, tf.Tensor], rois: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Class logits [B, R, N] and deltas [B, R, N-1, 4] of `rois`; see `BoxHead.call`."""
-        return self.box_head(self.pool(features, rois, self._box_pool_size))
+        return self.box_head(self.pool(features, rois, self._box_pool_size), training=training)
 
     def masks(
         self,
@@ -230,7 +262,8 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         training: bool = False,
     ) -> tf.Tensor:
         """Mask logits [B, R, M, M] of `rois` for `classes` [B, R]; see `MaskHead.call`."""
-        return self.mask_head(self.pool(features, rois, self.mask_size // 2), classes)
+        pooled = self.pool(features, rois, self.mask_size // 2)
+        return self.mask_head(pooled, classes, training=training)
 
     def train(
         self,

@@ -33,12 +33,15 @@ class RPNHead(tf_keras.layers.Layer):
     The same weights serve all levels (FPN section 4.1).
     """
 
-    def __init__(self, channels: int, anchors_per_cell: int, name: str = "rpn_head"):
+    def __init__(
+        self, channels: int, anchors_per_cell: int, conv_layers: int = 1, name: str = "rpn_head"
+    ):
         """Create the layers.
 
         Args:
-          channels: of the 3x3 convolution.
+          channels: of the 3x3 convolutions.
           anchors_per_cell: K.
+          conv_layers: 3x3 convolutions; torchvision's second version has two.
           name: layer name.
         """
         super().__init__(name=name)
@@ -54,7 +57,7 @@ class RPNHead(tf_keras.layers.Layer):
                 name=layer,
             )
 
-        self.conv = conv(channels, 3, "conv", "relu")
+        self.convs = [conv(channels, 3, f"conv{i + 1}", "relu") for i in range(conv_layers)]
         self.objectness = conv(anchors_per_cell, 1, "objectness")
         self.deltas = conv(anchors_per_cell * 4, 1, "deltas")
 
@@ -72,7 +75,9 @@ class RPNHead(tf_keras.layers.Layer):
         """
         logits, deltas = {}, {}
         for level, feature in sorted(features.items()):
-            hidden = self.conv(feature)
+            hidden = feature
+            for layer in self.convs:
+                hidden = layer(hidden)
             batch = tf.shape(feature)[0]
             # [B, Hl, Wl, K] -> [B, Hl*Wl*K]
             logits[level] = tf.reshape(tf.cast(self.objectness(hidden), tf.float32), [batch, -1])

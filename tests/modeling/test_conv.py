@@ -99,3 +99,29 @@ def test_even_kernel_is_refused():
 def test_unknown_number_of_channels_is_refused():
     with pytest.raises(ValueError, match="number of input channels must be known"):
         Conv2D(4, 1).build(tf.TensorShape([None, None, None, None]))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups_see_only_their_own_channels(stride):
+    """As separate convolutions of each third of the channels, gradients too."""
+    x = tf.constant(np.random.default_rng(2).normal(size=(1, 7, 10, 6)), tf.float32)
+    conv = Conv2D(9, 3, stride, groups=3)
+    conv(x)
+    assert conv.kernel.shape == (3, 3, 2, 9)
+
+    def apart(x):
+        parts = zip(tf.split(x, 3, axis=-1), tf.split(conv.kernel, 3, axis=-1), strict=True)
+        padded = [(tf.pad(p, [[0, 0], [1, 1], [1, 1], [0, 0]]), k) for p, k in parts]
+        return tf.concat([tf.nn.conv2d(p, k, stride, "VALID") for p, k in padded], axis=-1)
+
+    def run(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = function(x)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, *tape.gradient(loss, [x, conv.kernel])
+
+    for jit_compile in (False, True):
+        got = tf.function(lambda: run(conv), jit_compile=jit_compile)()
+        for ours, want in zip(got, run(apart), strict=True):
+            np.testing.assert_allclose(ours, want, rtol=1e-4, atol=1e-4)

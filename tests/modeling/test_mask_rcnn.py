@@ -301,9 +301,10 @@ def test_mixed_precision_keeps_losses_and_detections_in_float32(policy, mixed_pr
 def test_every_experiment_builds(name):
     config = experiments.load(name).task.model
     network = build.build_model(config, num_classes=81)
-    assert network.roi_heads.box_head.class_logits.kernel.shape[-1] == 81
-    if config.backbone.depth == 50:
-        # Detectron2 counts 44.4M for R50-FPN with 81 classes, frozen norms and stages included.
+    if config.system != "rpn":
+        assert network.roi_heads.box_head.class_logits.kernel.shape[-1] == 81
+    if name == "maskrcnn_r50_fpn":
+        # Detectron2 counts 44.4M, frozen norms and stages included.
         assert network.count_params() == pytest.approx(44.4e6, rel=0.005)
 
 

@@ -213,3 +213,14 @@ def test_layers_are_named_as_documented():
 def test_wrong_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ResNet(**kwargs)
+
+
+def test_resnext_has_the_published_number_of_parameters():
+    """ResNeXt-101 32x8d: 88,791,336 in torchvision, 2,049,000 of them in its classifier."""
+    network = ResNet(101, groups=32, width_per_group=8, norm="batch_norm", freeze_at=0)
+    network(tf.zeros([1, 32, 32, 3]))
+    trained = sum(v.shape.num_elements() for v in network.trainable_variables)
+    assert trained == 88_791_336 - 2_049_000
+    block = network.stage3.blocks[0]
+    assert block.conv2.kernel.shape == (3, 3, 16, 512)
+    assert network.out_channels == {2: 256, 3: 512, 4: 1024, 5: 2048}

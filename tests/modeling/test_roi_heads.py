@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from mrcnn_tf.modeling import roi_heads
 from mrcnn_tf.ops import roi_align
@@ -133,7 +134,7 @@ def test_initialisation_is_that_of_the_references():
     mask = roi_heads.MaskHead(31, conv_layers=1, conv_channels=64)
     mask(tf.zeros([1, 1, 2, 2, 32]), tf.ones([1, 1], tf.int32))
     want = (2 / (9 * 64)) ** 0.5  # MSRAFill: sqrt(2 / (kernel area * outputs))
-    assert np.std(mask.convs[0].kernel) == pytest.approx(want, rel=0.05)
+    assert np.std(mask.convs[0].conv.kernel) == pytest.approx(want, rel=0.05)
     assert np.std(mask.predictor_kernel) == pytest.approx(0.001, rel=0.1)
     assert not any(np.any(v.numpy()) for v in mask.weights if "bias" in v.name)
 
@@ -217,3 +218,35 @@ def test_float32_answers_under_mixed_precision(policy, mixed_precision):
     assert [t.dtype for t in (logits, deltas, masks)] == [tf.float32] * 3
     assert heads.mask_head.predictor_kernel.dtype == tf.float32
     assert heads.mask_head.convs[0].compute_dtype == dtype
+
+
+def test_convolutions_and_norms_in_front_of_the_hidden_layers():
+    """torchvision's second version: a layer at a time, by hand."""
+
+    def build_norm(name):
+        return tf_keras.layers.BatchNormalization(epsilon=1e-5, name=name)
+
+    head = roi_heads.BoxHead(
+        NUM_CLASSES, fc_layers=1, fc_channels=6, conv_layers=2, conv_channels=3,
+        build_norm=build_norm,
+    )  # fmt: skip
+    pooled = np.random.default_rng(3).normal(size=(2, 4, 5, 5, 4)).astype(np.float32)
+    logits, deltas = head(pooled)
+    for conv in head.convs:
+        conv.norm.gamma.assign([1.0, 2.0, 0.5])
+        conv.norm.moving_mean.assign([0.1, 0.0, -0.1])
+    logits, deltas = head(pooled)
+    hidden = pooled.reshape(8, 5, 5, 4)
+    for conv in head.convs:
+        assert not conv.conv.use_bias
+        hidden = tf.nn.conv2d(hidden, conv.conv.kernel, 1, "SAME").numpy()
+        gamma, beta, mean, variance = (w.numpy() for w in conv.norm.weights)
+        hidden = np.maximum((hidden - mean) / np.sqrt(variance + 1e-5) * gamma + beta, 0)
+    (layer,) = head.hidden
+    hidden = np.maximum(hidden.reshape(8, 75) @ layer.kernel + layer.bias, 0)
+    want = hidden @ head.class_logits.kernel + head.class_logits.bias
+    np.testing.assert_allclose(logits, want.reshape(2, 4, NUM_CLASSES), atol=1e-5)
+    assert deltas.shape == (2, 4, NUM_CLASSES - 1, 4)
+    mask_head = roi_heads.MaskHead(NUM_CLASSES, 2, 3, build_norm)
+    mask_head(pooled, tf.ones([2, 4], tf.int32), training=True)
+    assert len(mask_head.trainable_variables) == 2 * 3 + 4

@@ -189,7 +189,7 @@ def test_head_is_shared_by_levels_and_orders_channels_as_anchors():
     logits, deltas = head(features)
     for level, (height, width) in SIZES.items():
         hidden = tf.nn.relu(
-            tf.nn.conv2d(features[level], head.conv.kernel, 1, "SAME") + head.conv.bias
+            tf.nn.conv2d(features[level], head.convs[0].kernel, 1, "SAME") + head.convs[0].bias
         ).numpy()
         assert logits[level].shape == (2, height * width * 3)
         i, j, k = height - 1, width // 2, 2
@@ -205,7 +205,7 @@ def test_head_is_shared_by_levels_and_orders_channels_as_anchors():
 def test_head_starts_as_faster_rcnn_says():
     head = rpn.RPNHead(channels=64, anchors_per_cell=3)
     head({4: tf.zeros([1, 3, 3, 64])})
-    for layer in (head.conv, head.objectness, head.deltas):
+    for layer in (*head.convs, head.objectness, head.deltas):
         assert np.std(layer.kernel.numpy()) == pytest.approx(0.01, rel=0.2)
         assert not layer.bias.numpy().any()
 
@@ -216,4 +216,4 @@ def test_head_answers_in_float32_under_mixed_precision(policy, mixed_precision):
     head = rpn.RPNHead(channels=4, anchors_per_cell=3)
     logits, deltas = head({4: tf.ones([1, 2, 2, 4]), 5: tf.ones([1, 1, 1, 4])})
     assert {t.dtype for t in (*logits.values(), *deltas.values())} == {tf.float32}
-    assert head.conv.compute_dtype == policy.removeprefix("mixed_")
+    assert head.convs[0].compute_dtype == policy.removeprefix("mixed_")

@@ -141,7 +141,7 @@ def test_c4_runs_stage5_once_for_both_branches_of_training():
     original = stage5.call
     stage5.call = lambda inputs, training=False: calls.append(inputs.shape) or original(inputs)
     network.train_forward(batch([TWO_OBJECTS]), 3, tf.constant(0, tf.int64))
-    assert [tuple(shape) for shape in calls] == [(16, 6, 6, 64)]
+    assert [tuple(shape) for shape in calls] == [(16, 6, 6, 32)]  # 16 RoIs, stage 4's 32 channels
     assert stage5 is network.backbone.stage5
     names = [id(v) for v in network.weights]
     assert len(names) == len(set(names))
