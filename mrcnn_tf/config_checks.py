@@ -1,7 +1,7 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
 from mrcnn_tf import presets
-from mrcnn_tf.configs import Data, Experiment
+from mrcnn_tf.configs import MODULES, Data, Experiment
 
 
 def check(experiment: Experiment) -> None:
@@ -40,6 +40,9 @@ def check(experiment: Experiment) -> None:
         data = getattr(experiment.task, field)
         _check_data(f"task.{field}", data)
     _check_system(experiment)
+    _check_metric(experiment)
+    _check_stages(experiment)
+    _check_parts(experiment)
     _check_start(experiment)
     if trainer.train_steps < 1:
         raise ValueError(f"trainer.train_steps: must be positive, got {trainer.train_steps}")
@@ -57,18 +60,24 @@ def _check_system(experiment: Experiment) -> None:
         raise ValueError(
             f"task.model.mask_head.mask_size: got {model.mask_head.mask_size}, needs an even number"
         )
-    if (
-        model.features == "c4"
-        and model.system != "rpn"
-        and (model.box_head.pool_size % 2 or model.mask_head.mask_size != model.box_head.pool_size)
-    ):
+    c4_heads = model.features == "c4" and model.system != "rpn"
+    if c4_heads and model.box_head.pool_size % 2:
         raise ValueError(
-            f"task.model.mask_head.mask_size: got {model.mask_head.mask_size}, but with features: "
-            f"c4 a mask is as large as the pooled RoI, box_head.pool_size, now "
-            f"{model.box_head.pool_size}. Set both to 14, or use features: fpn for 28 x 28 masks"
+            f"task.model.box_head.pool_size: got {model.box_head.pool_size}, but with features: c4 "
+            "stage 5 halves it: it needs an even number, 14 in the paper's code"
+        )
+    side = model.mask_head.mask_size
+    if c4_heads and model.system == "mask_rcnn" and side != model.box_head.pool_size:
+        raise ValueError(
+            f"task.model.mask_head.mask_size: got {side}, but with features: c4 a mask is as large "
+            f"as the pooled RoI, box_head.pool_size, now {model.box_head.pool_size}. Set both to "
+            f"14, or use features: fpn for {side} x {side} masks"
         )
     if model.features == "c4" and model.fpn.frozen:
-        raise ValueError("task.model.fpn.frozen: features: c4 has no pyramid; set it to false")
+        raise ValueError(
+            "task.model.fpn.frozen: features: c4 has no pyramid; set it to false, and freeze the "
+            "backbone up to stage 4 by backbone.freeze_at: 4"
+        )
     if model.system == "rpn" and model.proposals == "file":
         raise ValueError(
             "task.model.proposals: 'file' is for a detector; an RPN makes its own. Set it to rpn"
@@ -86,7 +95,11 @@ def _check_system(experiment: Experiment) -> None:
                 f"task.{field}.proposals: {path!r} would not be used: with task.model.proposals: "
                 "rpn the network makes its own. Set that to file, or leave this empty"
             )
-    metric = experiment.trainer.best_checkpoint_eval_metric
+
+
+def _check_metric(experiment: Experiment) -> None:
+    """Refuse to choose the best checkpoint by a number that the network is not scored with."""
+    model, metric = experiment.task.model, experiment.trainer.best_checkpoint_eval_metric
     begins = {"mask_rcnn": ("mask_", "box_"), "faster_rcnn": ("box_",), "rpn": ("ar_",)}[
         model.system
     ]
@@ -96,12 +109,49 @@ def _check_system(experiment: Experiment) -> None:
             f"{model.system} is scored by {', '.join(f'{b}...' for b in begins)}: set it to "
             f"{ {'mask_rcnn': 'mask_ap', 'faster_rcnn': 'box_ap', 'rpn': 'ar_1000'}[model.system] }"
         )
-    stages = experiment.stages
-    if stages.schedule != "joint" and not stages.rpn_experiment:
+
+
+def _check_stages(experiment: Experiment) -> None:
+    """Refuse a schedule of several runs that cannot be made."""
+    stages, model = experiment.stages, experiment.task.model
+    if stages.schedule != "joint":
+        if not stages.rpn_experiment:
+            raise ValueError(
+                f"stages.rpn_experiment: schedule {stages.schedule!r} needs the experiment that "
+                "trains the RPN, rpn_r50_fpn for one"
+            )
+        if model.system == "rpn":
+            raise ValueError(
+                f"stages.schedule: {stages.schedule!r} trains a detector after its RPN, but "
+                "task.model.system is rpn. Set the schedule to joint to train the RPN alone"
+            )
+        if model.proposals == "file":
+            raise ValueError(
+                f"stages.schedule: {stages.schedule!r} makes its own proposals: set "
+                "task.model.proposals to rpn, or the schedule to joint to train on those there are"
+            )
+    if stages.rpn_checkpoint and not stages.rpn_experiment:
         raise ValueError(
-            f"stages.rpn_experiment: schedule {stages.schedule!r} needs the experiment that trains "
-            "the RPN, rpn_r50_fpn for one"
+            "stages.rpn_checkpoint: which network is it of? Give stages.rpn_experiment too, the "
+            "params.yaml beside it for one"
         )
+
+
+def _check_parts(experiment: Experiment) -> None:
+    """Refuse to load parts that there are not."""
+    task, model = experiment.task, experiment.task.model
+    where = f"task.init_checkpoint_modules: got {task.init_checkpoint_modules!r}"
+    if task.init_checkpoint_modules != "all" and not task.init_checkpoint:
+        raise ValueError(f"{where}, but task.init_checkpoint names no checkpoint to take them from")
+    unknown = [part for part in task.loaded_parts() if part not in MODULES]
+    if unknown:
+        raise ValueError(f"{where}; allowed are 'all', or with commas between {', '.join(MODULES)}")
+    if task.init_checkpoint_modules == "all":
+        return
+    if "roi_heads" in task.loaded_parts() and model.system == "rpn":
+        raise ValueError(f"{where}, but an RPN alone (task.model.system: rpn) has no roi_heads")
+    if "rpn" in task.loaded_parts() and model.proposals == "file":
+        raise ValueError(f"{where}, but with task.model.proposals: file there is no rpn to load")
 
 
 def _check_start(experiment: Experiment) -> None:
@@ -123,21 +173,22 @@ def _check_start(experiment: Experiment) -> None:
             "which want pixels.order: bgr and backbone.stride_in_1x1: true, not "
             f"{model.pixels.order} and {str(model.backbone.stride_in_1x1).lower()}"
         )
-    if (
-        model.backbone.norm == "frozen_batch_norm"
-        and not model.backbone.weights
-        and not experiment.task.init_checkpoint
-    ):
+    from_scratch = not model.backbone.weights and "backbone" not in experiment.task.loaded_parts()
+    if model.backbone.norm == "frozen_batch_norm" and from_scratch:
         raise ValueError(
             "task.model.backbone.norm: 'frozen_batch_norm' over random weights never learns its "
             "statistics. Set task.model.backbone.weights: imagenet or task.init_checkpoint, or "
             "train from scratch with norm: group_norm (or batch_norm) and freeze_at: 0"
         )
-    from_scratch = not model.backbone.weights and not experiment.task.init_checkpoint
     if from_scratch and model.backbone.freeze_at > 0:
         raise ValueError(
             f"task.model.backbone.freeze_at: {model.backbone.freeze_at} would freeze random "
             "weights; training from scratch needs freeze_at: 0"
+        )
+    if model.fpn.frozen and "pyramid" not in experiment.task.loaded_parts():
+        raise ValueError(
+            "task.model.fpn.frozen: would freeze random weights; give the network whose pyramid is "
+            "to stay as task.init_checkpoint, or set this to false"
         )
 
 

@@ -15,6 +15,9 @@ from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling import hyperparams, optimization
 
+# The parts of a network that `task.init_checkpoint_modules` may name.
+MODULES = ("backbone", "pyramid", "rpn", "roi_heads")
+
 
 @dataclasses.dataclass
 class Pixels(hyperparams.Config):
@@ -317,12 +320,16 @@ class Task(cfg.TaskConfig):
 
     Attributes:
       name: the experiment's name.
+      init_checkpoint: a checkpoint, or a run's folder, whose weights training starts from.
+      init_checkpoint_modules: what of it is taken: "all", or some of `MODULES` with commas between;
+        the others start as without it.
       annotation_file: COCO JSON to score against; empty scores against the validation records.
       seed: of the weights and of anchor and RoI sampling.
       allow_image_summary: draw the first images of each evaluation for TensorBoard.
     """
 
     name: str = ""
+    init_checkpoint_modules: str = "all"
     model: Model = dataclasses.field(default_factory=Model)
     train_data: Data = dataclasses.field(
         default_factory=lambda: Data(is_training=True, flip_probability=0.5)
@@ -331,6 +338,13 @@ class Task(cfg.TaskConfig):
     annotation_file: str = ""
     seed: int = 0
     allow_image_summary: bool = True
+
+    def loaded_parts(self) -> tuple[str, ...]:
+        """Parts of the network that start from `init_checkpoint`; none without one."""
+        if not self.init_checkpoint:
+            return ()
+        names = tuple(name.strip() for name in self.init_checkpoint_modules.split(","))
+        return MODULES if names == ("all",) else names
 
 
 @dataclasses.dataclass
@@ -366,8 +380,9 @@ class Stages(hyperparams.Config):
       schedule: "joint", one run of RPN and detector together; "separate", an RPN, its proposals, a
         detector on them, nothing shared (section 3.1); "alternating", the four steps after which
         both share their features (Faster R-CNN section 3.2).
-      rpn_experiment: trains the RPN of the other two.
-      rpn_checkpoint: the RPN so trained, with which a detector without one is exported.
+      rpn_experiment: trains the RPN of the other two. In the params.yaml of a detector that was
+        trained apart, that of the RPN whose proposals it has seen.
+      rpn_checkpoint: the checkpoint, or run's folder, of that RPN: both become one SavedModel.
     """
 
     schedule: str = "joint"

@@ -29,7 +29,6 @@ from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.modeling import build
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights import (
     assign,
     classes,
@@ -49,7 +48,13 @@ _BACKBONES: dict[str, Callable] = {
     "keras": keras_applications.load_backbone,
     "model_garden": model_garden.load_backbone,
 }
-_BASE = "maskrcnn_r50_fpn"  # data and schedule of the experiment that is written
+# Data and schedule of the experiment that is written: {system: its name without features}.
+_BASES = {
+    "mask_rcnn": "maskrcnn_r50_",
+    "faster_rcnn": "fasterrcnn_r50_",
+    "rpn": "rpn_r50_",
+    "backbone": "maskrcnn_r50_",
+}
 
 
 def import_weights(
@@ -85,7 +90,8 @@ def import_weights(
         if found.project != source:
             raise ValueError(f"this is {found}, not of {source}: take --source={found.project}")
         fields, notes = conventions.model_fields(found)
-        experiment = _experiment_of(fields, output_dir, params_override)
+        base = _BASES[found.system] + (found.features or "fpn")
+        experiment = _experiment_of(base, fields, output_dir, params_override)
         label_map = classes.label_map(found)
         if experiment_name:
             given = experiments.load(experiment_name, params_override=params_override)
@@ -97,7 +103,10 @@ def import_weights(
         report = _load(model, found, state_dict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    _write(output_dir, model, label_map, experiment)
+    root = model
+    if found.system == "backbone":  # the rest of the model is random
+        root = tf.train.Checkpoint(backbone=model.backbone)
+    _write(output_dir, root, label_map, experiment)
     text = "\n".join([f"{path}\n{found}", *(f"  {n}" for n in notes), report.summary()])
     with open(os.path.join(output_dir, "report.txt"), "w", encoding="utf-8") as file:
         file.write(f"{text}\n\n{report.listing()}")
@@ -155,15 +164,15 @@ def _refuse_foreign_folder(output_dir: str) -> None:
 
 
 def _experiment_of(
-    fields: conventions.Fields, output_dir: str, params_override: str
+    base: str, fields: conventions.Fields, output_dir: str, params_override: str
 ) -> configs.Experiment:
-    """The experiment that a file needs: its conventions over COCO's data and the schedule."""
+    """The experiment that a file needs: its conventions over the base's data and schedule."""
     name = os.path.basename(os.path.normpath(output_dir))
     layer = {"task": {"name": name, "init_checkpoint": output_dir, "model": fields}}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(layer, file)
         file.flush()
-        return experiments.load(_BASE, [file.name], params_override)
+        return experiments.load(base, [file.name], params_override)
 
 
 def _check_conventions(needed: configs.Experiment, given: configs.Experiment) -> list[str]:
@@ -213,26 +222,28 @@ def _checked_label_map(task: configs.Task, of_file: LabelMap | None) -> LabelMap
     return of_task if classes.is_named(of_task.names[0]) else of_file
 
 
-def _load(model: MaskRCNN, found: recognize.Recognized, state_dict: files.State) -> assign.Report:
+def _load(
+    model: build.Model, found: recognize.Recognized, state_dict: files.State
+) -> assign.Report:
     if found.system == "backbone":
         return _BACKBONES[found.project](model.backbone, state_dict)
     return _DETECTORS[found.project].load(model, state_dict)
 
 
 def _write(
-    output_dir: str, model: MaskRCNN, label_map: LabelMap | None, experiment: configs.Experiment
+    output_dir: str,
+    model: build.Model | tf.train.Checkpoint,
+    label_map: LabelMap | None,
+    experiment: configs.Experiment,
 ) -> None:
-    """Write what a run would have left; of a model without classes the backbone only."""
+    """Write what a run would have left."""
     os.makedirs(output_dir, exist_ok=True)
     experiments.save(experiment, os.path.join(output_dir, "params.yaml"))
     if label_map:
         with open(os.path.join(output_dir, schema.LABEL_MAP_FILE), "w", encoding="utf-8") as file:
             file.write(label_map.to_json())
-        root = tf.train.Checkpoint(model=model)
-    else:
-        root = tf.train.Checkpoint(model=tf.train.Checkpoint(backbone=model.backbone))
-    manager = tf.train.CheckpointManager(root, output_dir, max_to_keep=1, checkpoint_name="ckpt")
-    manager.save(checkpoint_number=0)
+    root = tf.train.Checkpoint(model=model)
+    tf.train.CheckpointManager(root, output_dir, max_to_keep=1).save(checkpoint_number=0)
 
 
 def _next_commands(output_dir: str, found: recognize.Recognized) -> str:

@@ -11,6 +11,7 @@ from mrcnn_tf import configs, divergence, progress, validation_pictures
 from mrcnn_tf.data import augment, canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
+from mrcnn_tf.evaluation import proposals as proposal_evaluation
 from mrcnn_tf.modeling import build, measures
 from mrcnn_tf.weights import keras_applications
 
@@ -23,6 +24,8 @@ DROPPED = {
 
 # What places detections in the stored picture.
 _PLACES = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
+
+Evaluator = coco.CocoEvaluator | proposal_evaluation.ProposalEvaluator
 
 _Weighted = tuple[tf.Tensor, tf.Tensor]  # a mean, and the number that it is a mean over
 _ForwardBackward = tuple[dict[str, tf.Tensor], dict[str, _Weighted], list[tf.Tensor]]
@@ -66,7 +69,7 @@ class MaskRCNNTask(base_task.Task):
         self.loss_names = build.loss_names(params.model)
         self._weight_decay = weight_decay
         self._compiled = compiled
-        self._evaluator: coco.CocoEvaluator | None = None
+        self._evaluator: Evaluator | None = None
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_non_finite: divergence.FirstNonFinite | None = None
@@ -93,12 +96,12 @@ class MaskRCNNTask(base_task.Task):
         Raises:
           ValueError: `init_checkpoint` does not exist or does not fit.
         """
-        if self.task_config.model.backbone.weights == "imagenet" and not (
-            self.task_config.init_checkpoint
-        ):
-            keras_applications.load_imagenet(model.backbone, self.task_config.model.backbone.depth)
-        if self.task_config.init_checkpoint:
-            load_checkpoint(model, self.task_config.init_checkpoint)
+        config = self.task_config
+        parts = config.loaded_parts()
+        if config.model.backbone.weights == "imagenet" and "backbone" not in parts:
+            keras_applications.load_imagenet(model.backbone, config.model.backbone.depth)
+        if parts:
+            load_checkpoint(model, config.init_checkpoint, parts)
 
     def build_inputs(
         self,
@@ -303,9 +306,9 @@ class MaskRCNNTask(base_task.Task):
         return {key: inputs[key] for key in keys} | found
 
     def aggregate_logs(
-        self, state: coco.CocoEvaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
-    ) -> coco.CocoEvaluator:
-        """Hand one step's detections, a tuple entry per replica, to the evaluator."""
+        self, state: Evaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
+    ) -> Evaluator:
+        """Hand one step's detections or proposals, a tuple entry per replica, to the evaluator."""
         if state is None:
             state = self._get_evaluator()
             state.reset()
@@ -322,7 +325,7 @@ class MaskRCNNTask(base_task.Task):
         return state
 
     def reduce_aggregated_logs(
-        self, aggregated_logs: coco.CocoEvaluator, global_step: tf.Tensor | None = None
+        self, aggregated_logs: Evaluator, global_step: tf.Tensor | None = None
     ) -> dict[str, float]:
         """Score everything that was added."""
         numbers = aggregated_logs.evaluate()
@@ -331,20 +334,27 @@ class MaskRCNNTask(base_task.Task):
             self._pictures.write(global_step)
         return numbers
 
-    def _get_evaluator(self) -> coco.CocoEvaluator:
-        """Read the ground truth once."""
+    def _get_evaluator(self) -> Evaluator:
+        """Read the ground truth once; what the network finds decides how it is scored."""
         if self._evaluator is None:
             config = self.task_config
+            has_masks = config.model.system == "mask_rcnn"
             if config.annotation_file:
-                truth = ground_truth.from_annotation_file(config.annotation_file)
+                truth = ground_truth.from_annotation_file(config.annotation_file, has_masks)
             else:
-                truth = ground_truth.from_records(config.validation_data.input_path, self.label_map)
-            self._evaluator = coco.CocoEvaluator(
-                truth,
-                self.label_map,
-                max_detections=max(100, config.model.max_instances),
-                mask_paste=config.model.detection.mask_paste,
-            )
+                truth = ground_truth.from_records(
+                    config.validation_data.input_path, self.label_map, has_masks
+                )
+            if config.model.system == "rpn":
+                self._evaluator = proposal_evaluation.ProposalEvaluator(truth)
+            else:
+                self._evaluator = coco.CocoEvaluator(
+                    truth,
+                    self.label_map,
+                    include_masks=has_masks,
+                    max_detections=max(100, config.model.max_instances),
+                    mask_paste=config.model.detection.mask_paste,
+                )
         return self._evaluator
 
 
@@ -415,26 +425,35 @@ def _find_label_map(config: configs.Task) -> tuple[str, LabelMap] | None:
     return None
 
 
-def load_checkpoint(model: tf_keras.Model, path: str) -> str:
+def load_checkpoint(
+    model: tf_keras.Model, path: str, parts: tuple[str, ...] = configs.MODULES
+) -> str:
     """Load a model's weights from a checkpoint of a run.
 
     Args:
       model: its variables exist.
       path: a checkpoint, or a folder whose newest is taken.
+      parts: the attributes of the model to load, `configs.MODULES` or some of them; the others stay
+        as they are.
 
     Returns:
       The checkpoint that was read.
 
     Raises:
-      ValueError: there is no checkpoint, or a variable of the model is not in it or has another
+      ValueError: there is no checkpoint, or a variable of these parts is not in it or has another
         shape there.
     """
     found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
     if not found or not tf.io.gfile.exists(found + ".index"):
         raise ValueError(f"no checkpoint: {path!r}")
+    whole = set(parts) == set(configs.MODULES)
+    wanted = model
+    if not whole:
+        wanted = tf.train.Checkpoint(**{part: getattr(model, part) for part in parts})
     try:
-        status = tf.train.Checkpoint(model=model).read(found)
+        status = tf.train.Checkpoint(model=wanted).read(found)
         status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:  # something is missing, or has another shape
-        raise ValueError(f"{found} does not fit this model: {error}") from error
+        what = "this model" if whole else f"{', '.join(parts)} of this model"
+        raise ValueError(f"{found} does not fit {what}: {error}") from error
     return found

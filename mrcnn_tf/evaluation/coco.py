@@ -18,7 +18,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.evaluation import detections, ground_truth, report, scoring
+from mrcnn_tf.evaluation import detections, ground_truth, images, report, scoring
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,10 +57,7 @@ class CocoEvaluator:
         self._max_detections = max_detections
         self._mask_paste = mask_paste
         self._as_pycocotools = as_pycocotools
-        # Ascending ids, as pycocotools sorts them: images that tie in score count in this order.
-        ordered = sorted(truth["images"], key=lambda i: (isinstance(i["id"], str), i["id"]))
-        self._images = {str(image["id"]): image for image in ordered}
-        self._number = {image_id: k for k, image_id in enumerate(self._images)}
+        self._images = images.Images(truth)
         known_ids = {category["id"] for category in truth["categories"]}
         unknown_to_network = known_ids - set(label_map.ids if label_map else known_ids)
         if unknown_to_network:
@@ -78,11 +75,11 @@ class CocoEvaluator:
     @property
     def num_added(self) -> int:
         """Images whose detections were added since the last reset."""
-        return len(self._added)
+        return self._images.num_added
 
     def reset(self) -> None:
         """Forget all detections."""
-        self._added: set[str] = set()
+        self._images.reset()
         self._results: list[dict] = []
         self._scores: dict[str, scoring.Scores] | None = None
 
@@ -117,16 +114,10 @@ class CocoEvaluator:
         if "mask" in self._kinds and masks is None:
             raise ValueError("masks are to be scored, but the detections have none")
         for b, row in enumerate(source_id):
-            text = detections.decode_source_id(row)
-            if not text:
+            image = self._images.add_row(row, original_size_hw[b])
+            if image is None:
                 continue
-            image = self._register(text)
-            height, width = (int(side) for side in original_size_hw[b])
-            if (height, width) != (image["height"], image["width"]):
-                raise ValueError(
-                    f"image {text!r} is {height} x {width} (height x width), but "
-                    f"{image['height']} x {image['width']} in the ground truth"
-                )
+            self._scores = None
             kept = np.asarray(valid[b], bool)
             self._results += detections.to_coco_results(
                 image_id=image["id"],
@@ -136,7 +127,7 @@ class CocoEvaluator:
                 classes=classes[b][kept],
                 scores=scores[b][kept],
                 masks=masks[b][kept] if masks is not None and "mask" in self._kinds else None,
-                original_size_hw=(height, width),
+                original_size_hw=(image["height"], image["width"]),
                 label_map=self._label_map,
                 mask_paste=self._mask_paste,
             )
@@ -153,9 +144,10 @@ class CocoEvaluator:
             has none; a value is not finite.
         """
         for text in dict.fromkeys(str(result["image_id"]) for result in results):
-            self._register(text)
+            self._images.add(text)
+        self._scores = None
         for result in results:
-            image = self._images[str(result["image_id"])]
+            image = self._images.find(result["image_id"])
             where = f"result of image {image['id']!r}"
             box, segmentation = result.get("bbox"), result.get("segmentation")
             if "mask" in self._kinds and not segmentation:
@@ -183,7 +175,7 @@ class CocoEvaluator:
           `box_ar_medium`, `box_ar_large`, and the same with `mask_`. AP of each category as
           `box_ap/NAME` and `mask_ap/NAME`.
         """
-        missing = len(self._images) - len(self._added)
+        missing = self._images.num_missing
         if missing:
             _LOGGER.warning(
                 "%d of %d images have no detections added: scored as if nothing was found there.",
@@ -205,11 +197,11 @@ class CocoEvaluator:
             self.evaluate()
         assert self._scores is not None
         text = report.category_table(self._truth, self._scores)
-        images = f"{len(self._images)} images, {len(self._results)} detections"
-        missing = len(self._images) - len(self._added)
+        count = f"{len(self._images)} images, {len(self._results)} detections"
+        missing = self._images.num_missing
         if missing:
-            images += f"; {missing} images without any detections added, scored as empty"
-        return f"{text}\n{images}\n"
+            count += f"; {missing} images without any detections added, scored as empty"
+        return f"{text}\n{count}\n"
 
     def results(self) -> list[dict]:
         """Return all detections in COCO's result format, ready for `json.dump`."""
@@ -223,26 +215,12 @@ class CocoEvaluator:
             rows.append(row)
         return rows
 
-    def _register(self, text: str) -> dict:
-        """Note that the image is there and return its ground-truth entry."""
-        if text not in self._images:
-            known = ", ".join(list(self._images)[:3])
-            raise ValueError(
-                f"image {text!r} is not in the ground truth, whose {len(self._images)} images "
-                f"are {known}, ...: are records and annotations of the same data set?"
-            )
-        if text in self._added:
-            raise ValueError(f"image {text!r} was added before")
-        self._added.add(text)
-        self._scores = None
-        return self._images[text]
-
     def _score(self, kind: str) -> scoring.Scores:
         annotations = [
             {
                 **annotation,
                 "id": annotation["id"] if self._as_pycocotools else k + 1,
-                "image_id": self._number[str(annotation["image_id"])],
+                "image_id": self._images.number(annotation["image_id"]),
             }
             for k, annotation in enumerate(self._truth["annotations"])
         ]
@@ -250,14 +228,14 @@ class CocoEvaluator:
             {
                 **result,
                 "id": k + 1,
-                "image_id": self._number[str(result["image_id"])],
+                "image_id": self._images.number(result["image_id"]),
                 "iscrowd": 0,
                 "area": result.get("area", _area(result, kind)),
             }
             for k, result in enumerate(self._results)
         ]
         return scoring.score(
-            images=[{**image, "id": self._number[t]} for t, image in self._images.items()],
+            images=self._images.numbered(),
             category_ids=sorted(category["id"] for category in self._truth["categories"]),
             annotations=annotations,
             detections=found,

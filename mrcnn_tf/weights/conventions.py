@@ -19,6 +19,19 @@ _TORCHVISION_PIXELS = {
     "mean": [123.675, 116.280, 103.530],
     "std": [58.395, 57.120, 57.375],
 }
+# (features, whether an RPN alone) -> Detectron2's numbers of proposals.
+_PROPOSAL_COUNTS = (
+    "pre_nms_top_k_train",
+    "post_nms_top_k_train",
+    "pre_nms_top_k_test",
+    "post_nms_top_k_test",
+)
+_DETECTRON2_PROPOSALS = {
+    ("fpn", False): (2000, 1000, 1000, 1000),
+    ("fpn", True): (2000, 1000, 1000, 2000),
+    ("c4", False): (12000, 2000, 6000, 1000),
+    ("c4", True): (12000, 2000, 12000, 2000),
+}
 # Model Garden's MEAN_RGB and STDDEV_RGB.
 _MODEL_GARDEN_PIXELS = {
     "order": "rgb",
@@ -34,6 +47,8 @@ FREE = frozenset(
         "max_instances",
         "ignore_crowds",
         "detection.score_threshold",
+        "detection.soft_nms_sigma",
+        "fpn.frozen",
         "backbone.freeze_at",
         "backbone.norm_momentum",
         "backbone.weights",
@@ -70,6 +85,8 @@ def model_fields(found: Recognized) -> tuple[Fields, list[str]]:
     """
     _check_supported(found)
     fields: Fields = {"preset": "paper", **{part: dict(s) for part, s in found.sizes.items()}}
+    if found.system != "backbone":
+        fields |= {"system": found.system, "features": found.features}
     backbone: Fields = {"depth": found.depth, "base_width": found.base_width, "weights": ""}
     fields["backbone"] = backbone
     return _OF_PROJECT[found.project](found, fields, backbone)
@@ -78,10 +95,6 @@ def model_fields(found: Recognized) -> tuple[Fields, list[str]]:
 def _check_supported(found: Recognized) -> None:
     if found.groups > 1:
         raise ValueError(f"{found}: grouped convolutions do not exist here yet")
-    if found.features == "c4":
-        raise ValueError(f"{found}: models on C4 do not exist here yet")
-    if found.system in ("faster_rcnn", "rpn"):
-        raise ValueError(f"{found}: models without a mask branch do not exist here yet")
     if found.version == 2:
         raise ValueError(f"{found}: two RPN convolutions and norms in the heads do not exist yet")
 
@@ -107,6 +120,10 @@ def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fi
             "stride in the 3x3 and RGB pixels divided by a deviation: in these names Detectron2 "
             "has torchvision's ResNets only"
         ]
+    if found.system != "backbone":
+        counts = _DETECTRON2_PROPOSALS[found.features, found.system == "rpn"]
+        fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True))
+        fields["box_head"] = {"rois_per_image": 512} | fields.get("box_head", {})
     return fields, [
         "stride in the 1x1 and BGR pixels minus a mean, as all ResNets of Detectron2's zoo (which "
         "start from MSRA's) have"
@@ -148,13 +165,33 @@ def differences(needed: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[li
     flat_needed, flat_given = _flat(needed), _flat(given)
     answers: list[str] = []
     free: list[str] = []
+    without_use = _fields_without_use(needed["system"], needed["features"])
     for field, value in flat_needed.items():
         other = flat_given.get(field)
-        if _same(field, value, other):
+        if field.startswith(without_use) or _same(field, value, other):
             continue
         text = f"task.model.{field}: {other!r}, the weights need {value!r}"
         (free if field in FREE else answers).append(text)
     return answers, free
+
+
+def _fields_without_use(system: str, features: str) -> tuple[str, ...]:
+    """What the fields begin with that no part of such a network reads."""
+    of_masks = ("mask_head.", "detection.mask_paste")
+    return {
+        "mask_rcnn": (),
+        "faster_rcnn": of_masks,
+        "rpn": (*of_masks, "box_head.", "roi_align.", "detection."),
+    }[system] + {
+        "fpn": (),
+        "c4": (
+            "fpn.",
+            "box_head.fc_",
+            "mask_head.conv_layers",
+            "roi_align.log_epsilon",
+            "roi_align.level_epsilon",
+        ),
+    }[features]
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

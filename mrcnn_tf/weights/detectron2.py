@@ -1,4 +1,4 @@
-"""Detectron2's R-CNN models with FPN and its backbones into our model and back: names and layouts.
+"""Detectron2's R-CNN models and backbones into our model and back: names and layouts.
 
 Classes are 0..N-2 there and background comes last; here it comes first.
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import tf_keras
 
+from mrcnn_tf.modeling.fpn import FPN
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
@@ -37,7 +38,8 @@ def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign a state dict of Detectron2 to a model built with `preset: detectron2`.
 
     Args:
-      model: ResNet-FPN with batch norms, its variables created, as many classes as the file.
+      model: RPN, Faster or Mask R-CNN on FPN or C4, with batch norms, its variables created, as
+        many classes as the file.
       state_dict: {name: array or CPU tensor}, the `model` entry of a released pickle.
 
     Returns:
@@ -68,23 +70,38 @@ def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
       model: as for `load`.
       norms_folded: the file has no running statistics, as Detectron2's oldest.
     """
-    return [
-        *backbone_entries(model.backbone, "backbone.bottom_up.", norms_folded),
-        *_pyramid(model.pyramid),
-        *_rpn(model.rpn.head),
-        *_box_head(model.roi_heads.box_head, model.pyramid.channels),
-        *_mask_head(model.roi_heads.mask_head),
-    ]
+    if isinstance(model.pyramid, FPN):
+        found = backbone_entries(model.backbone, "backbone.bottom_up.", norms_folded=norms_folded)
+        found += _pyramid(model.pyramid)
+    else:  # C4: stage 5 belongs to the heads
+        found = backbone_entries(model.backbone, "backbone.", "roi_heads.", norms_folded)
+    if hasattr(model.rpn, "head"):  # else its proposals come from a file
+        found += _rpn(model.rpn.head)
+    if hasattr(model, "roi_heads"):
+        found += _box_head(model.roi_heads.box_head, getattr(model.pyramid, "channels", None))
+        if model.roi_heads.mask_head is not None:
+            found += _mask_head(model.roi_heads.mask_head)
+    return found
 
 
-def backbone_entries(resnet: ResNet, prefix: str, norms_folded: bool = False) -> list[Entry]:
-    """Entries of a ResNet, in Detectron2's names behind `prefix` or in Caffe2's."""
+def backbone_entries(
+    resnet: ResNet, prefix: str, stage5_prefix: str | None = None, norms_folded: bool = False
+) -> list[Entry]:
+    """Entries of a ResNet, in Detectron2's names or in Caffe2's.
+
+    Args:
+      resnet: built.
+      prefix: what Detectron2's names begin with.
+      stage5_prefix: what those of stage 5 begin with, if they are elsewhere.
+      norms_folded: see `entries`.
+    """
     stem = f"{prefix}stem.conv1"
     found = _conv_and_norm(resnet.stem.conv1, resnet.stem.norm1, stem, "conv1", "res_conv1")
     for level, index, name, conv, norm in assign.residual_convs(resnet):
         branch = "1" if name == "shortcut" else "2" + "abc"[int(name[-1]) - 1]
         caffe2 = f"res{level}_{index}_branch{branch}"
-        theirs = f"{prefix}res{level}.{index}.{name}"
+        place = stage5_prefix if level == 5 and stage5_prefix is not None else prefix
+        theirs = f"{place}res{level}.{index}.{name}"
         found += _conv_and_norm(conv, norm, theirs, caffe2, caffe2)
     if norms_folded:
         found = [e._replace(default=_FOLDED.get(e.names[0].rsplit(".", 1)[-1])) for e in found]
@@ -127,10 +144,11 @@ def _rpn(head: Any) -> list[Entry]:
     ]
 
 
-def _box_head(head: Any, channels: int) -> list[Entry]:
+def _box_head(head: Any, channels: int | None) -> list[Entry]:
+    """Entries of a box head; `channels` of the RoI features where hidden layers flatten them."""
     found = []
     for i, layer in enumerate(head.hidden):
-        kernel = layouts.DENSE if i else layouts.dense_after_flatten(channels)
+        kernel = layouts.dense_after_flatten(channels) if i == 0 and channels else layouts.DENSE
         found += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 1}", kernel=kernel)
     return [*found, *_box_predictor(head)]
 

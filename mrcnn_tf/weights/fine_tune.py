@@ -175,19 +175,23 @@ def _matches(model: tf_keras.Model, reader: Any) -> Iterator[_Match]:
         {child.local_name: child.node_id for child in node.children} for node in graph.nodes
     ]
     missing = {id(variable): variable for variable in model.variables}
-    waiting: list[tuple[tuple[str, ...], Any, int | None]] = [((), model, children[0].get("model"))]
-    seen = {id(model)}
-    for path, thing, node in waiting:  # grows while it is walked: breadth first
+    start: tuple[tuple[str, ...], Any, int | None] = ((), model, children[0].get("model"))
+    waiting, unpaired, seen = [start], list[Any](), set[int]()
+    while waiting or unpaired:
+        # Breadth first. What two layers share may hang on one of them only in the checkpoint, so
+        # ways on which it has nothing come last.
+        path, thing, node = (waiting or unpaired).pop(0)
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
         if missing.pop(id(thing), None) is not None:
             attributes = graph.nodes[node].attributes if node is not None else ()
             keys = [a.checkpoint_key for a in attributes if a.name == "VARIABLE_VALUE"]
             yield _Match(path, thing, keys[0] if keys else None)
             continue
         for name, child in tf.train.TrackableView.children(thing).items():
-            if id(child) not in seen:
-                seen.add(id(child))
-                below = children[node].get(name) if node is not None else None
-                waiting.append(((*path, name), child, below))
+            below = children[node].get(name) if node is not None else None
+            (unpaired if below is None else waiting).append(((*path, name), child, below))
     assert not missing, [variable.name for variable in missing.values()]
 
 

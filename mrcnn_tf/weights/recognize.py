@@ -230,10 +230,9 @@ def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, int]]:
     convs = r"roi_heads\.mask_head\.(mask_fcn\d+|\d+\.0)\.weight"
     deconv = _first(shapes, r"roi_heads\.(mask_head\.deconv|mask_predictor\.conv5_mask)\.weight")
     if deconv:
-        sizes["mask_head"] = {
-            "conv_layers": _count(shapes, convs),
-            "conv_channels": deconv[1],
-        }
+        sizes["mask_head"] = {"conv_channels": deconv[1]}
+        if lateral:  # on C4, stage 5 is in their place
+            sizes["mask_head"]["conv_layers"] = _count(shapes, convs)
     return sizes
 
 

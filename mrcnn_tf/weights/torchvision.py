@@ -13,6 +13,7 @@ from typing import Any
 
 import tf_keras
 
+from mrcnn_tf.modeling.fpn import FPN
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
@@ -49,14 +50,21 @@ def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Repor
 
 
 def entries(model: tf_keras.Model) -> list[Entry]:
-    """Say where each variable of the model comes from."""
-    return [
-        *backbone_entries(model.backbone, "backbone.body."),
-        *_pyramid(model.pyramid),
-        *_rpn(model.rpn.head),
-        *_box_head(model.roi_heads.box_head, model.pyramid.channels),
-        *_mask_head(model.roi_heads.mask_head),
-    ]
+    """Say where each variable of the model comes from.
+
+    Raises:
+      ValueError: torchvision has no such model.
+    """
+    if not isinstance(model.pyramid, FPN):
+        raise ValueError("torchvision has no models without a feature pyramid")
+    found = [*backbone_entries(model.backbone, "backbone.body."), *_pyramid(model.pyramid)]
+    if hasattr(model.rpn, "head"):  # else its proposals come from a file
+        found += _rpn(model.rpn.head)
+    if hasattr(model, "roi_heads"):
+        found += _box_head(model.roi_heads.box_head, model.pyramid.channels)
+        if model.roi_heads.mask_head is not None:
+            found += _mask_head(model.roi_heads.mask_head)
+    return found
 
 
 def backbone_entries(resnet: ResNet, prefix: str) -> list[Entry]:
@@ -101,9 +109,12 @@ def _box_head(head: Any, channels: int) -> list[Entry]:
     after_flatten = layouts.dense_after_flatten(channels)
     deltas = layouts.then(layouts.without_background(4), layouts.BOX_ROWS)
     predictor = "roi_heads.box_predictor"
+    found = []
+    for i, layer in enumerate(head.hidden):
+        kernel = layouts.DENSE if i else after_flatten
+        found += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 6}", kernel=kernel)
     return [
-        *assign.with_bias(head.hidden[0], "roi_heads.box_head.fc6", kernel=after_flatten),
-        *assign.with_bias(head.hidden[1], "roi_heads.box_head.fc7", kernel=layouts.DENSE),
+        *found,
         *assign.with_bias(head.class_logits, f"{predictor}.cls_score", kernel=layouts.DENSE),
         *assign.with_bias(
             head.box_deltas, f"{predictor}.bbox_pred", rows=deltas, kernel=layouts.DENSE
