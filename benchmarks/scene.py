@@ -9,7 +9,7 @@ import numpy as np
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise of mean 0 and deviation 1, like a normalised input: float32 [height, width, 3]."""
+    """Smooth noise of mean 0 and deviation 1, as network input: float32 [height, width, 3]."""
     rng = np.random.default_rng(seed)
     total = np.zeros([height, width, 3])
     for cell in (8, 32, 128):

@@ -138,7 +138,7 @@ def _pyramid(fpn: Any) -> list[Entry]:
 def _rpn(head: Any) -> list[Entry]:
     name = "proposal_generator.rpn_head"
     return [
-        *assign.with_bias(head.conv, f"{name}.conv"),
+        *assign.with_bias(head.convs[0], f"{name}.conv"),
         *assign.with_bias(head.objectness, f"{name}.objectness_logits"),
         *assign.with_bias(head.deltas, f"{name}.anchor_deltas", rows=layouts.BOX_ROWS),
     ]
@@ -172,7 +172,7 @@ def _mask_head(head: Any) -> list[Entry]:
     name = "roi_heads.mask_head"
     found = []
     for i, layer in enumerate(head.convs):
-        found += assign.with_bias(layer, f"{name}.mask_fcn{i + 1}")
+        found += assign.with_bias(layer.conv, f"{name}.mask_fcn{i + 1}")
     return [
         *found,
         *assign.with_bias(head.deconv, f"{name}.deconv"),

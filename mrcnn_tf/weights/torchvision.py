@@ -99,7 +99,7 @@ def _pyramid(fpn: Any) -> list[Entry]:
 
 def _rpn(head: Any) -> list[Entry]:
     return [
-        *assign.with_bias(head.conv, "rpn.head.conv", "rpn.head.conv.0.0"),
+        *assign.with_bias(head.convs[0], "rpn.head.conv", "rpn.head.conv.0.0"),
         *assign.with_bias(head.objectness, "rpn.head.cls_logits"),
         *assign.with_bias(head.deltas, "rpn.head.bbox_pred", rows=layouts.BOX_ROWS),
     ]
@@ -126,7 +126,7 @@ def _mask_head(head: Any) -> list[Entry]:
     found = []
     for i, layer in enumerate(head.convs):
         name = "roi_heads.mask_head"
-        found += assign.with_bias(layer, f"{name}.mask_fcn{i + 1}", f"{name}.{i}.0")
+        found += assign.with_bias(layer.conv, f"{name}.mask_fcn{i + 1}", f"{name}.{i}.0")
     found += assign.with_bias(head.deconv, "roi_heads.mask_predictor.conv5_mask")
     logits = "roi_heads.mask_predictor.mask_fcn_logits"
     rows = layouts.without_background(1)

@@ -243,8 +243,8 @@ def test_convolutions_and_norms_in_front_of_the_hidden_layers():
         gamma, beta, mean, variance = (w.numpy() for w in conv.norm.weights)
         hidden = np.maximum((hidden - mean) / np.sqrt(variance + 1e-5) * gamma + beta, 0)
     (layer,) = head.hidden
-    hidden = np.maximum(hidden.reshape(8, 75) @ layer.kernel + layer.bias, 0)
-    want = hidden @ head.class_logits.kernel + head.class_logits.bias
+    hidden = np.maximum(hidden.reshape(8, 75) @ layer.kernel.numpy() + layer.bias.numpy(), 0)
+    want = hidden @ head.class_logits.kernel.numpy() + head.class_logits.bias.numpy()
     np.testing.assert_allclose(logits, want.reshape(2, 4, NUM_CLASSES), atol=1e-5)
     assert deltas.shape == (2, 4, NUM_CLASSES - 1, 4)
     mask_head = roi_heads.MaskHead(NUM_CLASSES, 2, 3, build_norm)
