@@ -17,20 +17,28 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf import configs, experiments
+from mrcnn_tf import configs, experiments, stages
 from mrcnn_tf import task as task_lib
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
+from mrcnn_tf.modeling.faster_rcnn import FasterRCNN
+from mrcnn_tf.modeling.two_networks import ProposalsAsDetections, TwoNetworks
 from mrcnn_tf.serving import predictor, preprocessing, signatures, verification
+
+Network = FasterRCNN | TwoNetworks | ProposalsAsDetections
+
+# What an RPN alone answers: it does not tell classes apart.
+OBJECT = LabelMap((1,), ("object",))
 
 
 class Detector:
-    """Mask R-CNN with its weights, its label map and its way of preparing pictures.
+    """A network with its weights, its label map and its way of preparing pictures.
 
     Attributes:
-      model: the network.
+      model: the network: Mask R-CNN; Faster R-CNN, whose detections have no masks; an RPN and a
+        detector that were trained apart; an RPN alone, whose proposals are of one category,
+        "object".
       label_map: its categories.
       preprocess: resizes, normalises and pads.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
@@ -38,7 +46,7 @@ class Detector:
 
     def __init__(
         self,
-        model: MaskRCNN,
+        model: Network,
         label_map: LabelMap,
         preprocess: preprocessing.Preprocessor,
         mask_paste: str,
@@ -74,9 +82,8 @@ class Detector:
           ValueError: the experiment or the checkpoint does not exist, or they do not fit.
         """
         config = experiments.load(experiment, params_override=params_override)
-        label_map = _label_map_of(checkpoint) or task_lib.read_label_map(config.task)
-        model = build.build_model(config.task.model, label_map.num_classes)
-        task_lib.load_checkpoint(model, checkpoint)
+        config, checkpoint = stages.of_run(config, checkpoint, params_override=params_override)
+        model, label_map = _load_network(config, checkpoint)
         return cls(model, label_map, preprocessor(config), config.task.model.detection.mask_paste)
 
     def detect(self, images: tf.Tensor, image_size_hw: tf.Tensor) -> Detections:
@@ -112,6 +119,46 @@ class Detector:
             preprocess=self.preprocess,
             mask_convention=self.mask_paste,
         )
+
+
+def _load_network(config: configs.Experiment, checkpoint: str) -> tuple[Network, LabelMap]:
+    """Build what the experiment describes, and the RPN it was trained with if that is another."""
+    if config.task.model.system == "rpn":
+        rpn = build.build_model(config.task.model, num_classes=0)
+        task_lib.load_checkpoint(rpn, checkpoint)
+        return ProposalsAsDetections(rpn), OBJECT
+    label_map = _label_map_of(checkpoint) or task_lib.read_label_map(config.task)
+    model = build.build_model(config.task.model, label_map.num_classes)
+    task_lib.load_checkpoint(model, checkpoint)
+    if config.task.model.proposals == "file":
+        return TwoNetworks(_load_rpn(config), model), label_map
+    return model, label_map
+
+
+def _load_rpn(detector: configs.Experiment) -> build.Model:
+    """Load the RPN that proposes for a detector without one.
+
+    Raises:
+      ValueError: the experiment does not say which, or it wants other pictures.
+    """
+    where = detector.stages
+    if not where.rpn_experiment or not where.rpn_checkpoint:
+        raise ValueError(
+            "this detector has no RPN of its own (task.model.proposals: file), and pictures come "
+            "without proposals: give the RPN that it was trained with as stages.rpn_experiment "
+            "(its run's params.yaml) and stages.rpn_checkpoint (its run's folder)"
+        )
+    rpn = experiments.load(where.rpn_experiment)
+    if preprocessor(rpn) != preprocessor(detector):
+        raise ValueError(
+            f"stages.rpn_experiment: {where.rpn_experiment} prepares pictures otherwise than the "
+            f"detector:\n  {preprocessor(rpn)}\n  {preprocessor(detector)}"
+        )
+    # As many as the detector has seen of each picture; they are the RPN's best.
+    rpn.task.model.rpn.post_nms_top_k_test = detector.task.model.rpn.post_nms_top_k_test
+    model = build.build_model(rpn.task.model, num_classes=0)
+    task_lib.load_checkpoint(model, where.rpn_checkpoint)
+    return model
 
 
 def preprocessor(config: configs.Experiment) -> preprocessing.Preprocessor:

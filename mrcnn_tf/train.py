@@ -18,7 +18,7 @@ from official.common import flags as garden_flags
 from official.core import train_lib, train_utils
 from official.modeling import performance
 
-from mrcnn_tf import configs, divergence, experiments, progress
+from mrcnn_tf import configs, divergence, experiments, progress, stages
 from mrcnn_tf import task as task_lib
 
 FLAGS = flags.FLAGS
@@ -54,8 +54,15 @@ def run(
       The numbers of the last evaluation; empty if there was none.
 
     Raises:
+      ValueError: the experiment trains in several runs, see `stages.py`.
       FloatingPointError: the loss is not finite.
     """
+    if "train" in mode and experiment.stages.schedule != "joint":
+        raise ValueError(
+            f"stages.schedule: {experiment.stages.schedule!r} is not one run but several. Start "
+            f"all of them with\n  python -m mrcnn_tf.train_stages "
+            f"--experiment={experiment.task.name}"
+        )
     runtime = experiment.runtime
     strategy = strategy or _strategy(runtime)
     if runtime.mixed_precision_dtype:
@@ -205,10 +212,11 @@ def main(argv: list[str]) -> None:
         known = "\n  ".join(experiments.names())
         raise app.UsageError(f"--experiment=NAME is needed. Known experiments:\n  {known}")
     try:
-        experiment = experiments.load(
-            FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or ""
-        )
+        given = FLAGS.config_file or (), FLAGS.params_override or ""
+        experiment = experiments.load(FLAGS.experiment, *given)
         model_dir = FLAGS.model_dir or os.path.join("runs", experiment.task.name)
+        if FLAGS.mode == "eval":
+            experiment, model_dir = stages.of_run(experiment, model_dir, *given)
         run(experiment, FLAGS.mode, model_dir, FLAGS.checkpoint_path)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -91,9 +91,9 @@ def random_case(seed):
         boxes = np.concatenate([xy, wh], axis=1)
         boxes = np.concatenate([boxes, boxes[:1]])  # the same box in another category
         objects += [(image_id, tuple(b), rng.random() < 0.2) for b in boxes.tolist()]
-        near = boxes[rng.integers(0, max(count, 1), 250)] if len(boxes) else np.zeros([0, 4])
-        near = near + rng.normal(0, 0.15, near.shape) * np.tile(near[:, 2:], 2)
-        away = np.concatenate([rng.uniform(0, 100, [200, 2]), rng.uniform(1, 90, [200, 2])], 1)
+        near = boxes[rng.integers(0, max(count, 1), 80)] if len(boxes) else np.zeros([0, 4])
+        near = near + rng.normal(0, 0.25, near.shape) * np.tile(near[:, 2:], 2)
+        away = np.concatenate([rng.uniform(0, 100, [370, 2]), rng.uniform(1, 90, [370, 2])], 1)
         both = rng.permutation(np.concatenate([near, away]))
         top_left = np.clip(both[:, :2], 0, [199, 99])
         bottom_right = np.clip(both[:, :2] + both[:, 2:], top_left + 0.5, [200, 100])
@@ -134,7 +134,7 @@ def test_numbers_are_those_of_pycocotools_on_all_proposals(seed):
         evaluation.evaluate()
         evaluation.accumulate()
     recall = evaluation.eval["recall"]  # [IoU, 1, area, cap]
-    assert 0.2 < numbers["ar_100"] < numbers["ar_300"] < numbers["ar_1000"] < 1
+    assert 0.1 < numbers["ar_100"] < numbers["ar_300"] < numbers["ar_1000"] < 1
     for a, size in enumerate(("", "_small", "_medium", "_large")):
         for m, cap in enumerate(CAPS):
             want = recall[:, 0, a, m].mean()

@@ -1,0 +1,126 @@
+r"""Join an RPN and a detector that were trained on the same features into one network.
+
+Used by `mrcnn_tf.train_stages`, whose alternating schedule ends with it, as
+
+    python -m mrcnn_tf.join_networks --experiment=maskrcnn_r50_fpn_alternating \
+      --rpn_checkpoint=runs/X/step3_rpn --detector_checkpoint=runs/X/step4_detector \
+      --model_dir=runs/X
+
+What comes out is a checkpoint of the joint network, with which `train --mode=eval`, `export` and
+`Detector` work as with any other.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+
+from mrcnn_tf import configs, experiments
+from mrcnn_tf import task as task_lib
+from mrcnn_tf.modeling import build
+
+_SHARED = ("model/backbone/", "model/pyramid/")  # as checkpoints name variables
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def join(
+    experiment: configs.Experiment, rpn_checkpoint: str, detector_checkpoint: str, model_dir: str
+) -> str:
+    """Write the checkpoint of the joint network, its label map and its experiment.
+
+    Args:
+      experiment: of the joint network.
+      rpn_checkpoint: checkpoint or run's folder; the RPN is taken from it.
+      detector_checkpoint: likewise; backbone, pyramid and heads are taken from it.
+      model_dir: folder to write into.
+
+    Returns:
+      The checkpoint's path.
+
+    Raises:
+      ValueError: a checkpoint does not fit, or the two were not trained on the same features.
+    """
+    rpn_path, detector_path = _newest(rpn_checkpoint), _newest(detector_checkpoint)
+    check_same_features(rpn_path, detector_path)
+    label_map = task_lib.read_label_map(experiment.task)
+    model = build.build_model(experiment.task.model, label_map.num_classes)
+    task_lib.load_checkpoint(model, detector_path, ("backbone", "pyramid", "roi_heads"))
+    task_lib.load_checkpoint(model, rpn_path, ("rpn",))
+    step = tf.Variable(_step(detector_path), dtype=tf.int64)
+    tf.io.gfile.makedirs(model_dir)
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=model, global_step=step),
+        model_dir,
+        max_to_keep=1,
+        step_counter=step,
+        checkpoint_name="ckpt",
+    )
+    experiments.save(experiment, os.path.join(model_dir, "params.yaml"))
+    with tf.io.gfile.GFile(os.path.join(model_dir, task_lib.schema.LABEL_MAP_FILE), "w") as file:
+        file.write(label_map.to_json())
+    return manager.save()
+
+
+def check_same_features(rpn_path: str, detector_path: str) -> None:
+    """Refuse two networks unless backbone and pyramid have the same values, bit for bit.
+
+    Stage 5 of a C4 backbone is a part of the detector's heads; an RPN has none, so only what the
+    RPN has is compared.
+
+    Raises:
+      ValueError: with the first variable that differs.
+    """
+    rpn, detector = tf.train.load_checkpoint(rpn_path), tf.train.load_checkpoint(detector_path)
+    has = detector.get_variable_to_shape_map()
+    for key in sorted(rpn.get_variable_to_shape_map()):
+        if not key.startswith(_SHARED) or not key.endswith(_VALUE):
+            continue
+        if key not in has or not np.array_equal(rpn.get_tensor(key), detector.get_tensor(key)):
+            raise ValueError(
+                f"{key.removesuffix(_VALUE)} differs between {rpn_path} and {detector_path}: their "
+                "features are not the same, so that one network cannot have both RPN and heads"
+            )
+
+
+def _newest(path: str) -> str:
+    found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
+    if not found or not tf.io.gfile.exists(found + ".index"):
+        raise ValueError(f"no checkpoint: {path!r}")
+    return found
+
+
+def _step(checkpoint: str) -> int:
+    return int(tf.train.load_checkpoint(checkpoint).get_tensor("global_step" + _VALUE))
+
+
+def _define_flags() -> None:
+    # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("experiment", None, "Of the joint network.", required=True)
+    flags.DEFINE_string("rpn_checkpoint", None, "Checkpoint, or a run's folder.", required=True)
+    flags.DEFINE_string("detector_checkpoint", None, "Likewise.", required=True)
+    flags.DEFINE_string("model_dir", None, "Where to write.", required=True)
+    flags.DEFINE_multi_string("config_file", [], "As for mrcnn_tf.train.")
+    flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
+
+
+def main(argv: list[str]) -> None:
+    """Parse the flags and join."""
+    if len(argv) > 1:
+        raise app.UsageError(f"not a flag: {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("ERROR")
+    values = flags.FLAGS
+    try:
+        experiment = experiments.load(values.experiment, values.config_file, values.params_override)
+        path = join(experiment, values.rpn_checkpoint, values.detector_checkpoint, values.model_dir)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{path}: RPN and detector on the same features, bit for bit")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    app.run(main)
