@@ -240,7 +240,7 @@ class MaskRCNNTask(base_task.Task):
             return terms, watched, gradients
 
         run_forward = forward
-        if not self._compiled:
+        if not self._compiled or (replicas > 1 and self._has_synchronised_norms()):
             return both(inputs, step)
         if replicas > 1:
             # An all-reduce has no place in a compiled function; the tape differentiates the
@@ -248,6 +248,12 @@ class MaskRCNNTask(base_task.Task):
             run_forward = tf.function(forward, jit_compile=True, autograph=False)
             return both(inputs, step)
         return tf.function(both, jit_compile=True, autograph=False)(inputs, step)
+
+    def _has_synchronised_norms(self) -> bool:
+        """Whether norms sum statistics over the replicas, which no compiled function can do."""
+        model = self.task_config.model
+        parts = (model.backbone, model.fpn, model.box_head, model.mask_head)
+        return any(part.norm == "sync_batch_norm" for part in parts)
 
     def _decay(
         self, gradients: list[tf.Tensor], variables: list[tf.Variable], replicas: int

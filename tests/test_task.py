@@ -210,6 +210,7 @@ SLOW = pytest.mark.slow
         pytest.param("graph", "square", "frozen_batch_norm", marks=SLOW),
         pytest.param("compiled", "square", "frozen_batch_norm", marks=SLOW),
         pytest.param("compiled", "landscape", "frozen_batch_norm", marks=SLOW),
+        pytest.param("compiled", "square", "sync_batch_norm", marks=SLOW),
         pytest.param("compiled", "portrait", "frozen_batch_norm", marks=SLOW),
         pytest.param("eager", "landscape", "sync_batch_norm", marks=SLOW),
         pytest.param("graph", "portrait", "sync_batch_norm", marks=SLOW),
