@@ -120,7 +120,8 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         features=features,
         version=2 if "rpn.head.conv.1.0.weight" in shapes else 1,
         spelling=spelling,
-        depth=_depth(list(convs)),
+        # An RPN on C4 has no fifth stage.
+        depth=_depth(list(convs), num_stages=3 if (system, features) == ("rpn", "c4") else 4),
         base_width=convs[2, 0, 1][1],
         groups=convs[2, 0, 1][0] // convs[2, 0, 2][1],
         num_classes=_num_classes(shapes),
@@ -170,16 +171,18 @@ def _convs_of_model_garden(shapes: Mapping[str, Shape]) -> dict[tuple[int, int, 
     return convs
 
 
-def _depth(convs: Sequence[tuple[int, int, int]]) -> int:
-    blocks = tuple(len({i for level, i, _ in convs if level == stage}) for stage in range(2, 6))
+def _depth(convs: Sequence[tuple[int, int, int]], num_stages: int) -> int:
+    stages = range(2, 2 + num_stages)
+    blocks = tuple(len({i for level, i, _ in convs if level == stage}) for stage in stages)
     bottleneck = any(k == 3 for _, _, k in convs)
-    if (blocks, bottleneck) not in _DEPTHS:
-        kind = "bottleneck" if bottleneck else "basic"
-        raise ValueError(
-            f"a ResNet with {blocks} {kind} blocks in its four stages: none of the depths "
-            f"{sorted(_DEPTHS.values())}"
-        )
-    return _DEPTHS[blocks, bottleneck]
+    for (counts, has_three_convs), depth in _DEPTHS.items():
+        if (counts[:num_stages], has_three_convs) == (blocks, bottleneck):
+            return depth
+    kind = "bottleneck" if bottleneck else "basic"
+    raise ValueError(
+        f"a ResNet with {blocks} {kind} blocks in its stages: none of the depths "
+        f"{sorted(_DEPTHS.values())}"
+    )
 
 
 def _system(shapes: Mapping[str, Shape]) -> tuple[str, str]:

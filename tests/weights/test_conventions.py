@@ -1,0 +1,141 @@
+"""The fields that go with a file, and the comparison with an experiment."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mrcnn_tf import configs, presets
+from mrcnn_tf.weights import classes, conventions, recognize
+from tests.weights import foreign_shapes as foreign
+
+R50 = foreign.Sizes()
+
+
+def recognized(shapes):
+    return recognize.recognize({n: np.broadcast_to(np.float32(0), s) for n, s in shapes.items()})
+
+
+def model_of(shapes):
+    """The configuration that a file needs, as `convert_weights` lays it over the defaults."""
+    fields, _ = conventions.model_fields(recognized(shapes))
+    model = configs.Model()
+    model.override(presets.PRESETS[fields["preset"]])
+    model.override(fields)
+    return model
+
+
+def test_released_detectors_need_exactly_their_presets():
+    for project, shapes in {
+        "torchvision": foreign.torchvision(R50),
+        "detectron2": foreign.detectron2(R50),
+    }.items():
+        want = configs.Model(preset=project)
+        want.override(presets.PRESETS[project])
+        want.override({"backbone": {"weights": ""}})
+        assert model_of(shapes).as_dict() == want.as_dict()
+
+
+def test_detectron2_on_c4_and_alone():
+    c4 = model_of(foreign.detectron2(R50, features="c4"))
+    assert (c4.system, c4.features) == ("mask_rcnn", "c4")
+    assert (c4.rpn.pre_nms_top_k_train, c4.rpn.post_nms_top_k_train) == (12000, 2000)
+    assert (c4.rpn.pre_nms_top_k_test, c4.rpn.post_nms_top_k_test) == (6000, 1000)
+    assert c4.box_head.rois_per_image == 512
+    alone = model_of(foreign.detectron2(R50, "rpn"))
+    assert alone.system == "rpn"
+    assert (alone.rpn.pre_nms_top_k_test, alone.rpn.post_nms_top_k_test) == (1000, 2000)
+
+
+def test_backbones():
+    msra = model_of(foreign.caffe2_backbone(R50))
+    assert msra.backbone.stride_in_1x1
+    assert (msra.pixels.order, tuple(msra.pixels.mean)) == ("bgr", (103.53, 116.28, 123.675))
+    theirs = model_of(foreign.detectron2_backbone(R50))
+    assert not theirs.backbone.stride_in_1x1
+    assert (theirs.pixels.order, tuple(theirs.pixels.std)) == ("rgb", (58.395, 57.12, 57.375))
+    ours = model_of(foreign.torchvision_backbone(R50))
+    assert ours.backbone.norm_epsilon == 1e-5
+    assert not ours.backbone.stride_in_1x1
+    keras = model_of(foreign.keras(R50))
+    assert (keras.preset, keras.backbone.norm_epsilon) == ("paper", 1.001e-5)
+    garden = model_of(foreign.model_garden(R50))
+    assert garden.pixels.order == "rgb"
+    assert not garden.backbone.stride_in_1x1
+    _, notes = conventions.model_fields(recognized(foreign.model_garden(R50)))
+    assert any("not the same numbers" in note for note in notes)
+
+
+def test_differences():
+    needed = model_of(foreign.torchvision(R50)).as_dict()
+    assert conventions.differences(needed, needed) == ([], [])
+    given = model_of(foreign.torchvision(R50))
+    given.override(
+        {
+            "pixels": {"mean": [123.675, 116.28, 103.530000001]},  # the same but for rounding
+            "backbone": {"norm": "sync_batch_norm", "freeze_at": 0, "norm_epsilon": 1e-5},
+            "rpn": {"anchors_rounded": False},
+            "max_instances": 300,
+        }
+    )
+    answers, free = conventions.differences(needed, given.as_dict())
+    assert answers == [
+        "task.model.backbone.norm_epsilon: 1e-05, the weights need 0.0",
+        "task.model.rpn.anchors_rounded: False, the weights need True",
+    ]
+    assert [text.split(":")[0] for text in free] == [
+        "task.model.max_instances",
+        "task.model.backbone.freeze_at",
+    ]
+    given.override({"backbone": {"norm": "group_norm"}})
+    answers, _ = conventions.differences(needed, given.as_dict())
+    assert any("backbone.norm: 'group_norm'" in text for text in answers)
+
+
+def test_what_no_part_reads_does_not_differ():
+    needed = model_of(foreign.detectron2(R50, "faster_rcnn", "c4")).as_dict()
+    given = model_of(foreign.detectron2(R50, "faster_rcnn", "c4"))
+    given.override({"mask_head": {"conv_layers": 2}, "fpn": {"channels": 3}})
+    assert conventions.differences(needed, given.as_dict()) == ([], [])
+    given.override({"box_head": {"pool_size": 8}})
+    assert len(conventions.differences(needed, given.as_dict())[0]) == 1
+
+
+def test_cocos_classes():
+    assert len(classes.COCO) == 80
+    assert (min(classes.COCO), max(classes.COCO)) == (1, 90)
+    assert list(classes.COCO) == sorted(classes.COCO)
+    assert len(set(classes.COCO.values())) == 80
+    d2 = classes.label_map(recognized(foreign.detectron2(R50)))
+    assert d2.ids[79] == 90
+    assert d2.names[11] == "stop sign"
+    assert d2.ids[11] == 13
+    tv = classes.label_map(recognized(foreign.torchvision(R50)))
+    assert tv.ids == tuple(range(1, 91))
+    assert [i for i, n in zip(tv.ids, tv.names, strict=True) if n == "N/A"] == [
+        *(12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+    ]
+    other = classes.label_map(recognized(foreign.torchvision(R50, outputs=3)))
+    assert other.names == ("class 1", "class 2")
+    assert classes.label_map(recognized(foreign.keras(R50))) is None
+
+
+def test_cocos_classes_are_those_of_the_annotations(shared):
+    files = sorted((shared / "data" / "coco_small").rglob("*.json"))
+    categories = next(
+        found["categories"]
+        for found in (json.loads(file.read_text()) for file in files)
+        if isinstance(found, dict) and "categories" in found
+    )
+    named = {c["id"]: c["name"] for c in categories}
+    assert {i: classes.COCO[i] for i in named} == named
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [foreign.torchvision_v2(R50), foreign.detectron2(foreign.Sizes(101, 64, 32, 8))],
+    ids=["v2", "X101"],
+)
+def test_what_does_not_exist_here_yet_is_named(shapes):
+    with pytest.raises(ValueError, match="do not exist"):
+        conventions.model_fields(recognized(shapes))

@@ -1,0 +1,145 @@
+"""What a file holds, from names and shapes; and what is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mrcnn_tf.weights import recognize
+from tests.weights import foreign_shapes as foreign
+
+R50, R101 = foreign.Sizes(), foreign.Sizes(depth=101)
+X101 = foreign.Sizes(depth=101, groups=32, width_per_group=8)
+
+
+def found(shapes):
+    """Recognize without the memory that real tensors would take."""
+    return recognize.recognize({n: np.broadcast_to(np.float32(0), s) for n, s in shapes.items()})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (foreign.torchvision(R50), "torchvision: Mask R-CNN, ResNet-50-FPN, 90 classes"),
+        (foreign.torchvision(R50, newer=True), "torchvision: Mask R-CNN, ResNet-50-FPN, 90 cl"),
+        (
+            foreign.torchvision(R101, "faster_rcnn", outputs=3),
+            "torchvision: Faster R-CNN, ResNet-101-FPN, 2 classes and background",
+        ),
+        (foreign.torchvision_v2(R50), "torchvision version 2: Mask R-CNN, ResNet-50-FPN, 90 cl"),
+        (foreign.torchvision_backbone(R50), "torchvision: ImageNet backbone, ResNet-50"),
+        (
+            foreign.torchvision_backbone(foreign.Sizes(depth=18), classifier=False),
+            "torchvision: ImageNet backbone, ResNet-18",
+        ),
+        (foreign.detectron2(R50), "detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and"),
+        (foreign.detectron2(X101), "detectron2: Mask R-CNN, ResNeXt-101-FPN, 80 classes and"),
+        (
+            foreign.detectron2(R101, "faster_rcnn", "c4", classes=20),
+            "detectron2: Faster R-CNN, ResNet-101-C4, 20 classes and background",
+        ),
+        (foreign.detectron2(R101, "rpn", "c4"), "detectron2: RPN without RoI heads, ResNet-101-C4"),
+        (foreign.detectron2(R50, "rpn", "fpn"), "detectron2: RPN without RoI heads, ResNet-50-FPN"),
+        (foreign.detectron2_backbone(R50), "detectron2: ImageNet backbone, ResNet-50"),
+        (foreign.caffe2_backbone(R101), "detectron2: ImageNet backbone, ResNet-101"),
+        (foreign.caffe2_backbone(X101), "detectron2: ImageNet backbone, ResNeXt-101"),
+        (foreign.keras(R50), "keras: ImageNet backbone, ResNet-50"),
+        (foreign.model_garden(R101), "model_garden: ImageNet backbone, ResNet-101"),
+        (
+            foreign.model_garden(R50, "model/layer_with_weights-0/"),
+            "model_garden: ImageNet backbone, ResNet-50",
+        ),
+    ],
+)
+def test_what_it_is(shapes, said):
+    assert str(found(shapes)).startswith(said)
+
+
+def test_sizes():
+    sizes = foreign.Sizes(base_width=32, channels=64, hidden=100, pool=5, convs=3)
+    for shapes in (foreign.torchvision(sizes), foreign.detectron2(sizes)):
+        got = found(shapes)
+        assert got.base_width == 32
+        assert got.groups == 1
+        assert got.sizes == {
+            "fpn": {"channels": 64},
+            "box_head": {"fc_layers": 2, "fc_channels": 100, "pool_size": 5},
+            "mask_head": {"conv_layers": 3, "conv_channels": 64},
+        }
+    got = found(foreign.detectron2(sizes, features="c4"))
+    assert got.sizes == {"mask_head": {"conv_channels": 64}}
+    assert found(foreign.detectron2(X101)).groups == 32
+    assert found(foreign.detectron2(X101)).base_width == 64
+
+
+def test_names_and_shapes_are_those_of_released_files(shared):
+    for name, shapes in {
+        "maskrcnn_r50_fpn_torchvision": foreign.torchvision(R50),
+        "maskrcnn_r50_fpn_detectron2": foreign.detectron2(R50),
+        "maskrcnn_r50_c4_detectron2": foreign.detectron2(R50, features="c4"),
+    }.items():
+        released = json.loads((shared / "golden" / f"{name}_shapes.json").read_text())
+        assert {n: list(s) for n, s in shapes.items()} == released
+
+
+TV, D2 = foreign.torchvision(R50), foreign.detectron2(R50)
+REFUSED = {
+    "keypoint, torchvision": (TV, "roi_heads.keypoint_predictor.kps_score_lowres.weight", "Keyp"),
+    "keypoint, Detectron2": (D2, "roi_heads.keypoint_head.conv_fcn1.weight", "a Keypoint R-CNN"),
+    "panoptic": (D2, "sem_seg_head.predictor.weight", "panoptic"),
+    "cascade": (D2, "roi_heads.box_predictor.0.cls_score.weight", "a Cascade R-CNN"),
+    "PointRend": (D2, "roi_heads.mask_coarse_head.fc1.weight", "PointRend"),
+    "deformable": (D2, "backbone.bottom_up.res3.0.conv2_offset.weight", "deformable"),
+    "RetinaNet, torchvision": (TV, "head.classification_head.conv.0.0.weight", "a RetinaNet"),
+    "RetinaNet, Detectron2": (D2, "head.cls_subnet.0.weight", "a RetinaNet"),
+    "SSD": ({}, "head.classification_head.module_list.0.weight", "SSD"),
+    "FCOS": (TV, "head.regression_head.bbox_ctrness.weight", "FCOS"),
+    "MobileNet": ({}, "backbone.body.0.0.weight", "a network on a MobileNet"),
+    "MobileNet-FPN": ({}, "backbone.body.4.block.0.0.weight", "a network on a MobileNet"),
+    "MobileNet classifier": ({}, "features.1.conv.0.0.weight", "a network on a MobileNet"),
+    "ViTDet": ({}, "backbone.net.blocks.0.attn.qkv.weight", "a vision transformer"),
+    "ViT": ({}, "encoder.layers.encoder_layer_0.ln_1.weight", "a vision transformer"),
+    "DETR": (TV, "transformer.encoder.layers.0.linear1.weight", "a DETR"),
+    "deep stem": (D2, "backbone.bottom_up.stem.conv1_1.weight", "a stem of three convolutions"),
+    "Keras V2": ({}, "conv2_block1_preact_bn/gamma", "a ResNet V2 of Keras"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_by_name(case):
+    shapes, name, said = REFUSED[case]
+    with pytest.raises(ValueError, match="this is ") as error:
+        found(shapes | {name: (3, 3)})
+    assert said in str(error.value)
+    assert repr(name) in str(error.value)
+
+
+def test_variants_that_only_their_shapes_tell():
+    dc5 = {
+        n.replace("backbone.bottom_up.", "backbone."): s for n, s in D2.items() if "fpn" not in n
+    }
+    with pytest.raises(ValueError, match="this is a DC5 model"):
+        found(dc5)
+    group_norm = D2 | {"backbone.fpn_lateral2.norm.weight": (256,)}
+    with pytest.raises(ValueError, match="this is a model with group norm in its heads"):
+        found(group_norm)
+    for classes in (1203, 1230):
+        with pytest.raises(ValueError, match=f"this is a model for LVIS .{classes} classes"):
+            found(foreign.detectron2(R50, classes=classes))
+    agnostic = D2 | {"roi_heads.box_predictor.bbox_pred.weight": (4, 1024)}
+    with pytest.raises(ValueError, match="boxes that do not depend on the class"):
+        found(agnostic)
+
+
+def test_what_is_not_recognized():
+    with pytest.raises(ValueError, match="not recognized: .* 2 tensors are a.weight, b.weight"):
+        found({"b.weight": (1,), "a.weight": (2,)})
+    cut = {n: s for n, s in D2.items() if "res4" not in n}
+    with pytest.raises(ValueError, match=r"with \(3, 4, 0, 3\) bottleneck blocks"):
+        found(cut)
+    cut = {n: s for n, s in D2.items() if "res2.0" not in n}
+    with pytest.raises(ValueError, match="the first residual block is incomplete"):
+        found(cut)
+    no_pyramid = {n: s for n, s in TV.items() if "fpn" not in n}
+    with pytest.raises(ValueError, match="torchvision without a feature pyramid"):
+        found(no_pyramid)
