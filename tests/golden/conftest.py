@@ -24,7 +24,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import build, first_stage
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.rpn import Proposals
-from mrcnn_tf.weights import detectron2, torchvision
+from mrcnn_tf.weights import conventions, detectron2, recognize, torchvision
 
 _HERE = pathlib.Path(__file__).parent
 _SHARED = pathlib.Path(os.environ.get("MRCNN_SHARED", _HERE.resolve().parents[2] / "shared"))
@@ -131,13 +131,15 @@ class Replay:
 
     def __init__(self, recording: Recording):
         self.recording = recording
-        config = configs.Model()
-        config.override(presets.PRESETS[recording.source])
-        config.override({"backbone": {"depth": recording.meta["depth"]}})
-        self.config = config
-        self.model = build.build_model(config, recording.num_classes)
+        state_dict = recording.state_dict()
+        # What `convert_weights` concludes from names and shapes.
+        fields, _ = conventions.model_fields(recognize.recognize(state_dict))
+        self.config = configs.Model()
+        self.config.override(presets.PRESETS[fields["preset"]])
+        self.config.override(fields)
+        self.model = build.build_model(self.config, recording.num_classes)
         weights = _FORMATS[recording.source]
-        self.report = weights.load(self.model, recording.state_dict())
+        self.report = weights.load(self.model, state_dict)
         self.variables = {n: e.variable for e in weights.entries(self.model) for n in e.names}
 
     @functools.cached_property
@@ -184,8 +186,12 @@ class Replay:
 
     @functools.cached_property
     def box_roi_features(self) -> np.ndarray:
-        """Pooled from the recorded proposals, NCHW."""
-        pool = functools.partial(self.model.roi_heads.pool, size=self.config.box_head.pool_size)
+        """What the box branch looks at, of the recorded proposals, NCHW; of C4 behind stage 5."""
+        heads = self.model.roi_heads
+        if self.config.features == "c4":
+            pool = functools.partial(heads.roi_features, training=False)
+        else:
+            pool = functools.partial(heads.pool, size=self.config.box_head.pool_size)
         pooled = tf.function(pool)(self.features, self.recording.boxes("proposals")[None])
         return pooled[0].numpy().transpose(0, 3, 1, 2)
 
@@ -297,11 +303,8 @@ class Replay:
 
 @pytest.fixture(scope="session")
 def recording(request) -> Recording:
-    """The recording; architectures that do not exist here are skipped."""
-    recording = Recording(request.param)
-    if recording.meta["architecture"] != "fpn":
-        pytest.skip(f"no {recording.meta['architecture']} heads yet")
-    return recording
+    """The recording."""
+    return Recording(request.param)
 
 
 @pytest.fixture(scope="session")

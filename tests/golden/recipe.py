@@ -24,23 +24,32 @@ _GAINS = {
     "box_predictor.bbox_pred": 8.0,
     "mask_predictor.mask_fcn_logits": 8.0,
     "mask_head.predictor": 8.0,
-    "bottom_up.stem.conv1": 2.0 / 57.0**2,  # Detectron2's input is not divided by a deviation
+    "stem.conv1": 2.0 / 57.0**2,  # Detectron2's input is not divided by a deviation
+}
+# C4's heads look at features that are wide and not normalised.
+_C4_GAINS = {
+    "rpn_head.conv": 0.02,
+    "box_predictor.cls_score": 1.0,
+    "box_predictor.bbox_pred": 0.4,
+    "mask_head.predictor": 2.0,
 }
 _TRANSPOSED = ("conv5_mask", "deconv")  # [in, out, 2, 2], the others are [out, in, ...]
 
 
 def state_dict(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
-    """Return {name: float32 tensor in torch's layout} of an FPN model."""
-    return {name: _tensor(name, tuple(shape), seed) for name, shape in shapes.items()}
+    """Return {name: float32 tensor in torch's layout}."""
+    is_c4 = any(name.startswith("roi_heads.res5.") for name in shapes)
+    gains = _GAINS | _C4_GAINS if is_c4 else _GAINS
+    return {name: _tensor(name, tuple(shape), seed, gains) for name, shape in shapes.items()}
 
 
-def _tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def _tensor(name: str, shape: tuple[int, ...], seed: int, gains: dict[str, float]) -> np.ndarray:
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     noise = rng.standard_normal(shape)
     kind = name.rsplit(".", 1)[-1]
     if kind == "weight" and len(shape) > 1:
         fan_in = shape[0] if any(t in name for t in _TRANSPOSED) else math.prod(shape[1:])
-        gain = next((g for part, g in _GAINS.items() if part in name), 2.0)
+        gain = next((g for part, g in gains.items() if part in name), 2.0)
         drawn = np.sqrt(gain / fan_in) * noise
     elif kind == "weight":  # scale of a batch norm, small at the end of a residual branch
         is_last = ".bn3." in name or ".conv3.norm." in name
