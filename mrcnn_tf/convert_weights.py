@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import yaml
@@ -91,14 +92,16 @@ def import_weights(
             raise ValueError(f"this is {found}, not of {source}: take --source={found.project}")
         fields, notes = conventions.model_fields(found)
         base = _BASES[found.system] + (found.features or "fpn")
-        experiment = _experiment_of(base, fields, output_dir, params_override)
+        name = os.path.basename(os.path.normpath(output_dir))
+        layer = {"task": {"name": name, "init_checkpoint": output_dir, "model": fields}}
+        experiment = _layered(base, layer, params_override)
         label_map = classes.label_map(found)
         if experiment_name:
-            given = experiments.load(experiment_name, params_override=params_override)
+            start_from = {"init_checkpoint": output_dir, "model": {"backbone": {"weights": ""}}}
+            given = _layered(experiment_name, {"task": start_from}, params_override)
             label_map = _checked_label_map(given.task, label_map)
             notes += _check_conventions(experiment, given)
             experiment = given
-            experiment.task.init_checkpoint = output_dir
         model = build.build_model(experiment.task.model, label_map.num_classes if label_map else 2)
         report = _load(model, found, state_dict)
     except ValueError as error:
@@ -141,7 +144,13 @@ def export_weights(
     """
     start = time.monotonic()
     folder = checkpoint if os.path.isdir(checkpoint) else os.path.dirname(checkpoint)
-    experiment_name = experiment_name or os.path.join(folder, "params.yaml")
+    if not experiment_name:
+        experiment_name = os.path.join(folder, "params.yaml")
+        if not os.path.isfile(experiment_name):
+            raise ValueError(
+                f"{checkpoint}: there is no params.yaml, which a run leaves beside its "
+                "checkpoints; say with --experiment what model this is"
+            )
     model = detector.Detector.load(experiment_name, checkpoint, params_override).model
     state_dict = assign.export(_DETECTORS[target].entries(model), model.weights)
     files.write(path, state_dict)
@@ -163,16 +172,12 @@ def _refuse_foreign_folder(output_dir: str) -> None:
         raise ValueError(f"{output_dir} holds checkpoints of a run ({latest}); choose another")
 
 
-def _experiment_of(
-    base: str, fields: conventions.Fields, output_dir: str, params_override: str
-) -> configs.Experiment:
-    """The experiment that a file needs: its conventions over the base's data and schedule."""
-    name = os.path.basename(os.path.normpath(output_dir))
-    layer = {"task": {"name": name, "init_checkpoint": output_dir, "model": fields}}
+def _layered(name: str, layer: dict[str, Any], params_override: str) -> configs.Experiment:
+    """Load an experiment with further fields, as if they stood in a --config_file."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(layer, file)
         file.flush()
-        return experiments.load(base, [file.name], params_override)
+        return experiments.load(name, [file.name], params_override)
 
 
 def _check_conventions(needed: configs.Experiment, given: configs.Experiment) -> list[str]:

@@ -206,6 +206,7 @@ def test_a_variable_without_a_place_is_not_written():
         assign.export(detectron2.entries(model), model.weights)
 
 
+@pytest.mark.slow
 def test_model_gardens_own_checkpoint(tmp_path):
     """Names as `official.vision` really writes them; it is no dependency of the importer."""
     garden_resnet = pytest.importorskip("official.vision.modeling.backbones.resnet")

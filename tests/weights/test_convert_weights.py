@@ -1,0 +1,299 @@
+"""The command: files in, a folder that every other command takes out; and refusals."""
+
+import pathlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf import convert_weights, experiments
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.detector import Detector
+from mrcnn_tf.modeling import build
+from mrcnn_tf.weights import detectron2, files, fine_tune, torchvision
+from tests.weights import foreign_shapes as foreign
+
+SMALL = foreign.small()
+SMALL_INPUT = (
+    "task.validation_data.short_edges=[64],task.validation_data.long_edge=96,"
+    "task.model.rpn.pre_nms_top_k_test=50,task.model.rpn.post_nms_top_k_test=20"
+)
+
+
+def write(tmp_path, shapes, name="weights.npz"):
+    path = str(tmp_path / name)
+    files.write(path, foreign.state_dict(shapes))
+    return path
+
+
+def read_label_map(folder):
+    return LabelMap.from_json(pathlib.Path(folder, "label_map.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A Detectron2 file of COCO's 80 classes: its path, the folder, the report."""
+    folder = tmp_path_factory.mktemp("detectron2")
+    extra = {"pixel_mean": (3, 1, 1), "proposal_generator.anchor_generator.cell_anchors.0": (3, 4)}
+    path = write(folder, foreign.detectron2(SMALL) | extra, "model_final.pkl")
+    output = str(folder / "mine")
+    return path, output, convert_weights.import_weights("detectron2", path, output)
+
+
+def test_the_report_accounts_for_every_tensor(converted):
+    path, output, report = converted
+    count = len(foreign.detectron2(SMALL))
+    assert f"{count} tensors loaded" in report
+    assert "1 tensors dropped: pixel statistics are configuration (pixel_mean)" in report
+    assert "1 tensors dropped: anchors are configuration" in report
+    assert "0 tensors missing" in report
+    assert "converted in " in report
+    assert f"--mode=eval --checkpoint_path={output}" in report
+    text = pathlib.Path(output, "report.txt").read_text()
+    for name in files.read(path):
+        assert f"  {name}\n" in text
+
+
+def test_the_experiment_loads_again_and_holds_the_conventions(converted):
+    _, output, _ = converted
+    experiment = experiments.load(f"{output}/params.yaml")
+    model = experiment.task.model
+    assert experiment.task.name == "mine"
+    assert experiment.task.init_checkpoint == output
+    assert model.preset == "detectron2"
+    assert (model.backbone.depth, model.backbone.base_width) == (18, 4)
+    assert (model.fpn.channels, model.box_head.fc_channels, model.box_head.pool_size) == (8, 6, 2)
+    label_map = read_label_map(output)
+    assert label_map.num_classes == 81
+    assert label_map.names[0] == "person"
+    assert label_map.ids[-1] == 90
+
+
+def test_the_detector_has_the_weights_of_the_file(converted):
+    path, output, _ = converted
+    loaded = Detector.load(f"{output}/params.yaml", output)
+    direct = build.build_model(experiments.load(f"{output}/params.yaml").task.model, 81)
+    detectron2.load(direct, files.read(path))
+    for got, want in zip(loaded.model.get_weights(), direct.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.slow
+def test_the_detector_detects(converted):
+    _, output, _ = converted
+    loaded = Detector.load(f"{output}/params.yaml", output, SMALL_INPUT)
+    picture = np.random.default_rng(0).integers(0, 255, [48, 64, 3], np.uint8)
+    for detection in loaded([picture])[0]:
+        assert detection.category in loaded.label_map.names
+
+
+def test_converting_twice_is_fine_but_not_between_the_checkpoints_of_a_run(converted, tmp_path):
+    path, output, _ = converted
+    convert_weights.import_weights("detectron2", path, output)
+    tf.train.Checkpoint(step=tf.Variable(1)).save(str(tmp_path / "ckpt"))
+    with pytest.raises(ValueError, match="holds checkpoints of a run .*ckpt-1"):
+        convert_weights.import_weights("detectron2", path, str(tmp_path))
+
+
+def test_torchvisions_classes_keep_their_ids(tmp_path):
+    path = write(tmp_path, foreign.torchvision(SMALL, newer=True))
+    output = str(tmp_path / "out")
+    report = convert_weights.import_weights("torchvision", path, output)
+    assert "norm epsilon 0" in report
+    assert "background's box deltas and its mask, which are never used, are dropped" in report
+    label_map = read_label_map(output)
+    assert label_map.ids == tuple(range(1, 91))
+    assert label_map.names[12] == "stop sign"
+    assert experiments.load(f"{output}/params.yaml").task.model.backbone.norm_epsilon == 0.0
+    assert Detector.load(f"{output}/params.yaml", output).model.roi_heads.box_head.num_classes == 91
+
+
+@pytest.mark.parametrize(
+    ("source", "shapes", "said"),
+    [
+        ("detectron2", foreign.detectron2(SMALL, "rpn", "c4"), "RPN without RoI heads"),
+        ("detectron2", foreign.detectron2(SMALL, "faster_rcnn", "c4", 3), "Faster R-CNN"),
+    ],
+)
+def test_other_systems_are_whole_checkpoints(tmp_path, source, shapes, said):
+    path, output = write(tmp_path, shapes), str(tmp_path / "out")
+    report = convert_weights.import_weights(source, path, output)
+    assert said in report
+    experiment = experiments.load(f"{output}/params.yaml")
+    model = build.build_model(experiment.task.model, 4)
+    detectron2.load(model, files.read(path))
+    want = model.get_weights()
+    for variable in model.weights:
+        variable.assign(tf.zeros_like(variable))
+    tf.train.Checkpoint(model=model).read(f"{output}/ckpt-0").assert_existing_objects_matched()
+    for got, expected in zip(model.get_weights(), want, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_a_backbone_alone_starts_a_training(tmp_path):
+    path, output = write(tmp_path, foreign.torchvision_backbone(SMALL)), str(tmp_path / "out")
+    report = convert_weights.import_weights("torchvision", path, output)
+    assert "2 tensors dropped: ImageNet's classifier" in report
+    assert "--mode=eval" not in report
+    assert not (tmp_path / "out" / "label_map.json").exists()
+    model = build.build_model(experiments.load(f"{output}/params.yaml").task.model, 4)
+    said = fine_tune.load_what_fits(model, output, LabelMap((1, 2, 3), ("a", "b", "c")), None)
+    assert "initialised afresh (not in the checkpoint): pyramid/lateral2" in said
+    np.testing.assert_array_equal(
+        model.backbone.stem.conv1.kernel, files.read(path)["conv1.weight"].transpose(2, 3, 1, 0)
+    )
+
+
+def overlay(tmp_path, text):
+    path = tmp_path / "given.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+GIVEN = """
+base: maskrcnn_r50_fpn
+task:
+  model:
+    preset: torchvision
+    num_classes: {num_classes}
+    backbone: {{depth: 18, base_width: 4, norm_epsilon: {epsilon}, freeze_at: 0, norm: batch_norm}}
+    fpn: {{channels: 8}}
+    box_head: {{pool_size: 2, fc_channels: 6}}
+    mask_head: {{conv_layers: 1, conv_channels: 8}}
+"""
+
+
+def test_against_an_experiment(tmp_path):
+    path, output = write(tmp_path, foreign.torchvision(SMALL, outputs=4)), str(tmp_path / "out")
+    given = overlay(tmp_path, GIVEN.format(num_classes=4, epsilon=0.0))
+    report = convert_weights.import_weights("torchvision", path, output, given)
+    assert "given has every convention of the weights; what differs is free:" in report
+    assert "task.model.backbone.freeze_at: 0, the weights need 2" in report
+    written = experiments.load(f"{output}/params.yaml")
+    assert written.task.model.backbone.norm == "batch_norm"
+    assert written.task.init_checkpoint == output
+
+
+def test_every_convention_that_differs_is_named_and_nothing_written(tmp_path):
+    path, output = write(tmp_path, foreign.torchvision(SMALL, outputs=4)), tmp_path / "out"
+    given = overlay(tmp_path, GIVEN.format(num_classes=4, epsilon=1e-5))
+    with pytest.raises(ValueError, match="computes something else") as error:
+        convert_weights.import_weights(
+            "torchvision", path, str(output), given, "task.model.roi_align.aligned=true"
+        )
+    assert "task.model.backbone.norm_epsilon: 1e-05, the weights need 0.0" in str(error.value)
+    assert "roi_align.aligned: True, the weights need False" not in str(error.value)  # overridden
+    assert not output.exists()
+
+
+def test_another_number_of_classes(tmp_path):
+    path = write(tmp_path, foreign.detectron2(SMALL))
+    given = overlay(
+        tmp_path, GIVEN.format(num_classes=91, epsilon=1e-5).replace("torchvision", "detectron2")
+    )
+    with pytest.raises(ValueError, match="has 80 classes and background, the experiment 90 and b"):
+        convert_weights.import_weights("detectron2", path, str(tmp_path / "out"), given)
+
+
+def test_records_with_other_names(tmp_path):
+    path = write(tmp_path, foreign.detectron2(SMALL))
+    other = LabelMap(tuple(range(1, 81)), ("animal", *(f"class {i}" for i in range(2, 81))))
+    (tmp_path / "label_map.json").write_text(other.to_json())
+    text = GIVEN.format(num_classes=81, epsilon=1e-5).replace("torchvision", "detectron2")
+    text += f"  train_data: {{input_path: {tmp_path}/train-*}}\n"
+    with pytest.raises(ValueError, match="class 1 is 'person' in the file, 'animal' in the reco"):
+        convert_weights.import_weights(
+            "detectron2", path, str(tmp_path / "out"), overlay(tmp_path, text)
+        )
+
+
+@pytest.mark.parametrize(
+    ("source", "shapes", "said"),
+    [
+        ("torchvision", foreign.detectron2(SMALL), "take --source=detectron2"),
+        ("keras", foreign.torchvision_backbone(SMALL), "take --source=torchvision"),
+        (
+            "torchvision",
+            foreign.torchvision(SMALL) | {"roi_heads.keypoint_head.0.weight": (1,)},
+            "this is a Keypoint R-CNN",
+        ),
+        (
+            "torchvision",
+            foreign.torchvision(SMALL) | {"surprise.weight": (1,)},
+            "1 tensors unknown:\n  surprise.weight",
+        ),
+    ],
+)
+def test_wrong_files_are_refused_and_nothing_is_written(tmp_path, source, shapes, said):
+    path = write(tmp_path, shapes)
+    with pytest.raises(ValueError, match="weights.npz: ") as error:
+        convert_weights.import_weights(source, path, str(tmp_path / "out"))
+    assert said in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("detectron2", ".pkl"), ("torchvision", ".npz")])
+def test_the_way_back(tmp_path, target, suffix):
+    shapes = getattr(foreign, target)(SMALL)
+    source, output = write(tmp_path, shapes), str(tmp_path / "out")
+    convert_weights.import_weights(target, source, output)
+    back = str(tmp_path / f"back{suffix}")
+    said = convert_weights.export_weights(target, output, back)
+    assert f"{len(shapes)} tensors in the names and layouts of {target}" in said
+    assert "task.model.backbone.depth: 50, the weights need 18" in said
+    written, original = files.read(back), files.read(source)
+    assert written.keys() == original.keys()
+    again = str(tmp_path / "again")
+    convert_weights.import_weights(target, back, again)
+    first, second = files.read(output), files.read(again)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_weights_of_one_project_written_for_the_other(converted, tmp_path):
+    _, output, _ = converted
+    path = str(tmp_path / "state.npz")
+    said = convert_weights.export_weights("torchvision", output, path)
+    assert "torchvision gives the same answers only if set to what differs from its own:" in said
+    assert "task.model.pixels.order: 'rgb', the weights need 'bgr'" in said
+    model = Detector.load(f"{output}/params.yaml", output).model
+    want = model.get_weights()
+    torchvision.load(model, files.read(path))
+    for got, expected in zip(model.get_weights(), want, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    path, output = write(tmp_path, foreign.torchvision(SMALL, outputs=4)), str(tmp_path / "out")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "mrcnn_tf.convert_weights", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run("--source=torchvision", f"--input={path}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "tensors loaded" in done.stdout
+    neither = run(f"--input={path}", f"--output={output}")
+    assert neither.returncode != 0
+    assert "source" in neither.stderr
+    assert "target" in neither.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"source": "torchvision", "input": "no.pth"}, "error: no such file or checkpoint: no.pth"),
+        ({"target": "torchvision", "input": "nowhere"}, "error: nowhere: there is no params.yaml"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, flags, said):
+    defaults = {"source": None, "experiment": None, "params_override": ""}
+    values = defaults | {"output": str(tmp_path / "out.npz")} | flags
+    stub = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
+    monkeypatch.setattr(convert_weights, "flags", stub)
+    with pytest.raises(SystemExit, match=said):
+        convert_weights.main(["convert_weights"])
