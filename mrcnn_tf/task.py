@@ -116,7 +116,7 @@ class MaskRCNNTask(base_task.Task):
           input_context: which pipeline of how many.
           first_step: where a resumed run goes on.
         """
-        model = self.task_config.model
+        model, rpn = self.task_config.model, self.task_config.model.rpn
         replicas = input_context.num_replicas_in_sync if input_context else 1
         pipelines = input_context.num_input_pipelines if input_context else 1
         edges = tuple(params.short_edges)
@@ -151,6 +151,10 @@ class MaskRCNNTask(base_task.Task):
             # Another order than the run began with, or it would see the same pictures again.
             seed=params.seed if params.exact_resume else params.seed + first_step,
             first_step=first_step if params.exact_resume else 0,
+            proposals=params.proposals or None,
+            num_proposals=rpn.post_nms_top_k_train
+            if params.is_training
+            else rpn.post_nms_top_k_test,
         )
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:

@@ -20,6 +20,9 @@ _SHORT_EDGE_STREAM = 2
 _SCALE_STREAM = 3
 _COLOR_STREAM = 4
 
+# What a mirror turns round; proposals are there only if they come from files.
+_BOXES = (schema.GT_BOXES, schema.PROPOSAL_BOXES)
+
 # Boxes are stored as fractions of the picture, so one that ends at a crop's edge may reach into it
 # by rounding: what is thinner than this, in pixels, is nothing.
 _SLIVER = 1e-2
@@ -63,13 +66,18 @@ def flip_left_right(example: dict[str, tf.Tensor], flip: tf.Tensor) -> dict[str,
     """
     image = example[schema.IMAGE]
     width = tf.cast(tf.shape(image)[1], tf.float32)
-    y1, x1, y2, x2 = tf.unstack(example[schema.GT_BOXES], axis=1)
-    flipped_boxes = tf.stack([y1, width - x2, y2, width - x1], axis=1)
+    flipped_boxes = {}
+    for key in _BOXES:
+        if key not in example:
+            continue
+        y1, x1, y2, x2 = tf.unstack(example[key], axis=1)
+        flipped = tf.stack([y1, width - x2, y2, width - x1], axis=1)
+        flipped_boxes[key] = tf.where(flip, flipped, example[key])
     y1, x1, y2, x2 = tf.unstack(example[schema.GT_MASK_FRAMES], axis=1)
     flipped_frames = tf.stack([y1, width - x1, y2, width - x2], axis=1)
     return example | {
+        **flipped_boxes,
         schema.IMAGE: tf.cond(flip, lambda: tf.reverse(image, axis=[1]), lambda: image),
-        schema.GT_BOXES: tf.where(flip, flipped_boxes, example[schema.GT_BOXES]),
         schema.GT_MASK_FRAMES: tf.where(flip, flipped_frames, example[schema.GT_MASK_FRAMES]),
     }
 
@@ -115,7 +123,8 @@ def crop(
     An object whose box lies inside keeps it. One that is cut gets the smallest box around those of
     its mask pixels that are left, which a clipped box may miss by far (the end of a diagonal
     object, one of two parts); without a mask, the clipped box. Objects of which nothing is left
-    are dropped, crowds too. Mask frames only move, so they may lie partly outside.
+    are dropped, crowds too. Mask frames only move, so they may lie partly outside. Proposals are
+    clipped, and dropped if nothing is left.
 
     Args:
       example: a decoded example.
@@ -132,17 +141,18 @@ def crop(
     )
     image.set_shape([None, None, 3])
     shift = tf.tile(tf.cast(corner_yx, tf.float32), [2])
+    far = tf.tile(tf.cast(size_hw, tf.float32), [2])
     boxes = example[schema.GT_BOXES] - shift
     frames = example[schema.GT_MASK_FRAMES] - shift
     bits, sizes = example[schema.GT_MASK_BITS], example[schema.GT_MASK_SIZES]
     num_pixels = sizes[:, 0] * sizes[:, 1]
 
-    clipped = tf.clip_by_value(boxes, 0.0, tf.tile(tf.cast(size_hw, tf.float32), [2]))
+    clipped = tf.clip_by_value(boxes, 0.0, far)
     is_cut = tf.reduce_any(clipped != boxes, axis=1, keepdims=True) & (num_pixels[:, None] > 0)
     # Empty frames see nothing, which costs nothing.
     visible = arena.visible_boxes(bits, sizes, tf.where(is_cut, frames, 0.0), size_hw)
     boxes = tf.where(is_cut, visible, clipped)
-    is_left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] > _SLIVER, axis=1)
+    is_left = _has_area(boxes)
     rows = {
         schema.GT_BOXES: boxes,
         schema.GT_CLASSES: example[schema.GT_CLASSES],
@@ -151,8 +161,15 @@ def crop(
         schema.GT_MASK_SIZES: sizes,
     }
     rows = {key: tf.boolean_mask(values, is_left) for key, values in rows.items()}
+    if schema.PROPOSAL_BOXES in example:
+        proposals = tf.clip_by_value(example[schema.PROPOSAL_BOXES] - shift, 0.0, far)
+        rows[schema.PROPOSAL_BOXES] = tf.boolean_mask(proposals, _has_area(proposals))
     bits = arena.keep(bits, num_pixels, is_left)
     return example | rows | {schema.IMAGE: image, schema.GT_MASK_BITS: bits}
+
+
+def _has_area(boxes: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_all(boxes[:, 2:] - boxes[:, :2] > _SLIVER, axis=1)
 
 
 def scale_and_crop(

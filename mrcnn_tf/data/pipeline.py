@@ -1,7 +1,7 @@
 """The input pipeline: record files -> batches per `schema.py`.
 
     files -> shuffle -> repeat -> choose canvas -> group by canvas -> skip what was seen
-          -> decode, augment, resize, normalise, pad, pack masks -> batch -> prefetch
+          -> decode, join proposals, augment, resize, normalise, pad, pack masks -> batch -> prefetch
 
 The canvas is chosen from the picture's header, so records wait for their group encoded, and what a
 resumed run has seen is skipped at the cost of reading it. All random numbers are stateless
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mrcnn_tf.data import augment, canvases, decoder, preprocess, schema
+from mrcnn_tf.data import proposals as proposals_lib
 from mrcnn_tf.data.label_map import LabelMap
 
 # A record on its way to a batch.
@@ -48,6 +49,8 @@ def build(
     num_input_pipelines: int = 1,
     input_pipeline_id: int = 0,
     first_step: int = 0,
+    proposals: str | None = None,
+    num_proposals: int = 0,
 ) -> tf.data.Dataset:
     """Build the data set of batches for one input pipeline.
 
@@ -85,17 +88,24 @@ def build(
       num_input_pipelines: how many pipelines (hosts) share the files in training.
       input_pipeline_id: which of them this is.
       first_step: of training: batches of the steps before are left out.
+      proposals: folder of proposals to join to the images, see `proposals.py`; None for none.
+      num_proposals: P, the best ones of each image, padded to this many.
 
     Returns:
       A data set of dicts, the batches of `schema.py`.
 
     Raises:
-      FileNotFoundError: a pattern matches no file.
-      ValueError: the files that are this pipeline's hold no record.
+      FileNotFoundError: a pattern matches no file, or there are no proposals in their folder.
+      ValueError: the files that are this pipeline's hold no record, or the proposals are not of
+        these records.
     """
     if not is_training:
         num_input_pipelines, input_pipeline_id = 1, 0
     files = find_files(file_pattern)
+    reader = None
+    if proposals:
+        reader = proposals_lib.ProposalReader(proposals)
+        reader.check_records(files)
     records = _records(
         files, is_training, seed, shuffle_buffer, num_input_pipelines, input_pipeline_id
     )
@@ -128,6 +138,8 @@ def build(
         example = decoder.decode(
             record[_SERIALIZED], label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
         )
+        if reader:
+            example |= proposals_lib.join(reader, example)
         seeds = seeds_of(record[_POSITION])
         size_hw = resized_hw(tf.shape(example[schema.IMAGE])[:2], record[_POSITION])
         if is_training:
@@ -147,7 +159,8 @@ def build(
             example = load(record)
         else:
             is_blank = tf.strings.length(record[_SERIALIZED]) == 0
-            example = tf.cond(is_blank, _blank_example, lambda: load(record))
+            blank = _blank_example() | (proposals_lib.no_proposals() if reader else {})
+            example = tf.cond(is_blank, lambda: blank, lambda: load(record))
         size_hw = example[_SIZE_HW]
         image = preprocess.prepare_image(
             example[schema.IMAGE],
@@ -163,7 +176,8 @@ def build(
         objects = preprocess.prepare_objects(
             example, size_hw, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
         )
-        return {schema.IMAGE: image} | objects | preprocess.identity(example, size_hw)
+        given = preprocess.prepare_proposals(example, size_hw, num_proposals) if reader else {}
+        return {schema.IMAGE: image} | objects | given | preprocess.identity(example, size_hw)
 
     images_per_step = per_replica_batch_size * num_replicas
     dataset = records.enumerate().map(choose_canvas, num_parallel_calls=tf.data.AUTOTUNE)

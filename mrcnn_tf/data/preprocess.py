@@ -233,6 +233,31 @@ def prepare_objects(
     }
 
 
+def prepare_proposals(
+    example: dict[str, tf.Tensor], size_hw: tf.Tensor, num_proposals: int
+) -> dict[str, tf.Tensor]:
+    """Scale an example's proposals to the network input, and pad the best to a fixed count.
+
+    Args:
+      example: a decoded example, its proposals best first.
+      size_hw: int32 [2], the resized picture.
+      num_proposals: P.
+
+    Returns:
+      The `proposal` keys of a batch, for one picture (without B).
+    """
+    original_hw = tf.shape(example[schema.IMAGE])[:2]
+    scale = tf.tile(tf.cast(size_hw, tf.float32) / tf.cast(original_hw, tf.float32), [2])
+    best = example[schema.PROPOSAL_BOXES][:num_proposals] * scale
+    num_kept = tf.shape(best)[0]
+    boxes = tf.pad(best, [[0, num_proposals - num_kept], [0, 0]])
+    boxes.set_shape([num_proposals, 4])
+    return {
+        schema.PROPOSAL_BOXES: boxes,
+        schema.PROPOSALS_VALID: tf.range(num_proposals) < num_kept,
+    }
+
+
 def identity(example: dict[str, tf.Tensor], size_hw: tf.Tensor) -> dict[str, tf.Tensor]:
     """Say which picture this is and what was done to its size.
 

@@ -1,0 +1,170 @@
+"""Proposals in files: what an RPN trained by itself hands to a detector (section 3.1).
+
+A folder holds the proposals of one record set:
+
+    boxes.npy   uint16 [n, (y1, x1, y2, x2)]: fractions of the stored picture, 65535 = its far edge;
+                image after image, each image's best first
+    scores.npy  float16 [n]: objectness logits
+    images.npz  "ids": bytes [m], the source ids; "row_splits": int64 [m + 1], image k has the rows
+                row_splits[k]:row_splits[k + 1]; "sizes_hw": int32 [m, (height, width)], pixels
+    meta.json   "format_version"; "num_images" and "ids_sha256" (of the sorted ids, a line each),
+                and "digests" of some pictures, the fingerprint of the data set; "num_boxes";
+                "num_per_image", at most; "made_from", what the writer said of the network
+
+Rounding moves an edge by at most half of 1 / 65535 of the picture's side: 0.005 pixels at 640, 0.01
+at 1333. A box that has no area after rounding is left out. 118,287 images with 2000 proposals each
+are 2.4 GB; they are memory-mapped, so a local disk is needed.
+
+`proposal_writer.py` writes them.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.data import record_files, schema
+
+FORMAT_VERSION = 1
+STEPS = 65535  # of a picture's side
+
+
+class ProposalReader:
+    """Looks proposals up by image id.
+
+    Attributes:
+      folder: its path.
+      meta: the contents of meta.json.
+
+    Args:
+      folder: what a `ProposalWriter` wrote.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it contradicts itself or has another format.
+    """
+
+    def __init__(self, folder: str) -> None:
+        path = pathlib.Path(folder)
+        if not (path / "meta.json").is_file():
+            raise FileNotFoundError(
+                f"no proposals in {folder!r}; python -m mrcnn_tf.write_proposals makes them"
+            )
+        self.folder = folder
+        self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text("utf-8"))
+        version = self.meta["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{folder}: format version {version}, this reads {FORMAT_VERSION}")
+        with np.load(path / "images.npz") as images:
+            ids: list[bytes] = images["ids"].tolist()
+            self._row_splits, self._sizes_hw = images["row_splits"], images["sizes_hw"]
+        self._boxes = np.load(path / "boxes.npy", mmap_mode="r" if self.meta["num_boxes"] else None)
+        self._index = {image_id: k for k, image_id in enumerate(ids)}
+        if (
+            fingerprint(ids) != self.meta["ids_sha256"]
+            or self._boxes.shape != (self.meta["num_boxes"], 4)
+            or self._row_splits[-1] != len(self._boxes)
+        ):
+            raise ValueError(f"{folder}: its files do not belong together; write it anew")
+
+    def lookup(self, source_id: bytes, size_hw: np.ndarray) -> np.ndarray:
+        """Return an image's proposals, best first.
+
+        Args:
+          source_id: its id, UTF-8.
+          size_hw: int [(height, width)], the stored picture, pixels.
+
+        Returns:
+          uint16 [n, (y1, x1, y2, x2)], in 1 / 65535 of the picture.
+
+        Raises:
+          ValueError: the image has no entry, or had another size.
+        """
+        k = self._index.get(source_id)
+        if k is None:
+            raise ValueError(
+                f"image {source_id.decode()!r} has no entry in {self.folder}, which holds the "
+                f"proposals of {len(self._index):,} images: it was written for other records"
+            )
+        if not np.array_equal(self._sizes_hw[k], size_hw):
+            now, then = (" x ".join(map(str, hw)) for hw in (size_hw, self._sizes_hw[k]))
+            raise ValueError(
+                f"image {source_id.decode()!r} is {now} pixels (height x width), but was {then} "
+                f"when the proposals in {self.folder} were made: they are of another picture"
+            )
+        return np.asarray(self._boxes[self._row_splits[k] : self._row_splits[k + 1]])
+
+    def check_records(self, files: Sequence[str]) -> None:
+        """Refuse a folder that does not belong to a record set.
+
+        Counts the records, of which there may be fewer than images here, and looks up the first
+        ones of each file, some 256 in all: by id, picture size, and, if they were the first ones
+        too when the folder was written, by the picture's bytes. Every other image is looked for
+        when its turn comes.
+
+        Args:
+          files: all files of the record set.
+
+        Raises:
+          ValueError: there are more records, or one of those looked up has no entry here, or one of
+            another picture.
+        """
+        num_records = record_files.count_records(files)
+        if num_records > len(self._index):
+            raise ValueError(
+                f"{self.folder} holds the proposals of {len(self._index):,} images, but there are "
+                f"{num_records:,} records ({files[0]}, ...): it was written for other records"
+            )
+        for picture in record_files.sample_pictures(files):
+            self.lookup(picture.source_id, np.array(picture.size_hw))
+            name = picture.source_id.decode()
+            if self.meta["digests"].get(name, picture.digest) != picture.digest:
+                raise ValueError(
+                    f"image {name!r} of {files[0]}, ... is not the picture of this id for which "
+                    f"{self.folder} was written: the proposals are of another data set"
+                )
+
+
+def to_pixels(boxes: tf.Tensor, size_hw: tf.Tensor) -> tf.Tensor:
+    """Turn steps of 1 / 65535 back into pixels.
+
+    Args:
+      boxes: uint16 [n, (y1, x1, y2, x2)].
+      size_hw: int32 [(height, width)] of the picture.
+
+    Returns:
+      float32 [n, 4].
+    """
+    # In this order the far edge is the picture's, to the last bit.
+    return tf.cast(boxes, tf.float32) / STEPS * tf.tile(tf.cast(size_hw, tf.float32), [2])
+
+
+def join(reader: ProposalReader, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return an example's proposals as its `schema.PROPOSAL_BOXES`.
+
+    Args:
+      reader: holds them.
+      example: a decoded example, as it is stored.
+
+    Raises:
+      InvalidArgumentError: (when it runs) see `ProposalReader.lookup`.
+    """
+    size_hw = tf.shape(example[schema.IMAGE])[:2]
+    steps = tf.numpy_function(
+        reader.lookup, [example[schema.SOURCE_ID], size_hw], tf.uint16, stateful=False
+    )
+    return {schema.PROPOSAL_BOXES: to_pixels(tf.ensure_shape(steps, [None, 4]), size_hw)}
+
+
+def no_proposals() -> dict[str, tf.Tensor]:
+    """Return what `join` does, for a blank picture."""
+    return {schema.PROPOSAL_BOXES: tf.zeros([0, 4])}
+
+
+def fingerprint(ids: Sequence[bytes]) -> str:
+    """Return what tells a data set's image ids, in any order, from those of another."""
+    return hashlib.sha256(b"\n".join(sorted(ids))).hexdigest()
