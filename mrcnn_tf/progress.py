@@ -212,14 +212,19 @@ class EvaluationLog:
             self._training_log.pause()
 
 
-class EvaluationProgress:
-    """Pictures evaluated, their rate and the time left: a line every few seconds."""
+class PictureProgress:
+    """Pictures done, their rate and the time left: a line every few seconds."""
 
     SECONDS_BETWEEN_LINES = 5.0
 
-    def __init__(self, total: int):
-        """Start counting up to `total` pictures."""
-        self._total = total
+    def __init__(self, doing: str, total: int):
+        """Start counting up to `total` pictures.
+
+        Args:
+          doing: what is done to them, the line's beginning.
+          total: how many there are.
+        """
+        self._doing, self._total = doing, total
         self._start = self._shown = time.monotonic()
         # The controller's own lines go nowhere; these are to be seen.
         self._stdout = sys.__stdout__
@@ -228,7 +233,7 @@ class EvaluationProgress:
         """Print a line if the last one is some seconds old.
 
         Args:
-          done: pictures evaluated so far.
+          done: pictures so far.
         """
         now = time.monotonic()
         if done == 0 or now - self._shown < self.SECONDS_BETWEEN_LINES:
@@ -236,7 +241,7 @@ class EvaluationProgress:
         self._shown = now
         rate = done / (now - self._start)
         print(
-            f"evaluating {done:,}/{self._total:,}  {rate:.1f} img/s  "
+            f"{self._doing} {done:,}/{self._total:,}  {rate:.1f} img/s  "
             f"eta {duration((self._total - done) / rate)}",
             file=self._stdout,
             flush=True,

@@ -322,7 +322,7 @@ class MaskRCNNTask(base_task.Task):
         if state is None:
             state = self._get_evaluator()
             state.reset()
-            self._evaluation_progress = progress.EvaluationProgress(state.num_images)
+            self._evaluation_progress = progress.PictureProgress("evaluating", state.num_images)
             if self._pictures:
                 self._pictures.reset()
         for replica in range(len(step_logs[schema.SOURCE_ID])):

@@ -1,7 +1,8 @@
 """The input pipeline: record files -> batches per `schema.py`.
 
     files -> shuffle -> repeat -> choose canvas -> group by canvas -> skip what was seen
-          -> decode, join proposals, augment, resize, normalise, pad, pack masks -> batch -> prefetch
+          -> decode, join proposals, augment, resize, normalise, pad, pack masks
+          -> batch -> prefetch
 
 The canvas is chosen from the picture's header, so records wait for their group encoded, and what a
 resumed run has seen is skipped at the cost of reading it. All random numbers are stateless
