@@ -225,6 +225,19 @@ def conv_and_norm(conv_layer: Any, norm: Any, conv_name: str, norm_name: str) ->
     ]
 
 
+def head_conv(layer: Any, names: Sequence[str], norm_name: str) -> list[Entry]:
+    """Return the entries of a `ConvNormReLU`: with a bias, or with a norm behind it.
+
+    Args:
+      layer: has `conv` and `norm`, which may be None.
+      names: what the convolution may be called.
+      norm_name: what its norm is called; where there is one, the last of `names` holds.
+    """
+    if layer.norm is None:
+        return with_bias(layer.conv, *names)
+    return conv_and_norm(layer.conv, layer.norm, names[-1], norm_name)
+
+
 def batch_norm(norm: Any, name: str) -> list[Entry]:
     """Return the entries of a batch norm.
 

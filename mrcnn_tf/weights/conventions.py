@@ -79,24 +79,15 @@ def model_fields(found: Recognized) -> tuple[Fields, list[str]]:
 
     Returns:
       nested fields, `preset` among them, and sentences for the report.
-
-    Raises:
-      ValueError: a part of the model does not exist here.
     """
-    _check_supported(found)
-    fields: Fields = {"preset": "paper", **{part: dict(s) for part, s in found.sizes.items()}}
+    fields: Fields = {"preset": "paper"} | {part: dict(s) for part, s in found.sizes.items()}
     if found.system != "backbone":
         fields |= {"system": found.system, "features": found.features}
     backbone: Fields = {"depth": found.depth, "base_width": found.base_width, "weights": ""}
+    if (found.groups, found.width_per_group) != (1, 64):
+        backbone |= {"groups": found.groups, "width_per_group": found.width_per_group}
     fields["backbone"] = backbone
     return _OF_PROJECT[found.project](found, fields, backbone)
-
-
-def _check_supported(found: Recognized) -> None:
-    if found.groups > 1:
-        raise ValueError(f"{found}: grouped convolutions do not exist here yet")
-    if found.version == 2:
-        raise ValueError(f"{found}: two RPN convolutions and norms in the heads do not exist yet")
 
 
 def _torchvision(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fields, list[str]]:
@@ -104,8 +95,12 @@ def _torchvision(found: Recognized, fields: Fields, backbone: Fields) -> tuple[F
     if found.system == "backbone":
         backbone["norm_epsilon"] = 1e-5
         return fields, ["norm epsilon 1e-5, as torchvision's classifiers have"]
+    unused = "background's box deltas and its mask, which are never used, are dropped"
+    if found.version == 2:
+        backbone |= {"norm": "batch_norm", "norm_epsilon": 1e-5}
+        return fields, [unused, "norm epsilon 1e-5 and norms that train, as in torchvision"]
     return fields, [
-        "background's box deltas and its mask, which are never used, are dropped",
+        unused,
         "norm epsilon 0, as torchvision runs its released COCO weights (one of your own that was "
         "built otherwise has 1e-5: --params_override=task.model.backbone.norm_epsilon=1.0e-5)",
     ]
@@ -124,6 +119,12 @@ def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fi
         counts = _DETECTRON2_PROPOSALS[found.features, found.system == "rpn"]
         fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True))
         fields["box_head"] = {"rois_per_image": 512} | fields.get("box_head", {})
+    if found.groups > 1:
+        backbone["stride_in_1x1"] = False
+        fields["pixels"] = {"std": [57.375, 57.120, 58.395]}
+        return fields, [
+            "stride in the 3x3 and BGR pixels divided by a deviation, as Detectron2's X101-32x8d"
+        ]
     return fields, [
         "stride in the 1x1 and BGR pixels minus a mean, as all ResNets of Detectron2's zoo (which "
         "start from MSRA's) have"

@@ -137,8 +137,12 @@ def _pyramid(fpn: Any) -> list[Entry]:
 
 def _rpn(head: Any) -> list[Entry]:
     name = "proposal_generator.rpn_head"
+    found = []
+    for i, layer in enumerate(head.convs):
+        conv = "conv" if len(head.convs) == 1 else f"conv.conv{i}"
+        found += assign.with_bias(layer, f"{name}.{conv}")
     return [
-        *assign.with_bias(head.convs[0], f"{name}.conv"),
+        *found,
         *assign.with_bias(head.objectness, f"{name}.objectness_logits"),
         *assign.with_bias(head.deltas, f"{name}.anchor_deltas", rows=layouts.BOX_ROWS),
     ]
@@ -147,6 +151,10 @@ def _rpn(head: Any) -> list[Entry]:
 def _box_head(head: Any, channels: int | None) -> list[Entry]:
     """Entries of a box head; `channels` of the RoI features where hidden layers flatten them."""
     found = []
+    for i, layer in enumerate(head.convs):
+        name = f"roi_heads.box_head.conv{i + 1}"
+        found += assign.head_conv(layer, [name], f"{name}.norm")
+        channels = layer.conv.filters
     for i, layer in enumerate(head.hidden):
         kernel = layouts.dense_after_flatten(channels) if i == 0 and channels else layouts.DENSE
         found += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 1}", kernel=kernel)
@@ -172,7 +180,8 @@ def _mask_head(head: Any) -> list[Entry]:
     name = "roi_heads.mask_head"
     found = []
     for i, layer in enumerate(head.convs):
-        found += assign.with_bias(layer.conv, f"{name}.mask_fcn{i + 1}")
+        conv = f"{name}.mask_fcn{i + 1}"
+        found += assign.head_conv(layer, [conv], f"{conv}.norm")
     return [
         *found,
         *assign.with_bias(head.deconv, f"{name}.deconv"),

@@ -64,6 +64,7 @@ class Recognized:
       depth: of the ResNet.
       base_width: channels of the stem.
       groups: of the 3x3 convolutions, 1 unless a ResNeXt.
+      width_per_group: as in `configs.Backbone`.
       num_classes: with background; 0 where there is no classifier.
       sizes: layer sizes as fields of `configs.Model`, {"fpn": {"channels": 256}, ...}.
     """
@@ -76,8 +77,9 @@ class Recognized:
     depth: int
     base_width: int
     groups: int
+    width_per_group: int
     num_classes: int
-    sizes: dict[str, dict[str, int]]
+    sizes: dict[str, dict[str, Any]]
 
     def __str__(self) -> str:
         """E.g. detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and background."""
@@ -114,6 +116,8 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
     system, features = _system(shapes) if detects else ("backbone", "")
     if not {(2, 0, 1), (2, 0, 2)} <= convs.keys():
         raise ValueError("the first residual block is incomplete: is the file cut off?")
+    stem_channels, inner = convs[2, 0, 1][1], convs[2, 0, 1][0]
+    groups = inner // convs[2, 0, 2][1]
     found = Recognized(
         project=project,
         system=system,
@@ -122,8 +126,9 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         spelling=spelling,
         # An RPN on C4 has no fifth stage.
         depth=_depth(list(convs), num_stages=3 if (system, features) == ("rpn", "c4") else 4),
-        base_width=convs[2, 0, 1][1],
-        groups=convs[2, 0, 1][0] // convs[2, 0, 2][1],
+        base_width=stem_channels,
+        groups=groups,
+        width_per_group=inner * 64 // (stem_channels * groups),
         num_classes=_num_classes(shapes),
         sizes=_sizes(shapes) if detects else {},
     )
@@ -213,38 +218,52 @@ def _count(shapes: Mapping[str, Shape], *patterns: str) -> int:
     return sum(bool(re.fullmatch(p, name)) for name in shapes for p in patterns)
 
 
-def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, int]]:
-    """Layer sizes, as fields of `configs.Model`."""
-    sizes: dict[str, dict[str, int]] = {}
+def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
+    """Layer sizes and norms, as fields of `configs.Model`."""
+    sizes: dict[str, dict[str, Any]] = {}
     lateral = _first(
         shapes, r"backbone\.fpn_lateral5\.weight", r"backbone\.fpn\.inner_blocks\.3(\.0)?\.weight"
     )
     if lateral:
-        sizes["fpn"] = {"channels": lateral[0]}
-    fc = r"roi_heads\.box_head\.(fc\d|([5-9]|1\d))\.weight"
+        sizes["fpn"] = {"channels": lateral[0]} | _norm(shapes, r"backbone\.fpn.*")
+    rpn_convs = _count(shapes, r"rpn\.head\.conv\.\d+\.0\.weight")
+    if rpn_convs > 1:
+        sizes["rpn"] = {"conv_layers": rpn_convs}
+    fc = r"roi_heads\.box_head\.(fc)?\d+\.weight"
     hidden = _first(shapes, fc)
     if hidden and lateral:
-        cells = hidden[1] // lateral[0]
+        convs = r"roi_heads\.box_head\.\d+\.0\.weight"
+        conv = _first(shapes, convs)
+        channels = (conv or lateral)[0]
         sizes["box_head"] = {
             "fc_layers": _count(shapes, fc),
             "fc_channels": hidden[0],
-            "pool_size": round(cells**0.5),
-        }
+            "pool_size": round((hidden[1] // channels) ** 0.5),
+        } | _norm(shapes, r"roi_heads\.box_head\..*")
+        if conv:
+            sizes["box_head"] |= {"conv_layers": _count(shapes, convs), "conv_channels": channels}
     convs = r"roi_heads\.mask_head\.(mask_fcn\d+|\d+\.0)\.weight"
     deconv = _first(shapes, r"roi_heads\.(mask_head\.deconv|mask_predictor\.conv5_mask)\.weight")
     if deconv:
         sizes["mask_head"] = {"conv_channels": deconv[1]}
         if lateral:  # on C4, stage 5 is in their place
             sizes["mask_head"]["conv_layers"] = _count(shapes, convs)
+            sizes["mask_head"] |= _norm(shapes, r"roi_heads\.mask_head\..*")
     return sizes
+
+
+def _norm(shapes: Mapping[str, Shape], layers: str) -> dict[str, str]:
+    return {"norm": "batch_norm"} if _first(shapes, layers + r"\.running_mean") else {}
 
 
 def _check_variants(found: Recognized, shapes: Mapping[str, Shape]) -> None:
     """Refuse variants of the known models that do not exist here."""
     norms = [n for n in shapes if re.search(r"fpn_lateral\d\.norm\.weight|box_head.*norm\.w", n)]
-    if any(n.replace(".weight", ".running_mean") not in shapes for n in norms):
+    if norms:
+        kind = "batch" if norms[0].replace(".weight", ".running_mean") in shapes else "group"
         raise ValueError(
-            f"this is a model with group norm in its heads ({norms[0]!r}), not yet here"
+            f"this is one of Detectron2's models with {kind} norm in pyramid or heads "
+            f"({norms[0]!r}), whose backbones do not exist here yet"
         )
     deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
     if deltas and deltas[0] == 4 and found.num_classes > 2:

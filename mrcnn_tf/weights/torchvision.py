@@ -98,21 +98,36 @@ def _pyramid(fpn: Any) -> list[Entry]:
 
 
 def _rpn(head: Any) -> list[Entry]:
+    found = []
+    for i, layer in enumerate(head.convs):
+        names = [f"rpn.head.conv.{i}.0"]
+        if len(head.convs) == 1:
+            names.insert(0, "rpn.head.conv")
+        found += assign.with_bias(layer, *names)
     return [
-        *assign.with_bias(head.convs[0], "rpn.head.conv", "rpn.head.conv.0.0"),
+        *found,
         *assign.with_bias(head.objectness, "rpn.head.cls_logits"),
         *assign.with_bias(head.deltas, "rpn.head.bbox_pred", rows=layouts.BOX_ROWS),
     ]
 
 
 def _box_head(head: Any, channels: int) -> list[Entry]:
-    after_flatten = layouts.dense_after_flatten(channels)
+    """Entries of a box head on RoI features of so many channels.
+
+    With convolutions it is a sequence there: those, a flattening, then each dense layer with its
+    ReLU. Without, its two layers have the names of VGG's.
+    """
+    name = "roi_heads.box_head"
+    found = []
+    for i, layer in enumerate(head.convs):
+        found += assign.head_conv(layer, [f"{name}.{i}.0"], f"{name}.{i}.1")
+        channels = layer.conv.filters
+    for i, layer in enumerate(head.hidden):
+        kernel = layouts.DENSE if i else layouts.dense_after_flatten(channels)
+        place = len(head.convs) + 1 + 2 * i if head.convs else f"fc{i + 6}"
+        found += assign.with_bias(layer, f"{name}.{place}", kernel=kernel)
     deltas = layouts.then(layouts.without_background(4), layouts.BOX_ROWS)
     predictor = "roi_heads.box_predictor"
-    found = []
-    for i, layer in enumerate(head.hidden):
-        kernel = layouts.DENSE if i else after_flatten
-        found += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 6}", kernel=kernel)
     return [
         *found,
         *assign.with_bias(head.class_logits, f"{predictor}.cls_score", kernel=layouts.DENSE),
@@ -126,7 +141,8 @@ def _mask_head(head: Any) -> list[Entry]:
     found = []
     for i, layer in enumerate(head.convs):
         name = "roi_heads.mask_head"
-        found += assign.with_bias(layer.conv, f"{name}.mask_fcn{i + 1}", f"{name}.{i}.0")
+        names = [f"{name}.mask_fcn{i + 1}", f"{name}.{i}.0"]
+        found += assign.head_conv(layer, names, f"{name}.{i}.1")
     found += assign.with_bias(head.deconv, "roi_heads.mask_predictor.conv5_mask")
     logits = "roi_heads.mask_predictor.mask_fcn_logits"
     rows = layouts.without_background(1)

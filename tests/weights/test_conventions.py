@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 
 from mrcnn_tf import configs, presets
 from mrcnn_tf.weights import classes, conventions, recognize
@@ -131,11 +130,25 @@ def test_cocos_classes_are_those_of_the_annotations(shared):
     assert {i: classes.COCO[i] for i in named} == named
 
 
-@pytest.mark.parametrize(
-    "shapes",
-    [foreign.torchvision_v2(R50), foreign.detectron2(foreign.Sizes(101, 64, 32, 8))],
-    ids=["v2", "X101"],
-)
-def test_what_does_not_exist_here_yet_is_named(shapes):
-    with pytest.raises(ValueError, match="do not exist"):
-        conventions.model_fields(recognized(shapes))
+def test_torchvisions_second_version():
+    model = model_of(foreign.torchvision_v2(R50))
+    assert model.backbone.norm == model.fpn.norm == "batch_norm"
+    assert model.box_head.norm == model.mask_head.norm == "batch_norm"
+    assert model.backbone.norm_epsilon == 1e-5
+    assert model.rpn.conv_layers == 2
+    assert (model.box_head.conv_layers, model.box_head.conv_channels) == (4, 256)
+    assert (model.box_head.fc_layers, model.box_head.pool_size) == (1, 7)
+    assert model.mask_head.conv_layers == 4
+
+
+def test_resnext():
+    x101 = foreign.Sizes(depth=101, groups=32, width_per_group=8)
+    for shapes in (foreign.detectron2(x101), foreign.caffe2_backbone(x101)):
+        model = model_of(shapes)
+        assert (model.backbone.groups, model.backbone.width_per_group) == (32, 8)
+        assert not model.backbone.stride_in_1x1
+        assert tuple(model.pixels.std) == (57.375, 57.120, 58.395)
+        assert model.pixels.order == "bgr"
+    theirs = model_of(foreign.torchvision(foreign.Sizes(groups=32, width_per_group=4)))
+    assert (theirs.backbone.groups, theirs.backbone.width_per_group) == (32, 4)
+    assert theirs.pixels.order == "rgb"

@@ -120,9 +120,12 @@ def test_variants_that_only_their_shapes_tell():
     }
     with pytest.raises(ValueError, match="this is a DC5 model"):
         found(dc5)
-    group_norm = D2 | {"backbone.fpn_lateral2.norm.weight": (256,)}
-    with pytest.raises(ValueError, match="this is a model with group norm in its heads"):
-        found(group_norm)
+    norm = {"backbone.fpn_lateral2.norm.weight": (256,)}
+    with pytest.raises(ValueError, match="Detectron2's models with group norm in pyramid or heads"):
+        found(D2 | norm)
+    norm["backbone.fpn_lateral2.norm.running_mean"] = (256,)
+    with pytest.raises(ValueError, match="Detectron2's models with batch norm in pyramid or heads"):
+        found(D2 | norm)
     for classes in (1203, 1230):
         with pytest.raises(ValueError, match=f"this is a model for LVIS .{classes} classes"):
             found(foreign.detectron2(R50, classes=classes))
