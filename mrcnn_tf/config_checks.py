@@ -64,7 +64,8 @@ def _check_system(experiment: Experiment) -> None:
     if c4_heads and model.box_head.pool_size % 2:
         raise ValueError(
             f"task.model.box_head.pool_size: got {model.box_head.pool_size}, but with features: c4 "
-            "stage 5 halves it: it needs an even number, 14 in the paper's code"
+            "stage 5 halves it: it needs an even number, 14 in the paper's code, and so does "
+            "task.model.mask_head.mask_size, which is the same"
         )
     side = model.mask_head.mask_size
     if c4_heads and model.system == "mask_rcnn" and side != model.box_head.pool_size:

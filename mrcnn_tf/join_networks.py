@@ -55,13 +55,12 @@ def join(
         tf.train.Checkpoint(model=model, global_step=step),
         model_dir,
         max_to_keep=1,
-        step_counter=step,
         checkpoint_name="ckpt",
     )
     experiments.save(experiment, os.path.join(model_dir, "params.yaml"))
     with tf.io.gfile.GFile(os.path.join(model_dir, task_lib.schema.LABEL_MAP_FILE), "w") as file:
         file.write(label_map.to_json())
-    return manager.save()
+    return manager.save(checkpoint_number=step)
 
 
 def check_same_features(rpn_path: str, detector_path: str) -> None:

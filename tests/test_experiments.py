@@ -66,6 +66,45 @@ def test_later_layers_win(folder, tmp_path):
     assert experiment.trainer.train_steps == 9
 
 
+def test_an_experiment_states_its_difference_to_its_base(folder):
+    write(folder, "wide", "base: small\ntask.model.fpn.channels: 64")
+    write(
+        folder, "wider", "base: wide\ntask: {model: {fpn: {channels: 96}}}\ntrainer.train_steps: 7"
+    )
+    model = experiments.load("wide", folder=folder).task.model
+    assert (model.backbone.depth, model.fpn.channels) == (101, 64)
+    experiment = experiments.load("wider", folder=folder)
+    assert experiment.task.name == "wider"
+    assert experiment.task.model.backbone.depth == 101
+    assert experiment.task.model.fpn.channels == 96
+    assert experiment.trainer.train_steps == 7
+    assert experiments.load("wider", (), "trainer.train_steps=8", folder).trainer.train_steps == 8
+
+
+def test_a_preset_of_the_base_lies_below_the_whole_chain(folder):
+    write(folder, "bottom", "task.model: {preset: detectron2, rpn: {smooth_l1_beta: 0.5}}")
+    write(folder, "top", "base: bottom\ntask.model.box_head.smooth_l1_beta: 0.25")
+    model = experiments.load("top", folder=folder).task.model
+    assert model.rpn.post_nms_top_k_train == 1000
+    assert (model.rpn.smooth_l1_beta, model.box_head.smooth_l1_beta) == (0.5, 0.25)
+
+
+def test_an_unknown_base_is_named_with_the_file_that_wants_it(folder):
+    write(folder, "orphan", "base: nobody")
+    with pytest.raises(ValueError, match=r"orphan.yaml: base: unknown experiment 'nobody'.*small"):
+        experiments.load("orphan", folder=folder)
+
+
+def test_bases_in_a_circle_are_refused(folder):
+    write(folder, "a", "base: b")
+    write(folder, "b", "base: c")
+    write(folder, "c", "base: a")
+    write(folder, "self", "base: self")
+    for name in ("a", "self"):
+        with pytest.raises(ValueError, match="base: the experiment is based on itself"):
+            experiments.load(name, folder=folder)
+
+
 def test_a_preset_lies_below_what_the_experiment_says(folder):
     override = "task.model.preset=torchvision,task.init_checkpoint=x"
     model = experiments.load("small", params_override=override, folder=folder).task.model

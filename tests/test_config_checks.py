@@ -1,0 +1,173 @@
+"""Impossible systems and schedules are refused with a sentence that says what to change."""
+
+import re
+
+import pytest
+
+from mrcnn_tf import experiments
+
+FILES = (
+    "task.model.proposals=file,task.train_data.proposals=p/train,"
+    "task.validation_data.proposals=p/validation"
+)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "override", "message"),
+    [
+        ("maskrcnn_r50_fpn", "task.model.system=yolo", "system: got 'yolo', allowed are"),
+        ("maskrcnn_r50_fpn", "task.model.features=c5", "features: got 'c5', allowed are"),
+        ("maskrcnn_r50_fpn", "stages.schedule=both", "schedule: got 'both', allowed are"),
+        # C4.
+        (
+            "maskrcnn_r50_c4",
+            "task.model.mask_head.mask_size=28",
+            "mask_size: got 28, but with features: c4 a mask is as large as the pooled RoI, "
+            "box_head.pool_size, now 14. Set both to 14, or use features: fpn for 28 x 28 masks",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.features=c4",
+            "pool_size: got 7, but with features: c4 stage 5 halves it: it needs an even number, "
+            "14 in the paper's code, and so does task.model.mask_head.mask_size",
+        ),
+        (
+            "fasterrcnn_r50_c4",
+            "task.model.box_head.pool_size=7",
+            "pool_size: got 7, but with features: c4 stage 5 halves it: it needs an even number",
+        ),
+        (
+            "maskrcnn_r50_c4",
+            "task.model.fpn.frozen=true",
+            "c4 has no pyramid; set it to false, and freeze the backbone up to stage 4 by "
+            "backbone.freeze_at: 4",
+        ),
+        # Proposals from files.
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.proposals=file",
+            "task.train_data.proposals: task.model.proposals: file needs the folder of proposals "
+            "that an RPN wrote (python -m mrcnn_tf.write_proposals)",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.proposals=file,task.train_data.proposals=p",
+            "task.validation_data.proposals: task.model.proposals: file needs the folder",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.train_data.proposals=p",
+            "'p' would not be used: with task.model.proposals: rpn the network makes its own. Set "
+            "that to file, or leave this empty",
+        ),
+        ("rpn_r50_fpn", FILES, "'file' is for a detector; an RPN makes its own. Set it to rpn"),
+        # What a system is scored by.
+        (
+            "rpn_r50_fpn",
+            "trainer.best_checkpoint_eval_metric=mask_ap",
+            "got 'mask_ap', but task.model.system: rpn is scored by ar_...: set it to ar_1000",
+        ),
+        (
+            "fasterrcnn_r50_fpn",
+            "trainer.best_checkpoint_eval_metric=mask_ap50",
+            "got 'mask_ap50', but task.model.system: faster_rcnn is scored by box_...: set it to "
+            "box_ap",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "trainer.best_checkpoint_eval_metric=ar_100",
+            "is scored by mask_..., box_...: set it to mask_ap",
+        ),
+        ("maskrcnn_r50_fpn", "task.model.system=faster_rcnn", "set it to box_ap"),
+        # Schedules.
+        (
+            "maskrcnn_r50_fpn",
+            "stages.schedule=separate",
+            "stages.rpn_experiment: schedule 'separate' needs the experiment that trains the RPN, "
+            "rpn_r50_fpn for one",
+        ),
+        (
+            "rpn_r50_fpn",
+            "stages.schedule=alternating,stages.rpn_experiment=rpn_r50_fpn",
+            "trains a detector after its RPN, but task.model.system is rpn. Set the schedule to "
+            "joint",
+        ),
+        (
+            "maskrcnn_r50_fpn_separate_rpn",
+            FILES,
+            "'separate' makes its own proposals: set task.model.proposals to rpn, or the schedule "
+            "to joint",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "stages.rpn_checkpoint=runs/rpn",
+            "stages.rpn_checkpoint: which network is it of? Give stages.rpn_experiment too",
+        ),
+        # Where to start.
+        (
+            "maskrcnn_r50_fpn",
+            "task.init_checkpoint_modules=backbone",
+            "got 'backbone', but task.init_checkpoint names no checkpoint to take them from",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.init_checkpoint=x,task.init_checkpoint_modules='backbone, fpn'",
+            "got 'backbone, fpn'; allowed are 'all', or with commas between backbone, pyramid, rpn",
+        ),
+        (
+            "rpn_r50_fpn",
+            "task.init_checkpoint=x,task.init_checkpoint_modules=roi_heads",
+            "an RPN alone (task.model.system: rpn) has no roi_heads",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.init_checkpoint=x,task.init_checkpoint_modules=rpn," + FILES,
+            "with task.model.proposals: file there is no rpn to load",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.init_checkpoint=x,task.init_checkpoint_modules=pyramid,"
+            "task.model.backbone.weights=''",
+            "frozen_batch_norm' over random weights never learns",
+        ),
+        (
+            "maskrcnn_shapes",
+            "task.init_checkpoint=x,task.init_checkpoint_modules=pyramid,"
+            "task.model.backbone.freeze_at=5",
+            "freeze_at: 5 would freeze random weights",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.fpn.frozen=true",
+            "task.model.fpn.frozen: would freeze random weights; give the network whose pyramid is "
+            "to stay as task.init_checkpoint, or set this to false",
+        ),
+    ],
+)
+def test_refused(experiment, override, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        experiments.load(experiment, params_override=override)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "override"),
+    [
+        ("maskrcnn_r50_fpn", FILES),
+        ("maskrcnn_r50_c4", "trainer.best_checkpoint_eval_metric=box_ap75"),
+        ("rpn_r50_fpn", "trainer.best_checkpoint_eval_metric=ar_small_1000"),
+        ("rpn_r50_fpn", "trainer.best_checkpoint_eval_metric=validation_loss"),
+        ("fasterrcnn_r50_c4", "task.model.mask_head.mask_size=28"),  # it has no masks
+        # From another network's weights everything may be frozen, whatever its norm.
+        (
+            "maskrcnn_shapes",
+            "task.init_checkpoint=x,task.model.backbone.freeze_at=5,task.model.fpn.frozen=true",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.init_checkpoint=x,task.init_checkpoint_modules='backbone,pyramid',"
+            "task.model.backbone.weights='',task.model.fpn.frozen=true",
+        ),
+    ],
+)
+def test_allowed(experiment, override):
+    experiments.load(experiment, params_override=override)
