@@ -142,12 +142,12 @@ def _check_parts(experiment: Experiment) -> None:
     """Refuse to load parts that there are not."""
     task, model = experiment.task, experiment.task.model
     where = f"task.init_checkpoint_modules: got {task.init_checkpoint_modules!r}"
-    if task.init_checkpoint_modules != "all" and not task.init_checkpoint:
+    if task.init_checkpoint_modules and not task.init_checkpoint:
         raise ValueError(f"{where}, but task.init_checkpoint names no checkpoint to take them from")
     unknown = [part for part in task.loaded_parts() if part not in MODULES]
     if unknown:
         raise ValueError(f"{where}; allowed are 'all', or with commas between {', '.join(MODULES)}")
-    if task.init_checkpoint_modules == "all":
+    if task.init_checkpoint_modules in ("", "all"):
         return
     if "roi_heads" in task.loaded_parts() and model.system == "rpn":
         raise ValueError(f"{where}, but an RPN alone (task.model.system: rpn) has no roi_heads")

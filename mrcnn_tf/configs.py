@@ -321,15 +321,16 @@ class Task(cfg.TaskConfig):
     Attributes:
       name: the experiment's name.
       init_checkpoint: a checkpoint, or a run's folder, whose weights training starts from.
-      init_checkpoint_modules: what of it is taken: "all", or some of `MODULES` with commas between;
-        the others start as without it.
+      init_checkpoint_modules: what of it is taken: "" what fits, to fine-tune on other classes (what
+        does not is printed, see `weights/fine_tune.py`); "all", or some of `MODULES` with commas
+        between, whole and nothing else; the others start as without it.
       annotation_file: COCO JSON to score against; empty scores against the validation records.
       seed: of the weights and of anchor and RoI sampling.
       allow_image_summary: draw the first images of each evaluation for TensorBoard.
     """
 
     name: str = ""
-    init_checkpoint_modules: str = "all"
+    init_checkpoint_modules: str = ""
     model: Model = dataclasses.field(default_factory=Model)
     train_data: Data = dataclasses.field(
         default_factory=lambda: Data(is_training=True, flip_probability=0.5)
@@ -344,7 +345,7 @@ class Task(cfg.TaskConfig):
         if not self.init_checkpoint:
             return ()
         names = tuple(name.strip() for name in self.init_checkpoint_modules.split(","))
-        return MODULES if names == ("all",) else names
+        return MODULES if names in (("all",), ("",)) else names
 
 
 @dataclasses.dataclass

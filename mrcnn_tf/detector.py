@@ -127,7 +127,7 @@ def _load_network(config: configs.Experiment, checkpoint: str) -> tuple[Network,
         rpn = build.build_model(config.task.model, num_classes=0)
         task_lib.load_checkpoint(rpn, checkpoint)
         return ProposalsAsDetections(rpn), OBJECT
-    label_map = _label_map_of(checkpoint) or task_lib.read_label_map(config.task)
+    label_map = task_lib.label_map_of(checkpoint) or task_lib.read_label_map(config.task)
     model = build.build_model(config.task.model, label_map.num_classes)
     task_lib.load_checkpoint(model, checkpoint)
     if config.task.model.proposals == "file":
@@ -172,17 +172,6 @@ def preprocessor(config: configs.Experiment) -> preprocessing.Preprocessor:
         pixel_mean=tuple(pixels.mean),
         pixel_std=tuple(pixels.std),
     )
-
-
-def _label_map_of(checkpoint: str) -> LabelMap | None:
-    """The label map that training left in the run's folder, if there is one."""
-    folder = checkpoint if tf.io.gfile.isdir(checkpoint) else os.path.dirname(checkpoint)
-    for candidate in (folder, os.path.dirname(folder)):  # best/ckpt-1 lies one folder down
-        path = os.path.join(candidate, task_lib.schema.LABEL_MAP_FILE)
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                return LabelMap.from_json(file.read(), path)
-    return None
 
 
 def _encoded(picture: str | os.PathLike | np.ndarray) -> bytes:

@@ -13,7 +13,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
 from mrcnn_tf.modeling import build, measures
-from mrcnn_tf.weights import keras_applications
+from mrcnn_tf.weights import fine_tune, keras_applications
 
 VALIDATION_LOSS = "validation_loss"  # sum of all terms, over the whole validation set
 # What a loop's images lost: {what it is called: the batch's key that counts it}.
@@ -100,7 +100,10 @@ class MaskRCNNTask(base_task.Task):
         parts = config.loaded_parts()
         if config.model.backbone.weights == "imagenet" and "backbone" not in parts:
             keras_applications.load_imagenet(model.backbone, config.model.backbone.depth)
-        if parts:
+        if config.init_checkpoint and not config.init_checkpoint_modules:
+            theirs = label_map_of(config.init_checkpoint)
+            print(fine_tune.load_what_fits(model, config.init_checkpoint, self.label_map, theirs))
+        elif parts:
             load_checkpoint(model, config.init_checkpoint, parts)
 
     def build_inputs(
@@ -435,6 +438,21 @@ def _find_label_map(config: configs.Task) -> tuple[str, LabelMap] | None:
     return None
 
 
+def label_map_of(checkpoint: str) -> LabelMap | None:
+    """Return the label map that training or conversion left beside a checkpoint, if there is one.
+
+    Args:
+      checkpoint: a checkpoint or a run's folder.
+    """
+    folder = checkpoint if tf.io.gfile.isdir(checkpoint) else os.path.dirname(checkpoint)
+    for candidate in (folder, os.path.dirname(folder)):  # best/ckpt-1 lies one folder down
+        path = os.path.join(candidate, schema.LABEL_MAP_FILE)
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                return LabelMap.from_json(file.read(), path)
+    return None
+
+
 def load_checkpoint(
     model: tf_keras.Model, path: str, parts: tuple[str, ...] = configs.MODULES
 ) -> str:
@@ -465,5 +483,10 @@ def load_checkpoint(
         status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:  # something is missing, or has another shape
         what = "this model" if whole else f"{', '.join(parts)} of this model"
-        raise ValueError(f"{found} does not fit {what}: {error}") from error
+        wrong = fine_tune.differences(model, found)
+        lines = [f"  {name}: {why}" for name, why in wrong.items() if name.startswith(parts)]
+        more = [f"  and {len(lines) - 10} more"] if len(lines) > 10 else []
+        raise ValueError(
+            "\n".join([f"{found} does not fit {what}:", *lines[:10], *more])
+        ) from error
     return found

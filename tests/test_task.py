@@ -485,8 +485,10 @@ def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(chec
     config = configs.Task(model=tiny_network.config())
     config.model.num_classes = NUM_CLASSES + 5
     model = task_lib.MaskRCNNTask(config).build_model()
-    with pytest.raises(ValueError, match=rf"{path} does not fit this model: .*\(12,\).*\(32,\)"):
+    with pytest.raises(ValueError, match=f"{path} does not fit this model") as error:
         task_lib.load_checkpoint(model, path)
+    wrong = "roi_heads/box_head/box_deltas/bias: (12,) in the checkpoint, (32,) here"
+    assert wrong in str(error.value)
 
 
 def test_same_seed_builds_the_same_weights():

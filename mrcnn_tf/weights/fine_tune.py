@@ -124,6 +124,28 @@ def load_what_fits(
     return _report(prefix, tally, names, len(model_label_map.names))
 
 
+def differences(model: tf_keras.Model, checkpoint: str) -> dict[str, str]:
+    """Say which variables of a model a checkpoint has not, or in another shape.
+
+    Args:
+      model: its variables exist.
+      checkpoint: one that exists.
+
+    Returns:
+      {path of a variable, "rpn/head/convs/0/kernel" for one: what is wrong}.
+    """
+    reader = tf.train.load_checkpoint(checkpoint)
+    shapes = reader.get_variable_to_shape_map()
+    found = {}
+    for match in _matches(model, reader):
+        name, shape = "/".join(match.path), tuple(match.variable.shape)
+        if match.key is None:
+            found[name] = "not in the checkpoint"
+        elif tuple(shapes[match.key]) != shape:
+            found[name] = f"{tuple(shapes[match.key])} in the checkpoint, {shape} here"
+    return found
+
+
 def _same_names(ours: LabelMap, theirs: LabelMap | None) -> list[tuple[int, int]] | None:
     """Pair the classes of the same name: (index here, index in the checkpoint), from 0.
 
