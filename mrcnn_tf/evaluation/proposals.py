@@ -23,9 +23,8 @@ from mrcnn_tf.evaluation import detections, images, scoring
 _LOGGER = logging.getLogger(__name__)
 
 CAPS = (100, 300, 1000)  # proposals per image that count
-_SIZES = {"": "ar{cap}", "_small": "ar_small", "_medium": "ar_medium", "_large": "ar_large"}
+_SIZES = ("all", "small", "medium", "large")
 _LOWEST_IOU = 0.5  # of COCO's ten thresholds
-_CATEGORY_ID = 1  # of everything: proposals have no class
 
 
 class ProposalEvaluator:
@@ -142,27 +141,27 @@ class ProposalEvaluator:
                 missing,
                 len(self._images),
             )
-        self._numbers = {}
-        for cap in CAPS:
-            summary = self._score(cap).summary
-            for size, name in _SIZES.items():
-                self._numbers[f"ar{size}_{cap}"] = summary[name.format(cap=cap)]
+        recalls = self._score()
+        self._numbers = {
+            f"ar_{cap}" if size == "all" else f"ar_{size}_{cap}": recalls[size, cap]
+            for cap in CAPS
+            for size in _SIZES
+        }
         return dict(self._numbers)
 
     def table(self) -> str:
         """Return the numbers, one line per number of proposals, as readable text."""
         numbers = self._numbers or self.evaluate()
-        lines = [f"{'proposals':<9}" + "".join(f"{'AR' + size[:2]:>9}" for size in _SIZES)]
-        lines[0] = lines[0].replace("_", " ")
-        for cap in CAPS:
-            values = (numbers[f"ar{size}_{cap}"] for size in _SIZES)
+        lines = ["proposals" + "".join(f"{head:>9}" for head in ("AR", "AR s", "AR m", "AR l"))]
+        for k, cap in enumerate(CAPS):
+            values = list(numbers.values())[k * len(_SIZES) : (k + 1) * len(_SIZES)]
             cells = (f"{value:>9.3f}" if value >= 0 else f"{'-':>9}" for value in values)
             lines.append(f"{cap:>9}" + "".join(cells))
         beyond = [f"AR@{cap}" for cap in CAPS if cap > self._most_per_image]
         if self.num_added and beyond:
             lines.append(
-                f"The network proposes at most {self._most_per_image} boxes per image: "
-                f"{' and '.join(beyond)} {'is' if len(beyond) == 1 else 'are'} that of all of them."
+                f"At most {self._most_per_image} proposals per image: {', '.join(beyond)} "
+                f"{'is' if len(beyond) == 1 else 'are'} AR@{self._most_per_image}."
             )
         crowds = sum(bool(a["iscrowd"]) for a in self._annotations)
         count = f"{self.num_images} images, {len(self._annotations) - crowds} objects"
@@ -172,14 +171,13 @@ class ProposalEvaluator:
             count += f"; {self._images.num_missing} images without any added, scored as empty"
         return "\n".join([*lines, count]) + "\n"
 
-    def _score(self, cap: int) -> scoring.Scores:
-        """Run pycocotools on the best `cap` proposals of every image."""
+    def _score(self) -> dict[tuple[str, int], float]:
+        """Run pycocotools on what lies on objects."""
         annotations = [
             {
                 **annotation,
                 "id": k + 1,
                 "image_id": self._images.number(annotation["image_id"]),
-                "category_id": _CATEGORY_ID,
             }
             for k, annotation in enumerate(self._annotations)
         ]
@@ -187,20 +185,11 @@ class ProposalEvaluator:
             {
                 "id": k + 1,
                 "image_id": self._images.number(row["image_id"]),
-                "category_id": _CATEGORY_ID,
                 "bbox": row["bbox"],
                 "area": row["bbox"][2] * row["bbox"][3],
                 "iscrowd": 0,
-                "score": -float(row["rank"]),  # only the order within an image counts
+                "rank": row["rank"],
             }
             for k, row in enumerate(self._found)
-            if row["rank"] < cap
         ]
-        return scoring.score(
-            images=self._images.numbered(),
-            category_ids=[_CATEGORY_ID],
-            annotations=annotations,
-            detections=found,
-            iou_type="bbox",
-            max_detections=cap,
-        )
+        return scoring.average_recalls(self._images.numbered(), annotations, found, CAPS)

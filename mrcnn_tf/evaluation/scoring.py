@@ -2,7 +2,7 @@
 
 pycocotools is the reference, so nothing of its arithmetic is repeated here. What is done
 differently is how its tables are read: `COCOeval.summarize` prints, and reports -1 for AP when
-detections are capped at another number than 100.
+detections are capped at another number than 100. And average recall is counted from its matches.
 """
 
 import contextlib
@@ -78,6 +78,50 @@ def score(
         for k, category_id in enumerate(evaluation.params.catIds)
     }
     return Scores(summary, ap_by_category)
+
+
+def average_recalls(
+    images: list[dict], annotations: list[dict], detections: list[dict], caps: tuple[int, ...]
+) -> dict[tuple[str, int], float]:
+    """Return the average recall of boxes without a class.
+
+    COCOeval matches, once. Its own way from matches to recall passes through every precision, and
+    a cap means the first so many in its list, which is not the rank where some are left out.
+
+    Args:
+      images: as for `score`.
+      annotations: as for `score`; their categories do not matter.
+      detections: [{"id", "image_id", "bbox", "area", "iscrowd", "rank"}], rank 0 is the image's
+        best; those that overlap no object may be left out.
+      caps: how many of an image's detections count, ascending.
+
+    Returns:
+      {(size, cap): 0..1, or -1 where there is no ground truth}; sizes are "all", "small",
+      "medium", "large".
+    """
+    rank_of = {row["id"]: row["rank"] for row in detections if row["rank"] < caps[-1]}
+    objects = [{**row, "category_id": 1} for row in annotations]
+    ranked = [
+        {**row, "category_id": 1, "score": -float(row["rank"])}
+        for row in detections
+        if row["id"] in rank_of
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_coco(images, [1], objects), _coco(images, [1], ranked), "bbox")
+        evaluation.params.maxDets = [caps[-1]]
+        evaluation.evaluate()
+    recalls = {}
+    for size, area in {"all": 0, **_AREAS}.items():
+        first = area * len(images)
+        matched = [m for m in evaluation.evalImgs[first : first + len(images)] if m is not None]
+        num_objects = sum(np.count_nonzero(m["gtIgnore"] == 0) for m in matched)
+        hits = [(m["dtMatches"] != 0) & ~m["dtIgnore"] for m in matched]  # [IoU, detections] each
+        ranks = np.array([rank_of[i] for m in matched for i in m["dtIds"]])
+        found = np.concatenate([*hits, np.zeros([len(evaluation.params.iouThrs), 0], bool)], axis=1)
+        for cap in caps:
+            recall = found[:, ranks < cap].sum(axis=1) / max(num_objects, 1)
+            recalls[size, cap] = float(recall.mean()) if num_objects else -1.0
+    return recalls
 
 
 def _coco(images: list[dict], category_ids: list[int], annotations: list[dict]) -> COCO:

@@ -43,7 +43,7 @@ _REFUSED = {
         "a network on a vision transformer; backbones here are ResNets"
     ),
     r"(^|backbone\.body\.|features\.)\d+\.(block\.|\d+\.|conv\.)": (
-        "a network on a MobileNet; backbones here are ResNets"
+        "a network on a MobileNet, EfficientNet or ConvNeXt; backbones here are ResNets"
     ),
     r"conv2_offset": "a network with deformable convolutions, which do not exist here",
     r"stem\.conv1_[123]|stem\.conv[23]\.": "a ResNet with a stem of three convolutions",

@@ -58,8 +58,8 @@ def batch(per_image, count, scale=1.0):
 
 
 def test_hand_worked_average_recall():
-    # A small object (20 x 20) is found at IoU 1 by the 101st proposal; a medium one (40 x 40) by the
-    # first, at IoU 33 / 40 = 0.825, so at 7 thresholds, .50 to .80; a large one not at all.
+    # A small object (20 x 20) is found at IoU 1 by the 101st proposal; a medium one (40 x 40) by
+    # the first, at IoU 33 / 40 = 0.825, so at 7 thresholds, .50 to .80; a large one not at all.
     objects = [(7, (0, 0, 20, 20), 0), (7, (50, 0, 40, 40), 0), (7, (100, 0, 100, 100), 0)]
     evaluator = ProposalEvaluator(truth_of(objects))
     found = [(50, 0, 33, 40)] + [(30, 60, 10, 10)] * 99 + [(0, 0, 20, 20)]
@@ -175,10 +175,10 @@ def test_a_crowd_is_no_object_to_find():
 def test_fewer_proposals_than_a_cap_are_mentioned():
     evaluator = ProposalEvaluator(truth_of([(7, (0, 0, 20, 20), 0)]))
     evaluator.add(**batch({7: [(0, 0, 20, 20)]}, count=300))
-    assert "at most 300 boxes per image: AR@1000 is that of all of them" in evaluator.table()
+    assert "At most 300 proposals per image: AR@1000 is AR@300.\n" in evaluator.table()
     evaluator.reset()
     evaluator.add(**batch({7: [(0, 0, 20, 20)]}, count=20))
-    assert "20 boxes per image: AR@100 and AR@300 and AR@1000 are that" in evaluator.table()
+    assert "20 proposals per image: AR@100, AR@300, AR@1000 are AR@20.\n" in evaluator.table()
 
 
 def test_nothing_found_and_nothing_to_find(caplog):
