@@ -15,6 +15,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import TypedDict
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
@@ -34,11 +35,11 @@ class Finished(TypedDict):
     seconds: float
 
 
-def run(schedule: stages.Schedule, model_dir: str) -> dict[str, float]:
+def run(planned: Sequence[stages.Stage], model_dir: str) -> dict[str, float]:
     """Run the stages that are not done yet.
 
     Args:
-      schedule: what to do.
+      planned: what to do, in order.
       model_dir: where it is noted what is done.
 
     Returns:
@@ -51,10 +52,9 @@ def run(schedule: stages.Schedule, model_dir: str) -> dict[str, float]:
     path = pathlib.Path(model_dir) / FINISHED
     path.parent.mkdir(parents=True, exist_ok=True)
     finished: dict[str, Finished] = json.loads(path.read_text()) if path.exists() else {}
-    _check_finished(schedule.stages, finished, path)
-    count = len(schedule.stages)
-    for number, stage in enumerate(schedule.stages, start=1):
-        title = f"[{number}/{count}] {stage.name}"
+    _check_finished(planned, finished, path)
+    for number, stage in enumerate(planned, start=1):
+        title = f"[{number}/{len(planned)}] {stage.name}"
         if stage.name in finished:
             print(f"{title}: done, in {duration(finished[stage.name]['seconds'])}", flush=True)
             continue
@@ -73,7 +73,7 @@ def run(schedule: stages.Schedule, model_dir: str) -> dict[str, float]:
 
 
 def _check_finished(
-    planned: list[stages.Stage], finished: dict[str, Finished], path: pathlib.Path
+    planned: Sequence[stages.Stage], finished: dict[str, Finished], path: pathlib.Path
 ) -> None:
     """Refuse to go on from a stage that these settings would not have made."""
     commands = {stage.name: stage.command() for stage in planned}
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
         schedule = stages.Schedule(
             values.experiment, model_dir, values.config_file, values.params_override
         )
-        seconds = run(schedule, model_dir)
+        seconds = run(schedule.stages, model_dir)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\nall stages took {duration(sum(seconds.values()))}; what came out: {schedule.result}")
