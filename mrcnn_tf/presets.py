@@ -27,7 +27,7 @@ PRESETS: dict[str, dict] = {
             "level_epsilon": 1e-6,
         },
         "box_head": {"smooth_l1_beta": 1.0 / 9.0},
-        "mask_head": {"target": "torchvision", "target_sampling_ratio": 2},
+        "mask_head": {"target": "torchvision", "target_sampling_ratio": 0},
         "detection": {"mask_paste": "torchvision"},
     },
     "detectron2": {
@@ -39,6 +39,8 @@ PRESETS: dict[str, dict] = {
             "smooth_l1_beta": 0.0,
             "loss_normalizer": "anchors_per_image",
         },
+        "roi_align": {"sampling_ratio": 0},
         "box_head": {"smooth_l1_beta": 0.0},
+        "mask_head": {"target_sampling_ratio": 0},
     },
 }

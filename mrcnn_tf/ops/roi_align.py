@@ -9,15 +9,18 @@ product of one factor per axis: what happens along y (where the samples lie, whi
 mixes, whether it fell off the map) does not depend on x. So the work is done in two steps:
 
 1. `axis_taps` turns the box's extent along one axis into K rows (or columns) per bin, with weights.
-2. `_weighted_gather` adds up the K * K pixels of each bin. It alone touches the features. (There
-   are two of it: what is fastest under XLA is not what is fastest without.)
+2. `weighted_gather` adds up the K * K pixels of each bin. It alone touches the features.
 
-Another way to place samples (as many as the bin has pixels, say) is another list of taps.
+Adaptive sampling, as many samples as a bin has pixels, has another K for every box: it goes through
+`adaptive_taps` and `adaptive_pooling` instead.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
+
+from mrcnn_tf.ops import adaptive_pooling, adaptive_taps, weighted_gather
 
 
 def assign_levels(
@@ -111,65 +114,6 @@ def axis_taps(
     return index, weight
 
 
-@tf.custom_gradient
-def _weighted_gather(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor):
-    """Return `sum_k weight[:, k] * table[index[:, k]]`, float32 [N, C], for XLA; table [T, C].
-
-    XLA makes one loop of the unrolled sum: nothing of size N * K * K * C is ever stored, neither
-    here nor, on GPUs, in the gradient's scatter.
-    """
-
-    def gradient(upstream):
-        updates = upstream[:, tf.newaxis, :] * weight[:, :, tf.newaxis]  # [N, K * K, C]
-        updates = tf.reshape(updates, [-1, table.shape[-1]])
-        total = tf.math.unsorted_segment_sum(updates, tf.reshape(index, [-1]), tf.shape(table)[0])
-        return tf.cast(total, table.dtype), None, None
-
-    total = 0.0
-    for k in range(index.shape[-1]):
-        pixels = tf.cast(tf.gather(table, index[:, k]), tf.float32)
-        total += pixels * weight[:, k, tf.newaxis]
-    return total, gradient
-
-
-# Pixels gathered at a time outside XLA: 4 MiB of 256 float32 channels, which stay in the cache.
-_CHUNK_PIXELS = 4096
-
-
-@tf.custom_gradient
-def _weighted_gather_chunked(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor):
-    """Return the same as `_weighted_gather`, faster where no XLA fuses the steps.
-
-    The cells go through in chunks that fit a processor's cache. The gradient is the transposed
-    sparse matrix times the upstream one, whose kernel stores no products either (XLA has none).
-    """
-    num_cells, taps = tf.shape(index)[0], index.shape[-1]
-    channels = table.shape[-1]
-    chunk = max(_CHUNK_PIXELS // taps, 1)
-
-    def gradient(upstream):
-        cell = tf.repeat(tf.range(num_cells), taps)
-        entries = tf.cast(tf.stack([cell, tf.reshape(index, [-1])], axis=-1), tf.int64)
-        shape = tf.cast(tf.stack([num_cells, tf.shape(table)[0]]), tf.int64)
-        matrix = tf.SparseTensor(entries, tf.reshape(weight, [-1]), shape)
-        total = tf.sparse.sparse_dense_matmul(matrix, upstream, adjoint_a=True)
-        return tf.cast(total, table.dtype), None, None
-
-    def pool(taps_of_chunk):
-        chunk_index, chunk_weight = taps_of_chunk
-        pixels = tf.cast(tf.gather(table, chunk_index), tf.float32)  # [chunk, K * K, C]
-        return tf.squeeze(chunk_weight[:, tf.newaxis, :] @ pixels, axis=1)
-
-    num_chunks = -(-num_cells // chunk)
-    fill = [[0, num_chunks * chunk - num_cells], [0, 0]]
-    pooled = tf.map_fn(
-        pool,
-        tuple(tf.reshape(tf.pad(x, fill), [num_chunks, chunk, taps]) for x in (index, weight)),
-        fn_output_signature=tf.TensorSpec([chunk, channels], tf.float32),
-    )
-    return tf.reshape(pooled, [-1, channels])[:num_cells], gradient
-
-
 def roi_align(
     features: Mapping[int, tf.Tensor],
     boxes: tf.Tensor,
@@ -189,10 +133,11 @@ def roi_align(
         without area give finite numbers.
       levels: int32 [B, R], the level of each box, one of `features`; None if there is one level.
       output_size: P.
-      sampling_ratio: samples per bin and axis, at least 1.
+      sampling_ratio: samples per bin and axis; 0 is adaptive: ceil(box length / P) of them, for
+        each box and axis (Detectron2's 0, torchvision's -1).
       aligned: True is Detectron2's ROIAlignV2 (pixel centres at i + 0.5, a box may shrink to
-        nothing); False is the first RoIAlign and torchvision's default (centres at i, a box is at
-        least one feature pixel high and wide).
+        nothing, of which adaptive sampling makes zeros); False is the first RoIAlign and
+        torchvision's default (centres at i, a box is at least one feature pixel high and wide).
       compiled: True for the implementation that XLA compiles (and that also suits a GPU without
         XLA); False for the one that is faster on CPUs without XLA. Same numbers up to rounding.
 
@@ -201,10 +146,9 @@ def roi_align(
 
     Raises:
       ValueError: `levels` is None although there are several, the features skip a level, or
-        sampling_ratio < 1.
+        sampling_ratio < 0.
 
-    Source: Mask R-CNN section 3; numbers as the kernels of Detectron2 and torchvision compute them
-    with a fixed sampling ratio.
+    Source: Mask R-CNN section 3; numbers as the kernels of Detectron2 and torchvision compute them.
     """
     names = sorted(features)
     if levels is None and len(names) != 1:
@@ -220,26 +164,60 @@ def roi_align(
     stride = tf.gather(tf.constant([2.0**level for level in names]), slot)
     height, width = tf.unstack(tf.gather(shapes, slot), axis=-1)  # [B, R]
 
-    y1, x1, y2, x2 = tf.unstack(boxes / stride[..., tf.newaxis], axis=-1)
-    rows, row_weight = axis_taps(y1, y2, height, output_size, sampling_ratio, aligned)
-    cols, col_weight = axis_taps(x1, x2, width, output_size, sampling_ratio, aligned)
+    boxes = boxes / stride[..., tf.newaxis]  # in pixels of their level
 
     # All pixels of all levels and images become the rows of one table, level by level.
     table = tf.concat([tf.reshape(features[level], [-1, channels]) for level in names], axis=0)
-    rows = _first_row(shapes, slot)[..., tf.newaxis, tf.newaxis] + (
-        rows * width[..., tf.newaxis, tf.newaxis]
+    maps = _Maps(_first_row(shapes, slot), height, width)
+    if sampling_ratio == 0:
+        pooled = _pool_adaptive(table, maps, boxes, output_size, aligned, compiled)
+    else:
+        pooled = _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned, compiled)
+
+    cells = tf.concat([tf.shape(boxes)[:2], [output_size, output_size, channels]], axis=0)
+    pooled = tf.reshape(tf.cast(pooled, table.dtype), cells)
+    return tf.ensure_shape(pooled, [*boxes.shape[:2], output_size, output_size, channels])
+
+
+class _Maps(NamedTuple):
+    """The map that each RoI is pooled from, int32 [B, R] each."""
+
+    first_row: tf.Tensor  # of the table
+    height: tf.Tensor  # pixels
+    width: tf.Tensor
+
+
+def _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned, compiled):
+    """Return float32 [N, C]; boxes [B, R, 4] in pixels of their map."""
+    y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
+    rows, row_weight = axis_taps(y1, y2, maps.height, output_size, sampling_ratio, aligned)
+    cols, col_weight = axis_taps(x1, x2, maps.width, output_size, sampling_ratio, aligned)
+    rows = maps.first_row[..., tf.newaxis, tf.newaxis] + (
+        rows * maps.width[..., tf.newaxis, tf.newaxis]
     )
     # [B, R, P, K] of each axis -> [B, R, P, P, K, K] -> [N, K * K]
     index = rows[:, :, :, tf.newaxis, :, tf.newaxis] + cols[:, :, tf.newaxis, :, tf.newaxis, :]
     weight = row_weight[:, :, :, tf.newaxis, :, tf.newaxis]
     weight = weight * col_weight[:, :, tf.newaxis, :, tf.newaxis, :]
     taps = index.shape[-1] * index.shape[-2]
-    gather = _weighted_gather if compiled else _weighted_gather_chunked
-    pooled = gather(table, tf.reshape(index, [-1, taps]), tf.reshape(weight, [-1, taps]))
+    gather = (
+        weighted_gather.weighted_gather if compiled else weighted_gather.weighted_gather_chunked
+    )
+    return gather(table, tf.reshape(index, [-1, taps]), tf.reshape(weight, [-1, taps]))
 
-    cells = tf.concat([tf.shape(boxes)[:2], [output_size, output_size, channels]], axis=0)
-    pooled = tf.reshape(tf.cast(pooled, table.dtype), cells)
-    return tf.ensure_shape(pooled, [*boxes.shape[:2], output_size, output_size, channels])
+
+def _pool_adaptive(table, maps, boxes, output_size, aligned, compiled):
+    """Return float32 [N, C]; boxes [B, R, 4] in pixels of their map."""
+    first_row, height, width = (tf.reshape(x, [-1]) for x in maps)
+    y1, x1, y2, x2 = tf.unstack(tf.reshape(boxes, [-1, 4]), axis=-1)
+    rois = adaptive_pooling.RoIs(
+        adaptive_taps.adaptive_axis(y1, y2, height, output_size, aligned),
+        adaptive_taps.adaptive_axis(x1, x2, width, output_size, aligned),
+        first_row,
+        width,
+    )
+    pool = adaptive_pooling.pool if compiled else adaptive_pooling.pool_chunked
+    return pool(table, rois, output_size)
 
 
 def _first_row(shapes: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:

@@ -119,6 +119,9 @@ def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fi
         counts = _DETECTRON2_PROPOSALS[found.features, found.system == "rpn"]
         fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True))
         fields["box_head"] = {"rois_per_image": 512} | fields.get("box_head", {})
+    if found.features == "c4":  # no weight's shape tells
+        fields["box_head"]["pool_size"] = 14
+        fields["mask_head"] = {"mask_size": 14} | fields.get("mask_head", {})
     if found.groups > 1:
         backbone["stride_in_1x1"] = False
         fields["pixels"] = {"std": [57.375, 57.120, 58.395]}

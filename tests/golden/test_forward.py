@@ -1,8 +1,4 @@
-"""Inference, quantity by quantity, against what other projects compute with the same weights.
-
-What depends on RoIAlign of a Detectron2 recording waits: Detectron2 places as many samples in a bin
-as it has pixels, ours are a fixed number.
-"""
+"""Inference, quantity by quantity, against what other projects compute with the same weights."""
 
 import numpy as np
 import pytest
@@ -12,13 +8,6 @@ from mrcnn_tf.ops import paste
 pytestmark = pytest.mark.slow
 
 LEVELS = [2, 3, 4, 5, 6]
-
-
-@pytest.fixture
-def pooled(request, recording):
-    """Expect a test to fail whose numbers come out of Detectron2's adaptive RoIAlign."""
-    if recording.source == "detectron2":
-        request.applymarker(pytest.mark.xfail(reason="RoIAlign with adaptive sampling is not here"))
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, what: str, of: float = 1e-3):
@@ -95,15 +84,15 @@ def test_proposals(recording, replay, box_iou):
     assert matched >= 0.98, f"{matched:.1%} of the proposals are matched"
 
 
-def test_box_roi_features(recording, replay, pooled):
+def test_box_roi_features(recording, replay):
     assert_picked(recording, "box_roi_features", replay.box_roi_features)
 
 
-def test_class_logits(recording, replay, pooled):
+def test_class_logits(recording, replay):
     assert_close(replay.box_outputs[0], recording.arrays["class_logits_first"], "class logits")
 
 
-def test_box_deltas(recording, replay, pooled):
+def test_box_deltas(recording, replay):
     expected = recording.arrays["box_deltas_first"]
     got = replay.box_outputs[1]
     expected = expected.reshape(len(expected), -1, 4)[:, -got.shape[1] :]  # background is first
@@ -120,7 +109,7 @@ def matches(recording, detections, box_iou) -> np.ndarray:
     return np.where(same.any(axis=1), np.where(same, iou, 0).argmax(axis=1), -1)
 
 
-def test_detections(recording, replay, pooled, box_iou):
+def test_detections(recording, replay, box_iou):
     index = matches(recording, replay.detections, box_iou)
     assert len(replay.detections.boxes) == len(index)
     assert len(np.unique(index[index >= 0])) == np.count_nonzero(index >= 0)
@@ -128,7 +117,7 @@ def test_detections(recording, replay, pooled, box_iou):
     assert matched >= 0.98, f"{matched:.1%} of the detections are matched"
 
 
-def test_mask_logits_of_recorded_detections(recording, replay, pooled):
+def test_mask_logits_of_recorded_detections(recording, replay):
     if "mask_logits_of_class" in recording.arrays:
         got, expected = replay.mask_logits, recording.arrays["mask_logits_of_class"]
     else:
@@ -158,7 +147,7 @@ def test_pasting_of_recorded_masks(recording, replay):
     assert iou >= 0.9999
 
 
-def test_pasted_masks_of_detections(recording, replay, pooled, box_iou):
+def test_pasted_masks_of_detections(recording, replay, box_iou):
     index = matches(recording, replay.detections, box_iou)
     found = index >= 0
     assert found.any()

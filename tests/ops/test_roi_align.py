@@ -281,5 +281,5 @@ def test_wrong_arguments_are_refused():
         ra.roi_align({2: feature, 3: feature}, box, None, 7, 2, True)
     with pytest.raises(ValueError, match=r"consecutive, not \[2, 4\]"):
         ra.roi_align({2: feature, 4: feature}, box, tf.constant([[2]]), 7, 2, True)
-    with pytest.raises(ValueError, match="sampling_ratio must be at least 1, not 0"):
-        ra.roi_align({2: feature}, box, None, 7, 0, True)
+    with pytest.raises(ValueError, match="sampling_ratio must be at least 1, not -1"):
+        ra.roi_align({2: feature}, box, None, 7, -1, True)
