@@ -4,6 +4,8 @@ Used as
 
     python -m mrcnn_tf.export --experiment=NAME --checkpoint_path=runs/NAME --export_dir=DIR
 
+Every system is exported so. Of one whose RPN was trained separately, both networks become one
+SavedModel; an RPN by itself answers its proposals, as detections of one category, "object".
 What goes in and out is described in `serving/signatures.py` and `serving/postprocessing.py`.
 """
 

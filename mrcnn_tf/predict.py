@@ -2,9 +2,10 @@
 
     python -m mrcnn_tf.predict --saved_model=DIR --input=FILE|FOLDER|GLOB --output_dir=DIR
 
-`detections.json` is a list of COCO results with run-length masks; `image_id` is the file's name
-relative to the input folder, and the category's name stands beside its id. All detections are in
-it; only those above `--score_threshold` are drawn, into `output_dir/drawn/`.
+`detections.json` is a list of COCO results, with run-length masks where the network makes masks;
+`image_id` is the file's name relative to the input folder, and the category's name stands beside
+its id. All detections are in it; only those above `--score_threshold` are drawn, into
+`output_dir/drawn/`.
 
 A picture is turned upright first if its EXIF orientation says so, and the results refer to the
 upright picture. A file that cannot be read is named at the end, the others go on; the exit code

@@ -1,0 +1,82 @@
+"""Loading a detector whose RPN is another network; the rest is in tests/end_to_end."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf import configs, experiments
+from mrcnn_tf.data import schema
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.detector import Detector
+from mrcnn_tf.modeling.two_networks import TwoNetworks
+from tests import tiny_network
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders `rpn` and `detector` as training leaves them, the RPN with more proposals."""
+    folder = tmp_path_factory.mktemp("runs")
+    more = {"system": "rpn", "rpn": {"post_nms_top_k_test": 40}}
+    for name, fields in (("rpn", more), ("detector", {"proposals": "file"})):
+        experiment = configs.maskrcnn()
+        experiment.task.model = tiny_network.config("group_norm")
+        experiment.task.model.override(fields)
+        if name == "rpn":
+            experiment.trainer.best_checkpoint_eval_metric = "ar_1000"
+        for data in (experiment.task.train_data, experiment.task.validation_data):
+            data.short_edges, data.long_edge = (64,), 64
+            data.proposals = "" if name == "rpn" else "p"
+        network = tiny_network.build_network(experiment.task.model)
+        (folder / name).mkdir()
+        tf.train.Checkpoint(model=network).save(str(folder / name / "ckpt"))
+        experiments.save(experiment, str(folder / name / "params.yaml"))
+        labels = LabelMap((1, 2, 3), ("a", "b", "c")).to_json()
+        (folder / name / schema.LABEL_MAP_FILE).write_text(labels)
+    return folder
+
+
+def load(runs, **fields) -> Detector:
+    return Detector.load(
+        str(runs / "detector" / "params.yaml"), str(runs / "detector"), json.dumps(fields)
+    )
+
+
+def with_rpn(runs) -> dict:
+    return {
+        "stages.rpn_experiment": str(runs / "rpn" / "params.yaml"),
+        "stages.rpn_checkpoint": str(runs / "rpn"),
+    }
+
+
+def test_the_rpn_makes_as_many_proposals_as_the_detector_has_seen(runs):
+    detector = load(runs, **with_rpn(runs))
+    assert isinstance(detector.model, TwoNetworks)
+    images, sizes = tf.zeros([1, 64, 64, 3]), tf.constant([[64.0, 64.0]])
+    assert detector.model.rpn(images, sizes).boxes.shape == (1, 30, 4)
+    assert detector.label_map.names == ("a", "b", "c")
+
+
+def test_a_detector_without_its_rpn_is_refused(runs):
+    with pytest.raises(ValueError, match="stages.rpn_experiment .* and stages.rpn_checkpoint"):
+        load(runs)
+
+
+def test_an_rpn_that_wants_other_pictures_is_refused(runs):
+    other = {"task.validation_data.short_edges": [32]}
+    with pytest.raises(ValueError, match=r"prepares pictures otherwise(.|\n)*64(.|\n)*32"):
+        load(runs, **with_rpn(runs) | other)
+
+
+def test_a_missing_rpn_is_named(runs, tmp_path):
+    fields = with_rpn(runs) | {"stages.rpn_checkpoint": str(tmp_path)}
+    with pytest.raises(ValueError, match=f"no checkpoint: '{tmp_path}'"):
+        load(runs, **fields)
+    fields = with_rpn(runs) | {"stages.rpn_experiment": str(tmp_path / "params.yaml")}
+    with pytest.raises(ValueError, match="unknown experiment"):
+        load(runs, **fields)
+
+
+def test_an_rpn_alone_knows_one_category(runs):
+    detector = Detector.load(str(runs / "rpn" / "params.yaml"), str(runs / "rpn"))
+    assert detector.label_map.names == ("object",)
