@@ -11,8 +11,9 @@ Resizing follows one of these conventions, because trained weights carry them:
 * "detectron2": sizes are rounded to the nearest pixel; bilinear with antialiasing when shrinking,
   as Pillow does; resized pictures are rounded to whole numbers. The paper does not say; its
   authors' implementations are this one and its ancestors.
-* "torchvision": sizes are rounded down after multiplying with a float32 scale (480 x 640 becomes
-  799 x 1066 for 800); bilinear without antialiasing; nothing is rounded.
+* "torchvision": sizes are rounded down after multiplying with the scale (480 x 640 becomes 800 x
+  1066 for 800; where torchvision is scripted or traced its scale is float32, which gives 799);
+  bilinear without antialiasing; nothing is rounded.
 """
 
 import tensorflow as tf
@@ -56,10 +57,10 @@ def resized_size_hw(
         size = tf.floor(size + 0.5)
     else:
         scale = tf.minimum(
-            tf.cast(short_edge, tf.float32) / tf.cast(shortest, tf.float32),
-            tf.cast(long_edge, tf.float32) / tf.cast(longest, tf.float32),
+            tf.cast(short_edge, tf.float64) / tf.cast(shortest, tf.float64),
+            tf.cast(long_edge, tf.float64) / tf.cast(longest, tf.float64),
         )
-        size = tf.floor(tf.cast(original_hw, tf.float64) * tf.cast(scale, tf.float64))
+        size = tf.floor(tf.cast(original_hw, tf.float64) * scale)
     return tf.maximum(tf.cast(size, tf.int32), 1)
 
 
