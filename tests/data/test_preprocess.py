@@ -1,5 +1,7 @@
 """preprocess.py: sizes and pictures against the projects' own arithmetic, objects by lookup."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
