@@ -145,6 +145,17 @@ def test_a_backbone_alone(trained, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+def test_what_two_layers_share_is_found_on_either(trained, checkpoint):
+    """Of C4, stage 5 hangs on the backbone and on the heads; of FPN on the backbone only."""
+    model = make_model(
+        4, seed=1, features="c4", box_head={"pool_size": 14}, mask_head={"mask_size": 14}
+    )
+    report = fine_tune.load_what_fits(model, checkpoint, ABC, ABC)
+    for got, want in zip(model.backbone.weights, trained.backbone.weights, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert "in the checkpoint, (3, 3, 32, 32) here): rpn/head/convs/0" in report
+
+
 def test_heads_of_another_size_are_named(trained, checkpoint):
     model = make_model(4, seed=1, box_head={"fc_channels": 7})
     report = fine_tune.load_what_fits(model, checkpoint, ABC, label_map("dog", "cat", "cow"))
