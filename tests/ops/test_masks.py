@@ -38,9 +38,10 @@ def bitmap_twin(crop, frame, height, width):
 
 
 def axis_matrix(start, end, size, side, ratio, aligned):
-    """RoIAlign along one axis as a matrix [side, size], sample by sample."""
+    """RoIAlign along one axis as a matrix [side, size], sample by sample; ratio 0 is adaptive."""
     shift = 0.5 if aligned else 0.0
     length = end - start if aligned else max(end - start, 1.0)
+    ratio = ratio or int(np.ceil(length / side))
     matrix = np.zeros((side, size))
     for k in range(side * ratio):
         position = start - shift + (k + 0.5) * length / (side * ratio)
@@ -112,7 +113,7 @@ def test_full_masks_equal_the_twin_and_padding_is_empty():
     assert not full[1, 1:].any()
 
 
-@pytest.mark.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize("convention", ["detectron2", "torchvision"])
 def test_targets_equal_the_twin(convention, ratio):
     images, image_size_hw, rois, gt_index = random_case()
@@ -136,7 +137,7 @@ def test_targets_equal_the_twin(convention, ratio):
                 assert (got[np.abs(want - 0.5) < 1e-6] == 1).all()
 
 
-@pytest.mark.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("ratio", [0, 1, 2, 3])
 def test_targets_by_hand(ratio):
     # A solid object on rows 8..24, columns 16..48 of a 40 x 56 picture.
     arena = pack([[(np.ones((4, 8)), (8, 16, 24, 48))]])
@@ -152,11 +153,12 @@ def test_targets_by_hand(ratio):
     np.testing.assert_array_equal(target([8, 0, 24, 32]), [[0, 0, 1, 1]] * 4)
     np.testing.assert_array_equal(target([24, 16, 40, 48]), np.zeros((4, 4)))  # just below
     np.testing.assert_array_equal(target([0, 0, 0, 0]), np.zeros((4, 4)))  # padding
-    np.testing.assert_array_equal(target([12, 20, 12, 20]), np.ones((4, 4)))  # no area, inside
-    # Whole-number centres, cells of 2 rows: the last one samples row 23, or 22.5 and 23.5, or 22.3,
-    # 23 and 23.7. Row 23 is the object's last.
+    # No area, inside: adaptive sampling places no samples there.
+    np.testing.assert_array_equal(target([12, 20, 12, 20]), np.full((4, 4), min(ratio, 1)))
+    # Whole-number centres, cells of 2 rows: the last one samples row 23, or 22.5 and 23.5 (adaptive
+    # sampling too), or 22.3, 23 and 23.7. Row 23 is the object's last.
     fraction = target([16, 20, 24, 44], "torchvision")
-    last = {1: 1.0, 2: 0.75, 3: 7 / 9}[ratio]
+    last = {0: 0.75, 1: 1.0, 2: 0.75, 3: 7 / 9}[ratio]
     np.testing.assert_allclose(fraction, [[1.0] * 4] * 3 + [[last] * 4], rtol=1e-5)
 
 
@@ -174,6 +176,27 @@ def test_even_ratios_dilate_large_binary_targets(ratio, grows):
         ratio,
     )
     assert targets.numpy()[0, 0, 1].tolist() == [1, 1, float(grows), 0]
+
+
+def test_adaptive_targets_of_many_samples():
+    """A RoI of 300 x 700 pixels: 43 x 100 samples per cell, in more than one round of items."""
+    rng = np.random.default_rng(2)
+    crop = rng.random((25, 60)) < 0.5
+    arena = pack([[(crop, (4.0, 10.5, 300.0, 690.5))]])
+    size = np.array([[304, 704]], np.float32)
+    rois = np.array([[[1.5, 2.0, 301.5, 702.0], [0.0, 340.0, 303.0, 343.0]]], np.float32)
+    index = np.zeros((1, 2), np.int32)
+    full = mask_ops.full_masks(*arena, 304, 704).numpy()[0, 0]
+    for convention in ("torchvision", "detectron2"):
+        targets = mask_ops.mask_targets(*arena, size, rois, index, 7, convention, 0).numpy()
+        for r in range(2):
+            want = coverage_twin(full, rois[0, r], 7, 0, convention == "detectron2")
+            if convention == "torchvision":
+                np.testing.assert_allclose(targets[0, r], want, atol=1e-5)
+            else:
+                decided = np.abs(want - 0.5) > 1e-4
+                assert decided.mean() > 0.9
+                np.testing.assert_array_equal(targets[0, r][decided], (want >= 0.5)[decided])
 
 
 def test_mirrored_pictures_have_mirrored_targets():
@@ -195,8 +218,8 @@ def test_mirrored_pictures_have_mirrored_targets():
 
 
 @pytest.mark.parametrize("jit", [True, False])
-@pytest.mark.parametrize("convention", ["detectron2", "torchvision"])
-def test_graph_and_xla_with_unknown_sizes_equal_eager(convention, jit):
+@pytest.mark.parametrize(("convention", "ratio"), [("detectron2", 3), ("torchvision", 0)])
+def test_graph_and_xla_with_unknown_sizes_equal_eager(convention, ratio, jit):
     images, image_size_hw, rois, gt_index = random_case()
     args = (*pack(images), image_size_hw, rois, gt_index)
     signature = [
@@ -207,27 +230,28 @@ def test_graph_and_xla_with_unknown_sizes_equal_eager(convention, jit):
     ]
     function = tf.function(
         lambda *a: (
-            mask_ops.mask_targets(*a, 7, convention, 3),
+            mask_ops.mask_targets(*a, 7, convention, ratio),
             mask_ops.full_masks(*a[:4], 40, 56),
         ),
         input_signature=signature,
         jit_compile=jit,
     )
     targets, full = function(*args)
-    want = mask_ops.mask_targets(*args, 7, convention, 3)
-    np.testing.assert_allclose(targets, want, atol=1e-6)
+    want = mask_ops.mask_targets(*args, 7, convention, ratio)
+    np.testing.assert_allclose(targets, want, atol=1e-5)
     np.testing.assert_array_equal(full, mask_ops.full_masks(*args[:4], 40, 56))
 
 
-def test_no_rois_and_no_gradient():
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_no_rois_and_no_gradient(ratio):
     images, image_size_hw, rois, gt_index = random_case()
     args = (*pack(images), image_size_hw)
-    none = mask_ops.mask_targets(*args, rois[:, :0], gt_index[:, :0], 28, "detectron2", 3)
+    none = mask_ops.mask_targets(*args, rois[:, :0], gt_index[:, :0], 28, "detectron2", ratio)
     assert none.shape == (2, 0, 28, 28)
     boxes = tf.constant(rois)
     with tf.GradientTape() as tape:
         tape.watch(boxes)
-        targets = mask_ops.mask_targets(*args, boxes, gt_index, 7, "torchvision", 2)
+        targets = mask_ops.mask_targets(*args, boxes, gt_index, 7, "torchvision", ratio)
     assert tape.gradient(targets, boxes) is None
 
 
