@@ -208,6 +208,7 @@ class Detection(hyperparams.Config):
     Attributes:
       score_threshold: boxes below are dropped.
       nms_iou: of boxes of one class that overlap by more, the better stays.
+      min_box_size: boxes with a smaller side, in pixels, are dropped before (torchvision).
       soft_nms_sigma: 0 drops overlapping boxes; above, their scores fall by exp(-IoU^2 / sigma)
         instead (Soft-NMS, arXiv 1704.04503, which has 0.5).
       mask_paste: how an M x M mask is resized to its box: "pixel_centres" (Detectron2) or
@@ -216,6 +217,7 @@ class Detection(hyperparams.Config):
 
     score_threshold: float = 0.05
     nms_iou: float = 0.5
+    min_box_size: float = 0.0
     soft_nms_sigma: float = 0.0
     mask_paste: str = "pixel_centres"
 
@@ -321,9 +323,9 @@ class Task(cfg.TaskConfig):
     Attributes:
       name: the experiment's name.
       init_checkpoint: a checkpoint, or a run's folder, whose weights training starts from.
-      init_checkpoint_modules: what of it is taken: "" what fits, to fine-tune on other classes (what
-        does not is printed, see `weights/fine_tune.py`); "all", or some of `MODULES` with commas
-        between, whole and nothing else; the others start as without it.
+      init_checkpoint_modules: what of it is taken: "" what fits, to fine-tune on other classes
+        (`weights/fine_tune.py`, which prints what does not fit); "all", or some of `MODULES` with
+        commas between, whole and nothing else; the others start as without it.
       annotation_file: COCO JSON to score against; empty scores against the validation records.
       seed: of the weights and of anchor and RoI sampling.
       allow_image_summary: draw the first images of each evaluation for TensorBoard.

@@ -28,7 +28,7 @@ PRESETS: dict[str, dict] = {
         },
         "box_head": {"smooth_l1_beta": 1.0 / 9.0},
         "mask_head": {"target": "torchvision", "target_sampling_ratio": 0},
-        "detection": {"mask_paste": "torchvision"},
+        "detection": {"mask_paste": "torchvision", "min_box_size": 1e-2},
     },
     "detectron2": {
         "ignore_crowds": False,

@@ -54,6 +54,7 @@ class MaskRCNNTask(base_task.Task):
         weight_decay: float = 0.0,
         compiled: bool = False,
         logging_dir: str | None = None,
+        label_map: LabelMap | None = None,
     ):
         """Read the label map, so that the number of classes is known.
 
@@ -62,10 +63,11 @@ class MaskRCNNTask(base_task.Task):
           weight_decay: see `configs.Trainer`.
           compiled: compile forward and backward pass and inference with XLA.
           logging_dir: the run's folder.
+          label_map: the classes of the network; default those of the records.
         """
         # The name stays the class's: TensorFlow wants an identifier, an experiment may be "my-run".
         super().__init__(params, logging_dir=logging_dir)
-        self.label_map = read_label_map(params)
+        self.label_map = label_map or read_label_map(params)
         self.loss_names = build.loss_names(params.model)
         self._weight_decay = weight_decay
         self._compiled = compiled

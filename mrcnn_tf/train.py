@@ -79,6 +79,8 @@ def run(
         weight_decay=experiment.trainer.weight_decay,
         compiled=runtime.enable_xla,
         logging_dir=model_dir,
+        # What is only scored knows its own classes, maybe more than occur in the records.
+        label_map=None if "train" in mode else task_lib.label_map_of(checkpoint_path or model_dir),
     )
     print(
         f"{experiment.task.name}: {mode} on {strategy.num_replicas_in_sync} "

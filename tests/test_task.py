@@ -491,6 +491,18 @@ def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(chec
     assert wrong in str(error.value)
 
 
+def test_a_network_that_is_only_scored_may_know_more_classes_than_the_records(tmp_path):
+    records = LabelMap((1, 3), ("person", "car"))
+    (tmp_path / "label_map.json").write_text(records.to_json())
+    data = configs.Data(input_path=str(tmp_path / "val-*.tfrecord"))
+    config = configs.Task(model=tiny_network.config(), validation_data=data)
+    config.model.num_classes = 0
+    theirs = LabelMap((1, 2, 3), ("person", "bicycle", "car"))
+    assert task_lib.MaskRCNNTask(config).label_map == records
+    task = task_lib.MaskRCNNTask(config, label_map=theirs)
+    assert task.build_model().roi_heads.box_head.num_classes == 4
+
+
 def test_same_seed_builds_the_same_weights():
     first, second, other = (
         build_task(seed=seed).build_model().rpn.head.convs[0].kernel.numpy() for seed in (1, 1, 2)

@@ -213,6 +213,7 @@ def _box_settings(config: Any, compiled: bool) -> faster_rcnn.BoxSettings:
         smooth_l1_beta=box.smooth_l1_beta,
         score_threshold=detection.score_threshold,
         nms_iou=detection.nms_iou,
+        min_box_size=detection.min_box_size,
         soft_nms_sigma=detection.soft_nms_sigma,
         max_instances=config.max_instances,
         ignore_crowds=config.ignore_crowds,

@@ -40,6 +40,7 @@ def select_detections(
     regression_weights: tuple[float, ...],
     score_threshold: float,
     nms_iou: float,
+    min_box_size: float,
     soft_nms_sigma: float,
     max_detections: int,
     compiled: bool,
@@ -57,6 +58,7 @@ def select_detections(
       regression_weights: of (dy, dx, dh, dw).
       score_threshold: only scores above count.
       nms_iou: of boxes of one class that overlap by more, the better stays.
+      min_box_size: boxes with a side that is not longer, in pixels, are dropped before.
       soft_nms_sigma: 0 for that; above, Soft-NMS with this sigma instead, see `soft_nms.py`.
       max_detections: D.
       compiled: whether this is traced for XLA, see `nms.nms`.
@@ -71,7 +73,7 @@ def select_detections(
     finite = tf.math.is_finite(scores) & tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
     boxes = box_ops.clip(tf.where(finite[..., tf.newaxis], boxes, 0.0), image_size_hw)
     valid = finite & (scores > score_threshold) & tf.repeat(rois_valid, foreground, axis=1)
-    valid &= box_ops.is_nonempty(boxes, 0.0)
+    valid &= box_ops.is_nonempty(boxes, min_box_size)
     groups = tf.broadcast_to(classes, tf.shape(scores))
     if soft_nms_sigma:
         index, kept_scores, valid = soft_nms.soft_nms(

@@ -38,6 +38,7 @@ class BoxSettings:
     smooth_l1_beta: float
     score_threshold: float
     nms_iou: float
+    min_box_size: float
     soft_nms_sigma: float
     max_instances: int
     ignore_crowds: bool
@@ -164,6 +165,7 @@ class FasterRCNN(tf_keras.Model):
             regression_weights=s.regression_weights,
             score_threshold=s.score_threshold,
             nms_iou=s.nms_iou,
+            min_box_size=s.min_box_size,
             soft_nms_sigma=s.soft_nms_sigma,
             max_detections=s.max_instances,
             compiled=s.compiled,

@@ -13,6 +13,7 @@ SETTINGS = {
     "regression_weights": WEIGHTS,
     "score_threshold": 0.15,
     "nms_iou": 0.4,
+    "min_box_size": 0.0,
     "soft_nms_sigma": 0.0,
     "max_detections": 12,
 }
@@ -178,3 +179,11 @@ def test_soft_nms_keeps_the_overlapping_box_with_a_lower_score():
     np.testing.assert_array_equal(found.classes[0], [1, 2, 1, 0])
     np.testing.assert_allclose(found.scores[0], [0.9, 0.5, 0.8 * np.exp(-0.5), 0], rtol=1e-5)
     assert one_image(scores, boxes, nms_iou=0.3).valid[0].numpy().sum() == 2
+
+
+def test_slivers_are_dropped_where_a_smallest_size_is_asked_for():
+    boxes = [[0, 0, 10, 0.005], [20, 20, 30, 30]]
+    scores = [[0.9, 0.0], [0.0, 0.5]]
+    assert one_image(scores, boxes).valid[0].numpy().sum() == 2
+    found = one_image(scores, boxes, min_box_size=1e-2)
+    np.testing.assert_array_equal(found.classes[0], [2, 0, 0, 0])
