@@ -28,7 +28,7 @@ def load_detector(override, folder, **fields):
     files = {
         f"task.{split}_data.proposals": f"{folder}/{split}" for split in ("train", "validation")
     }
-    return load(override, **{"task.model.proposals": "file"}, **files, **fields)
+    return load(override, **({"task.model.proposals": "file"} | files | fields))
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +116,15 @@ def test_faster_rcnn_is_scored_without_masks(written, override, tmp_path):
 
 
 def test_folders_that_were_confused_are_refused_before_training(written, override, tmp_path):
-    experiment = load_detector(override, written)
-    data = experiment.task.train_data, experiment.task.validation_data
-    data[0].proposals, data[1].proposals = data[1].proposals, data[0].proposals
-    with pytest.raises(ValueError, match=r"validation.* holds the proposals of 4 images, but"):
-        train.run(experiment, "train", str(tmp_path / "run"))
+    for split, other, message in (
+        ("train", "validation", "holds the proposals of 4 images, but there are 6 records"),
+        # Its images have the ids of six of training.
+        ("validation", "train", "image '1' of .* is not the picture of this id"),
+    ):
+        folders = {f"task.{split}_data.proposals": f"{written}/{other}"}
+        experiment = load_detector(override, written, **folders)
+        with pytest.raises(ValueError, match=message):
+            train.run(experiment, "train_and_eval", str(tmp_path / "run"))
     assert not (tmp_path / "run" / "train.jsonl").exists()
 
 
