@@ -137,7 +137,8 @@ class RoIAlign(hyperparams.Config):
 
     Attributes:
       aligned: subtract half a pixel, so that the feature of pixel i sits at i + 0.5.
-      sampling_ratio: samples per bin and axis; 2 x 2 is the paper's four.
+      sampling_ratio: samples per bin and axis; 2 x 2 is the paper's four. 0 is adaptive, as
+        many as the bin has pixels (Detectron2).
       log_epsilon: added to log2's argument when RoIs are assigned to levels (Detectron2).
       level_epsilon: added to log2's result instead (torchvision).
     """
@@ -191,6 +192,7 @@ class MaskHead(hyperparams.Config):
       target: how the RoI ∩ its mask is sampled: "detectron2" (aligned, then >= 0.5) or
         "torchvision" (not aligned, kept as a number in 0..1); see `ops/masks.py`.
       target_sampling_ratio: samples per target pixel and axis; odd for binary targets, see there.
+        0 is adaptive (Detectron2 and torchvision).
     """
 
     mask_size: int = 28

@@ -30,7 +30,7 @@ PARTS = {
     "mask_head": r"roi_heads\.mask_.*",
     "stage5": r"roi_heads\.res5\..*",
     "fpn": r"backbone\.fpn.*",
-    "backbone": r"backbone\.(body|bottom_up)\..*",
+    "backbone": r"backbone\.(body|bottom_up|res\d)\..*",
 }
 
 
