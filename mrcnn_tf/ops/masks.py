@@ -136,15 +136,24 @@ def mask_targets(
         raise ValueError(f"unknown convention {convention!r}; known: {sorted(_CONVENTIONS)}")
     aligned, binary = _CONVENTIONS[convention]
     # The object of each RoI: [B, R], [B, R, 2], [B, R, 4]
-    objects = [tf.gather(x, gt_index, batch_dims=1) for x in (offsets, sizes, frames)]
+    of_rois = [tf.gather(x, gt_index, batch_dims=1) for x in (offsets, sizes, frames)]
+    offsets, sizes, frames = of_rois
     boxes = tf.stop_gradient(tf.cast(roi_boxes, tf.float32))
     if sampling_ratio == 0:
         coverage = _coverage_adaptive(
-            gt_mask_bits, *objects, image_size_hw, boxes, mask_size, aligned
+            gt_mask_bits, offsets, sizes, frames, image_size_hw, boxes, mask_size, aligned
         )
     else:
         coverage = _coverage_fixed(
-            gt_mask_bits, *objects, image_size_hw, boxes, mask_size, sampling_ratio, aligned
+            gt_mask_bits,
+            offsets,
+            sizes,
+            frames,
+            image_size_hw,
+            boxes,
+            mask_size,
+            sampling_ratio,
+            aligned,
         )
     targets = tf.cast(coverage >= _HALF, tf.float32) if binary else coverage
     return tf.stop_gradient(targets)
