@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from mrcnn_tf import configs, experiments, stages
 from mrcnn_tf import task as task_lib
+from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
@@ -164,6 +165,7 @@ def _load_rpn(detector: configs.Experiment) -> build.Model:
 def preprocessor(config: configs.Experiment) -> preprocessing.Preprocessor:
     """How the experiment prepares pictures at inference."""
     pixels, data = config.task.model.pixels, config.task.validation_data
+    bucket = canvases.make(tuple(data.short_edges), data.long_edge)
     return preprocessing.Preprocessor(
         short_edge=data.short_edges[0],
         long_edge=data.long_edge,
@@ -171,6 +173,7 @@ def preprocessor(config: configs.Experiment) -> preprocessing.Preprocessor:
         channel_order=pixels.order,
         pixel_mean=tuple(pixels.mean),
         pixel_std=tuple(pixels.std),
+        canvas_sizes=None if data.canvas == "exact" else bucket,
     )
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from mrcnn_tf import configs, experiments
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.detector import Detector
+from mrcnn_tf.detector import Detector, preprocessor
 from mrcnn_tf.modeling.two_networks import TwoNetworks
 from tests import tiny_network
 
@@ -80,3 +80,12 @@ def test_a_missing_rpn_is_named(runs, tmp_path):
 def test_an_rpn_alone_knows_one_category(runs):
     detector = Detector.load(str(runs / "rpn" / "params.yaml"), str(runs / "rpn"))
     assert detector.label_map.names == ("object",)
+
+
+def test_pads_as_evaluation_does():
+    """One canvas list for both, or a network is scored on other padding than it is served with."""
+    experiment = experiments.load("maskrcnn_r50_fpn")
+    found = preprocessor(experiment).canvas_sizes
+    assert found == ((800, 1088), (1088, 800), (800, 1344), (1344, 800))
+    experiment.task.validation_data.canvas = "exact"
+    assert preprocessor(experiment).canvas_sizes is None

@@ -4,8 +4,8 @@ Shape letters: `B` images of a request, `H W` network-input size, `h w` size of 
 
 Pictures of one request may have any sizes. They go through in two passes, so that at no time all
 of them lie in memory at full size: the first reads their sizes (for JPEG from the header alone)
-and finds the canvas that holds the largest resized one; the second decodes, resizes and pads each
-picture straight into that canvas. What stays is the batch itself plus `PARALLEL_PICTURES` pictures
+and finds the canvas that holds all resized ones; the second decodes, resizes and pads each picture
+straight into that canvas. What stays is the batch itself plus `PARALLEL_PICTURES` pictures
 in flight.
 """
 
@@ -89,6 +89,9 @@ class Preprocessor:
       channel_order: "rgb" or "bgr", what the network expects.
       pixel_mean: subtracted per channel, in that order, on the 0..255 scale.
       pixel_std: divided by, likewise.
+      canvas_sizes: (height, width) of the canvases that evaluation pads to, see `data/canvases.py`;
+        None pads to the next multiple of 32. Padding changes what a network sees, most of all one
+        whose group norms take their statistics over it, so serving pads as evaluation does.
     """
 
     short_edge: int
@@ -97,6 +100,7 @@ class Preprocessor:
     channel_order: str
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
+    canvas_sizes: tuple[tuple[int, int], ...] | None = None
 
     def from_image_bytes(self, encoded: tf.Tensor) -> NetworkInput:
         """Prepare encoded pictures of any sizes.
@@ -105,7 +109,7 @@ class Preprocessor:
           encoded: string [B], see `decode_picture`.
 
         Returns:
-          The batch on the smallest canvas that holds every resized picture.
+          The batch on the smallest canvas that holds every picture's own.
         """
 
         def sizes(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -149,6 +153,17 @@ class Preprocessor:
             original_hw, self.short_edge, self.long_edge, self.resize_convention
         )
 
+    def _canvas(self, size_hw: tf.Tensor) -> tf.Tensor:
+        """Return the canvas of a request: sizes int32 [B, 2] -> int32 [(height, width)].
+
+        A picture that is sent alone gets the canvas that evaluation gives it.
+        """
+        if self.canvas_sizes is None:
+            own_hw = canvases.round_up(size_hw)
+        else:
+            own_hw = canvases.choose(size_hw, self.canvas_sizes)
+        return tf.reduce_max(own_hw, axis=0)
+
     def _batch(
         self,
         sources: tf.Tensor,
@@ -157,7 +172,7 @@ class Preprocessor:
         size_hw: tf.Tensor,
     ) -> NetworkInput:
         """Decode, resize, normalise and pad every source (first dimension B) into one canvas."""
-        canvas_hw = canvases.round_up(tf.reduce_max(size_hw, axis=0))
+        canvas_hw = self._canvas(size_hw)
 
         def prepare(source_and_size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             source, picture_size_hw = source_and_size

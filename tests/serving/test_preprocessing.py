@@ -1,5 +1,6 @@
 """Requests of unequal pictures, against the data path's own functions one picture at a time."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from mrcnn_tf.data import canvases, schema
 from mrcnn_tf.data import preprocess as data_preprocess
-from mrcnn_tf.data import schema
 from mrcnn_tf.serving import preprocessing
 
 
@@ -100,6 +101,24 @@ def test_unequal_pictures_equal_the_data_path(convention):
         assert not batch.images[row, height:].numpy().any()
         assert not batch.images[row, :, width:].numpy().any()
         assert batch.images[row, :height, :width].numpy().any()
+
+
+def test_padded_as_in_evaluation(preprocess):
+    """On the canvases of 64/100, (64, 96), (64, 128) and transposes; all of a request on one."""
+    as_evaluated = dataclasses.replace(preprocess, short_edge=64, long_edge=100)
+    as_evaluated = dataclasses.replace(as_evaluated, canvas_sizes=canvases.make((64,), 100))
+    square, wide, tall = (encode(picture(*hw), "PNG") for hw in ((50, 50), (50, 90), (90, 60)))
+    prepare = tf.function(as_evaluated.from_image_bytes)
+    for files, canvas in (
+        ([square], (64, 96)),
+        ([wide], (64, 128)),
+        ([tall], (96, 64)),
+        ([square, wide], (64, 128)),
+        ([wide, tall], (96, 128)),
+    ):
+        assert prepare(tf.constant(files)).images.shape[1:3] == canvas
+    exact = dataclasses.replace(as_evaluated, canvas_sizes=None)
+    assert exact.from_image_bytes(tf.constant([square])).images.shape[1:3] == (64, 64)
 
 
 def test_eager_is_the_same(preprocess):
