@@ -93,8 +93,10 @@ def import_weights(
         fields, notes = conventions.model_fields(found)
         base = _BASES[found.system] + (found.features or "fpn")
         name = os.path.basename(os.path.normpath(output_dir))
-        layer = {"task": {"name": name, "init_checkpoint": output_dir, "model": fields}}
-        experiment = _layered(base, layer, params_override)
+        layer: dict[str, Any] = {"name": name, "init_checkpoint": output_dir, "model": fields}
+        # Both projects pad to the next multiple of 32, and what is padded leaks into features.
+        layer["validation_data"] = {"canvas": "exact"}
+        experiment = _layered(base, {"task": layer}, params_override)
         label_map = classes.label_map(found)
         if experiment_name:
             start_from = {"init_checkpoint": output_dir, "model": {"backbone": {"weights": ""}}}

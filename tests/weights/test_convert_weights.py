@@ -60,6 +60,7 @@ def test_the_report_accounts_for_every_tensor(converted):
 def test_the_experiment_loads_again_and_holds_the_conventions(converted):
     _, output, _ = converted
     experiment = experiments.load(f"{output}/params.yaml")
+    assert experiment.task.validation_data.canvas == "exact"  # as both projects pad
     model = experiment.task.model
     assert experiment.task.name == "mine"
     assert experiment.task.init_checkpoint == output
