@@ -36,17 +36,9 @@ from mrcnn_tf.durations import duration
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.rpn import Proposals
 
+FLAGS = flags.FLAGS
 SPLITS = ("train", "validation")
 _OF_BATCH = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
-
-_EXPERIMENT = flags.DEFINE_string("experiment", None, "Experiment, or a YAML file.", required=True)
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint_path", None, "Checkpoint, or a run's folder; default runs/EXPERIMENT."
-)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of both folders.", required=True)
-_CONFIG_FILES = flags.DEFINE_multi_string("config_file", [], "As for mrcnn_tf.train.")
-_OVERRIDE = flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace proposals that are there already.")
 
 
 def run(
@@ -172,6 +164,18 @@ def _check_kept(folder: str, decisive: dict[str, Any], files: list[str]) -> None
     reader.check_records(files)
 
 
+def _define_flags() -> None:
+    # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("experiment", None, "Experiment, or a YAML file.", required=True)
+    flags.DEFINE_string(
+        "checkpoint_path", None, "Checkpoint, or a run's folder; default runs/EXPERIMENT."
+    )
+    flags.DEFINE_string("output_dir", None, "Folder of both folders.", required=True)
+    flags.DEFINE_multi_string("config_file", [], "As for mrcnn_tf.train.")
+    flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
+    flags.DEFINE_bool("overwrite", False, "Replace proposals that are there already.")
+
+
 def main(argv: list[str]) -> None:
     """Parse the flags and run."""
     if len(argv) > 1:
@@ -179,18 +183,19 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
     try:
-        experiment = experiments.load(_EXPERIMENT.value, _CONFIG_FILES.value, _OVERRIDE.value)
-        checkpoint = _CHECKPOINT.value or os.path.join("runs", experiment.task.name)
-        run(experiment, checkpoint, _OUTPUT_DIR.value, _OVERWRITE.value)
+        experiment = experiments.load(FLAGS.experiment, FLAGS.config_file, FLAGS.params_override)
+        checkpoint = FLAGS.checkpoint_path or os.path.join("runs", experiment.task.name)
+        run(experiment, checkpoint, FLAGS.output_dir, FLAGS.overwrite)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     print(
         "\nNext, to train a detector on them, these fields of its experiment:\n"
         "  task.model.proposals=file\n"
-        + "".join(f"  task.{s}_data.proposals={_OUTPUT_DIR.value}/{s}\n" for s in SPLITS),
+        + "".join(f"  task.{s}_data.proposals={FLAGS.output_dir}/{s}\n" for s in SPLITS),
         end="",
     )
 
 
 if __name__ == "__main__":
+    _define_flags()
     app.run(main)
