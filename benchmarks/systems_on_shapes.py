@@ -18,7 +18,7 @@ from mrcnn_tf import stages, train_stages
 
 RECORDS = pathlib.Path("datasets/shapes/val-00003-of-00004.tfrecord")
 IMAGES_PER_STEP = 4  # of all these experiments
-# Experiment: steps of each of its runs. Seconds a step on two idle cores: joint 0.154, Faster R-CNN
+# Experiment: steps of each of its runs. Seconds a step, estimated from processor time: joint 0.154, Faster R-CNN
 # 0.126, C4 0.40, RPN alone 0.123, detector on given proposals 0.152, the last two on frozen
 # features 0.038 and 0.067.
 SYSTEMS = {
@@ -132,7 +132,10 @@ def main() -> None:
     found = {}
     for name in arguments.systems:
         steps = max(2, round(SYSTEMS[name] * arguments.fraction))
-        found[name] = measure(name, steps, arguments.runs)
+        try:
+            found[name] = measure(name, steps, arguments.runs)
+        except ValueError as error:  # the folder holds a run of other settings
+            raise SystemExit(f"error: {error}") from error
     show(found)
 
 
