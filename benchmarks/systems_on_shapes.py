@@ -3,7 +3,7 @@
     make demo                                  # makes the data set, once
     python -m benchmarks.systems_on_shapes     # from the repository's root
 
-Each system trains for at most six minutes on two idle cores: its number of steps is what fits.
+Each system's number of steps is meant to fit into six minutes of training on two idle cores.
 Those that train in several runs share the six minutes among them; starting, evaluating and writing
 proposals come on top. Stopped, it goes on where it was. It ends with a table and a line of JSON.
 """
@@ -18,9 +18,9 @@ from mrcnn_tf import stages, train_stages
 
 RECORDS = pathlib.Path("datasets/shapes/val-00003-of-00004.tfrecord")
 IMAGES_PER_STEP = 4  # of all these experiments
-# Experiment: steps of each of its runs. Seconds a step, estimated from processor time: joint 0.154, Faster R-CNN
-# 0.126, C4 0.40, RPN alone 0.123, detector on given proposals 0.152, the last two on frozen
-# features 0.038 and 0.067.
+# Experiment: steps of each of its runs. Seconds a step, estimated from processor time: joint 0.154,
+# Faster R-CNN 0.126, C4 0.40, RPN alone 0.123, detector on given proposals 0.152, the last two on
+# frozen features 0.038 and 0.067.
 SYSTEMS = {
     "maskrcnn_shapes": 2300,
     "fasterrcnn_shapes": 2300,
