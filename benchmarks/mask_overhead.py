@@ -30,10 +30,10 @@ def measure_ours(rounds: int) -> dict:
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
     import tensorflow as tf
 
-    from mrcnn_tf import experiments
+    from mrcnn_tf.experiment import loading
     from mrcnn_tf.modeling import build, rpn
 
-    config = experiments.load("maskrcnn_r50_fpn").task.model
+    config = loading.load("maskrcnn_r50_fpn").task.model
     config.override({"detection": {"score_threshold": 0.0}})
     model = build.build_model(config, CLASSES)
     # Identity norms over random weights: without damping, features of 16 blocks would overflow.

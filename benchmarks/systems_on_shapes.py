@@ -14,7 +14,8 @@ import os
 import pathlib
 import statistics
 
-from mrcnn_tf import stages, train_stages
+from mrcnn_tf import train_stages
+from mrcnn_tf.staged import stages
 
 RECORDS = pathlib.Path("datasets/shapes/val-00003-of-00004.tfrecord")
 IMAGES_PER_STEP = 4  # of all these experiments

@@ -25,11 +25,12 @@ import tensorflow as tf
 import yaml
 from absl import app, flags, logging
 
-from mrcnn_tf import configs, detector, experiments, presets
-from mrcnn_tf import task as task_lib
+from mrcnn_tf import detector
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import fields, loading, presets
 from mrcnn_tf.modeling import build
+from mrcnn_tf.training import task as task_lib
 from mrcnn_tf.weights import (
     assign,
     classes,
@@ -156,8 +157,8 @@ def export_weights(
     model = detector.Detector.load(experiment_name, checkpoint, params_override).model
     state_dict = assign.export(_DETECTORS[target].entries(model), model.weights)
     files.write(path, state_dict)
-    ours = experiments.load(experiment_name, params_override=params_override)
-    theirs = configs.Model()
+    ours = loading.load(experiment_name, params_override=params_override)
+    theirs = fields.Model()
     theirs.override(presets.PRESETS[target])
     answers, _ = conventions.differences(ours.task.model.as_dict(), theirs.as_dict())
     lines = [f"{path}: {len(state_dict)} tensors in the names and layouts of {target}"]
@@ -174,15 +175,15 @@ def _refuse_foreign_folder(output_dir: str) -> None:
         raise ValueError(f"{output_dir} holds checkpoints of a run ({latest}); choose another")
 
 
-def _layered(name: str, layer: dict[str, Any], params_override: str) -> configs.Experiment:
+def _layered(name: str, layer: dict[str, Any], params_override: str) -> fields.Experiment:
     """Load an experiment with further fields, as if they stood in a --config_file."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(layer, file)
         file.flush()
-        return experiments.load(name, [file.name], params_override)
+        return loading.load(name, [file.name], params_override)
 
 
-def _check_conventions(needed: configs.Experiment, given: configs.Experiment) -> list[str]:
+def _check_conventions(needed: fields.Experiment, given: fields.Experiment) -> list[str]:
     """Compare an experiment with the one that the weights need.
 
     Returns:
@@ -205,7 +206,7 @@ def _check_conventions(needed: configs.Experiment, given: configs.Experiment) ->
     ]
 
 
-def _checked_label_map(task: configs.Task, of_file: LabelMap | None) -> LabelMap | None:
+def _checked_label_map(task: fields.Task, of_file: LabelMap | None) -> LabelMap | None:
     """Return the label map to write, after comparing the file's with the experiment's.
 
     Raises:
@@ -241,11 +242,11 @@ def _write(
     output_dir: str,
     model: build.Model | tf.train.Checkpoint,
     label_map: LabelMap | None,
-    experiment: configs.Experiment,
+    experiment: fields.Experiment,
 ) -> None:
     """Write what a run would have left."""
     os.makedirs(output_dir, exist_ok=True)
-    experiments.save(experiment, os.path.join(output_dir, "params.yaml"))
+    loading.save(experiment, os.path.join(output_dir, "params.yaml"))
     if label_map:
         with open(os.path.join(output_dir, schema.LABEL_MAP_FILE), "w", encoding="utf-8") as file:
             file.write(label_map.to_json())

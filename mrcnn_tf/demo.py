@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mrcnn_tf import visualize
 from mrcnn_tf.durations import duration
+from mrcnn_tf.images import drawing
 
 PICTURES = pathlib.Path("datasets/shapes_coco")
 RECORDS = pathlib.Path("datasets/shapes")
@@ -143,21 +143,21 @@ def draw_contact_sheet() -> pathlib.Path:
             annotation["segmentation"] = truth.annToRLE(annotation)
         detected = found.get(info["file_name"], [])
         pairs.append(
-            visualize.draw_side_by_side(
+            drawing.draw_side_by_side(
                 _draw(pixels, annotations, names), _draw(pixels, detected, names)
             )
         )
         if len(pairs) == SHOWN:
             break
     path = RUN / "predictions.png"
-    Image.fromarray(visualize.contact_sheet(pairs, columns=3)).save(path)
+    Image.fromarray(drawing.contact_sheet(pairs, columns=3)).save(path)
     return path
 
 
 def _draw(pixels: np.ndarray, rows: list[dict], names: dict[int, str]) -> np.ndarray:
     """Draw COCO annotations or results, whose masks are run lengths."""
     x, y, w, h = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4).T
-    return visualize.draw_detections(
+    return drawing.draw_detections(
         pixels,
         np.stack([y, x, y + h, x + w], axis=-1),
         [row["segmentation"] for row in rows],

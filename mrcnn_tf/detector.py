@@ -17,15 +17,16 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf import configs, experiments, stages
-from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import fields, loading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.faster_rcnn import FasterRCNN
-from mrcnn_tf.modeling.two_networks import ProposalsAsDetections, TwoNetworks
 from mrcnn_tf.serving import predictor, preprocessing, signatures, verification
+from mrcnn_tf.staged import stages
+from mrcnn_tf.staged.two_networks import ProposalsAsDetections, TwoNetworks
+from mrcnn_tf.training import task as task_lib
 
 Network = FasterRCNN | TwoNetworks | ProposalsAsDetections
 
@@ -82,7 +83,7 @@ class Detector:
         Raises:
           ValueError: the experiment or the checkpoint does not exist, or they do not fit.
         """
-        config = experiments.load(experiment, params_override=params_override)
+        config = loading.load(experiment, params_override=params_override)
         config, checkpoint = stages.of_run(config, checkpoint, params_override=params_override)
         model, label_map = _load_network(config, checkpoint)
         return cls(model, label_map, preprocessor(config), config.task.model.detection.mask_paste)
@@ -122,7 +123,7 @@ class Detector:
         )
 
 
-def _load_network(config: configs.Experiment, checkpoint: str) -> tuple[Network, LabelMap]:
+def _load_network(config: fields.Experiment, checkpoint: str) -> tuple[Network, LabelMap]:
     """Build what the experiment describes, and the RPN it was trained with if that is another."""
     if config.task.model.system == "rpn":
         rpn = build.build_model(config.task.model, num_classes=0)
@@ -136,7 +137,7 @@ def _load_network(config: configs.Experiment, checkpoint: str) -> tuple[Network,
     return model, label_map
 
 
-def _load_rpn(detector: configs.Experiment) -> build.Model:
+def _load_rpn(detector: fields.Experiment) -> build.Model:
     """Load the RPN that proposes for a detector without one.
 
     Raises:
@@ -149,7 +150,7 @@ def _load_rpn(detector: configs.Experiment) -> build.Model:
             "without proposals: give the RPN that it was trained with as stages.rpn_experiment "
             "(its run's params.yaml) and stages.rpn_checkpoint (its run's folder)"
         )
-    rpn = experiments.load(where.rpn_experiment)
+    rpn = loading.load(where.rpn_experiment)
     if preprocessor(rpn) != preprocessor(detector):
         raise ValueError(
             f"stages.rpn_experiment: {where.rpn_experiment} prepares pictures otherwise than the "
@@ -162,7 +163,7 @@ def _load_rpn(detector: configs.Experiment) -> build.Model:
     return model
 
 
-def preprocessor(config: configs.Experiment) -> preprocessing.Preprocessor:
+def preprocessor(config: fields.Experiment) -> preprocessing.Preprocessor:
     """How the experiment prepares pictures at inference."""
     pixels, data = config.task.model.pixels, config.task.validation_data
     bucket = canvases.make(tuple(data.short_edges), data.long_edge)

@@ -27,7 +27,7 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from mrcnn_tf import picture_files, visualize
+from mrcnn_tf.images import drawing, files
 from mrcnn_tf.serving import predictor
 
 _SECONDS_BETWEEN_LINES = 5.0  # of progress, where the output is not a terminal
@@ -99,13 +99,13 @@ def drawing_path(drawn_dir: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def draw(
-    picture: picture_files.Picture,
+    picture: files.Picture,
     detections: Sequence[predictor.Detection],
     score_threshold: float,
 ) -> np.ndarray:
     """Draw the detections with at least that score; returns uint8 [h', w', 3]."""
     shown = [d for d in detections if d.score >= score_threshold]
-    return visualize.draw_detections(
+    return drawing.draw_detections(
         picture.pixels,
         np.array([d.box for d in shown], np.float32).reshape(-1, 4),
         masks=[d.mask for d in shown],
@@ -144,9 +144,9 @@ class Run:
             except (OSError, ValueError, MemoryError) as error:
                 self._fail(picture.name, error)
 
-    def _read(self, name: str, path: pathlib.Path) -> picture_files.Picture | None:
+    def _read(self, name: str, path: pathlib.Path) -> files.Picture | None:
         try:
-            picture = picture_files.read_picture(name, path)
+            picture = files.read_picture(name, path)
         except Exception as error:  # Pillow raises almost anything on broken files
             self._fail(name, error)
             return None
@@ -154,8 +154,8 @@ class Run:
         return picture
 
     def _detect_each(
-        self, pictures: Sequence[picture_files.Picture]
-    ) -> Iterator[tuple[picture_files.Picture, list[predictor.Detection]]]:
+        self, pictures: Sequence[files.Picture]
+    ) -> Iterator[tuple[files.Picture, list[predictor.Detection]]]:
         """Yield each picture with its detections; one that fails does not take its batch along."""
         if not pictures:
             return
@@ -170,7 +170,7 @@ class Run:
             return
         yield from zip(pictures, batch, strict=True)
 
-    def _call(self, pictures: Sequence[picture_files.Picture]) -> list[list[predictor.Detection]]:
+    def _call(self, pictures: Sequence[files.Picture]) -> list[list[predictor.Detection]]:
         """Call the network; say why nothing moves while TensorFlow prepares it."""
         start = time.monotonic()
         if not self._called:
@@ -213,15 +213,15 @@ def run(
       ValueError: the SavedModel is not ours.
     """
     drawn_dir = pathlib.Path(output_dir) / "drawn"
-    files = picture_files.find_pictures(pattern, drawn_dir)
-    print(f"{len(files)} picture{'s' * (len(files) != 1)}; loading {saved_model}", flush=True)
+    paths = files.find_pictures(pattern, drawn_dir)
+    print(f"{len(paths)} picture{'s' * (len(paths) != 1)}; loading {saved_model}", flush=True)
     this_run = Run(predictor.Predictor(saved_model), drawn_dir, score_threshold)
     drawn_dir.mkdir(parents=True, exist_ok=True)
     results_path = pathlib.Path(output_dir) / "detections.json"
-    progress = Progress(len(files))
+    progress = Progress(len(paths))
     with ResultsFile(results_path) as results:
-        for first in range(0, len(files), batch_size):
-            batch = files[first : first + batch_size]
+        for first in range(0, len(paths), batch_size):
+            batch = paths[first : first + batch_size]
             this_run.process(batch, results)
             progress.step(len(batch))
     if this_run.num_turned:

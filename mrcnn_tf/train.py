@@ -18,8 +18,10 @@ from official.common import flags as garden_flags
 from official.core import train_lib, train_utils
 from official.modeling import performance
 
-from mrcnn_tf import configs, divergence, experiments, progress, stages
-from mrcnn_tf import task as task_lib
+from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.staged import stages
+from mrcnn_tf.training import divergence, progress
+from mrcnn_tf.training import task as task_lib
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +37,7 @@ def define_flags() -> None:
 
 
 def run(
-    experiment: configs.Experiment,
+    experiment: fields.Experiment,
     mode: str,
     model_dir: str,
     checkpoint_path: str | None = None,
@@ -44,7 +46,7 @@ def run(
     """Train, evaluate or both.
 
     Args:
-      experiment: as `experiments.load` returns it.
+      experiment: as `loading.load` returns it.
       mode: "train", "train_and_eval", "eval", "continuous_eval" or "train_and_post_eval".
       model_dir: where checkpoints, summaries and the experiment itself are written.
       checkpoint_path: in mode "eval", what to score.
@@ -71,7 +73,7 @@ def run(
     for field in ("train_data", "validation_data"):
         data = getattr(experiment.task, field)
         data.global_batch_size = task_lib.batch_size(data, strategy.num_replicas_in_sync)
-    scaled = experiments.scale_to_batch(experiment, images_per_step)
+    scaled = loading.scale_to_batch(experiment, images_per_step)
     if scaled and "train" in mode:
         print(scaled)
     task = task_lib.MaskRCNNTask(
@@ -90,7 +92,7 @@ def run(
     )
     tf.io.gfile.makedirs(model_dir)
     if "train" in mode:
-        experiments.save(experiment, os.path.join(model_dir, "params.yaml"))
+        loading.save(experiment, os.path.join(model_dir, "params.yaml"))
         with tf.io.gfile.GFile(os.path.join(model_dir, "label_map.json"), "w") as file:
             file.write(task.label_map.to_json())
     # The task compiles what can be compiled. Left on, Model Garden's trainer would on GPUs compile
@@ -100,7 +102,7 @@ def run(
 
 
 def _run(
-    experiment: configs.Experiment,
+    experiment: fields.Experiment,
     task: task_lib.MaskRCNNTask,
     mode: str,
     model_dir: str,
@@ -192,7 +194,7 @@ def _floats(output: orbit.runner.Output) -> dict[str, float]:
     return {key: float(value) for key, value in output.items()}
 
 
-def _strategy(runtime: configs.cfg.RuntimeConfig) -> tf.distribute.Strategy:
+def _strategy(runtime: fields.cfg.RuntimeConfig) -> tf.distribute.Strategy:
     """Mirror over all visible GPUs; `runtime.num_gpus` (0 by default) is set to their number."""
     runtime.num_gpus = runtime.num_gpus or len(tf.config.list_physical_devices("GPU"))
     return distribute_utils.get_distribution_strategy(
@@ -211,11 +213,11 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")  # evaluation restores no optimizer, and would be told so
     if not FLAGS.experiment:
-        known = "\n  ".join(experiments.names())
+        known = "\n  ".join(loading.names())
         raise app.UsageError(f"--experiment=NAME is needed. Known experiments:\n  {known}")
     try:
         given = FLAGS.config_file or (), FLAGS.params_override or ""
-        experiment = experiments.load(FLAGS.experiment, *given)
+        experiment = loading.load(FLAGS.experiment, *given)
         model_dir = FLAGS.model_dir or os.path.join("runs", experiment.task.name)
         if FLAGS.mode == "eval":
             experiment, model_dir = stages.of_run(experiment, model_dir, *given)

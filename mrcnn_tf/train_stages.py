@@ -22,8 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 
 from absl import app, flags, logging
 
-from mrcnn_tf import stages
 from mrcnn_tf.durations import duration
+from mrcnn_tf.staged import stages
 
 FINISHED = "stages.json"  # which stages of a folder are done, by which command, in which time
 

@@ -27,14 +27,15 @@ import tensorflow as tf
 from absl import app, flags, logging
 from official.modeling import performance
 
-from mrcnn_tf import configs, experiments, progress
-from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import pipeline, record_files, schema
-from mrcnn_tf.data.proposal_writer import ProposalWriter
-from mrcnn_tf.data.proposals import ProposalReader
 from mrcnn_tf.durations import duration
+from mrcnn_tf.experiment import fields, loading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.rpn import Proposals
+from mrcnn_tf.staged.proposal_writer import ProposalWriter
+from mrcnn_tf.staged.proposals import ProposalReader
+from mrcnn_tf.training import progress
+from mrcnn_tf.training import task as task_lib
 
 FLAGS = flags.FLAGS
 SPLITS = ("train", "validation")
@@ -42,7 +43,7 @@ _OF_BATCH = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
 
 
 def run(
-    experiment: configs.Experiment, checkpoint_path: str, output_dir: str, overwrite: bool = False
+    experiment: fields.Experiment, checkpoint_path: str, output_dir: str, overwrite: bool = False
 ) -> None:
     """Write the proposals of both sets.
 
@@ -69,7 +70,7 @@ def run(
 
 
 def _write_split(
-    experiment: configs.Experiment, split: str, checkpoint_path: str, folder: str, overwrite: bool
+    experiment: fields.Experiment, split: str, checkpoint_path: str, folder: str, overwrite: bool
 ) -> None:
     """Write one set's proposals, unless they are there."""
     config = _config_of(experiment.task, split)
@@ -101,7 +102,7 @@ def _write_split(
     )
 
 
-def _config_of(task: configs.Task, split: str) -> configs.Task:
+def _config_of(task: fields.Task, split: str) -> fields.Task:
     """Return a task whose validation is a pass over the split, with the split's proposals."""
     config = copy.deepcopy(task)
     if split == "train":
@@ -134,7 +135,7 @@ def _proposer(model: build.Model, compiled: bool) -> Callable[[tf.Tensor, tf.Ten
     )
 
 
-def _decisive(config: configs.Task, model: build.Model) -> dict[str, Any]:
+def _decisive(config: fields.Task, model: build.Model) -> dict[str, Any]:
     """What decides on the proposals of a set: JSON values."""
     data = config.validation_data
     weights = hashlib.sha256()
@@ -183,7 +184,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
     try:
-        experiment = experiments.load(FLAGS.experiment, FLAGS.config_file, FLAGS.params_override)
+        experiment = loading.load(FLAGS.experiment, FLAGS.config_file, FLAGS.params_override)
         checkpoint = FLAGS.checkpoint_path or os.path.join("runs", experiment.task.name)
         run(experiment, checkpoint, FLAGS.output_dir, FLAGS.overwrite)
     except (ValueError, OSError) as error:

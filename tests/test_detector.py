@@ -5,11 +5,11 @@ import json
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import configs, experiments
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.detector import Detector, preprocessor
-from mrcnn_tf.modeling.two_networks import TwoNetworks
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.staged.two_networks import TwoNetworks
 from tests import tiny_network
 
 
@@ -19,7 +19,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     more = {"system": "rpn", "rpn": {"post_nms_top_k_test": 40}}
     for name, fields in (("rpn", more), ("detector", {"proposals": "file"})):
-        experiment = configs.maskrcnn()
+        experiment = fields.maskrcnn()
         experiment.task.model = tiny_network.config("group_norm")
         experiment.task.model.override(fields)
         if name == "rpn":
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
         network = tiny_network.build_network(experiment.task.model)
         (folder / name).mkdir()
         tf.train.Checkpoint(model=network).save(str(folder / name / "ckpt"))
-        experiments.save(experiment, str(folder / name / "params.yaml"))
+        loading.save(experiment, str(folder / name / "params.yaml"))
         labels = LabelMap((1, 2, 3), ("a", "b", "c")).to_json()
         (folder / name / schema.LABEL_MAP_FILE).write_text(labels)
     return folder
@@ -84,7 +84,7 @@ def test_an_rpn_alone_knows_one_category(runs):
 
 def test_pads_as_evaluation_does():
     """One canvas list for both, or a network is scored on other padding than it is served with."""
-    experiment = experiments.load("maskrcnn_r50_fpn")
+    experiment = loading.load("maskrcnn_r50_fpn")
     found = preprocessor(experiment).canvas_sizes
     assert found == ((800, 1088), (1088, 800), (800, 1344), (1344, 800))
     experiment.task.validation_data.canvas = "exact"

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf import configs
 from mrcnn_tf.data import schema
+from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import build
 
 NUM_CLASSES = 4  # with background
@@ -108,18 +108,18 @@ def _row(picture, canvas_hw, max_instances, arena_bytes):
     }
 
 
-def config(norm: str = "frozen_batch_norm") -> configs.Model:
+def config(norm: str = "frozen_batch_norm") -> fields.Model:
     """Return the fields of a tiny network.
 
     Frozen norms, the default, are an identity here. They compile in two thirds of the time of
     group norms, which a network needs that is to learn something.
     """
-    return configs.Model(
+    return fields.Model(
         num_classes=NUM_CLASSES,
         max_instances=MAX_INSTANCES,
-        backbone=configs.Backbone(depth=18, base_width=8, norm=norm, freeze_at=0, weights=""),
-        fpn=configs.FPN(channels=16),
-        rpn=configs.RPN(
+        backbone=fields.Backbone(depth=18, base_width=8, norm=norm, freeze_at=0, weights=""),
+        fpn=fields.FPN(channels=16),
+        rpn=fields.RPN(
             anchor_sizes=(8.0, 16.0, 32.0, 48.0, 64.0),
             anchors_per_image=32,
             pre_nms_top_k_train=50,
@@ -127,12 +127,12 @@ def config(norm: str = "frozen_batch_norm") -> configs.Model:
             post_nms_top_k_train=40,
             post_nms_top_k_test=30,
         ),
-        box_head=configs.BoxHead(fc_channels=32, rois_per_image=16),
-        mask_head=configs.MaskHead(mask_size=14, conv_layers=2, conv_channels=8),
+        box_head=fields.BoxHead(fc_channels=32, rois_per_image=16),
+        mask_head=fields.MaskHead(mask_size=14, conv_layers=2, conv_channels=8),
     )
 
 
-def build_network(model: configs.Model | None = None, compiled: bool = False) -> build.Model:
+def build_network(model: fields.Model | None = None, compiled: bool = False) -> build.Model:
     """Build with seeded weights and predictors whose scores differ clearly between boxes.
 
     A fresh network's scores are equal up to rounding, so whatever ranks them by value would rank

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mrcnn_tf.data import augment, canvases, decoder, preprocess, schema
-from mrcnn_tf.data import proposals as proposals_lib
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.staged import proposals as proposals_lib
 
 # A record on its way to a batch.
 _POSITION = "position"  # int64 []: in the stream

@@ -11,7 +11,7 @@ from mrcnn_tf.modeling import (
     first_stage,
     fpn,
     mask_rcnn,
-    measures,
+    metrics,
     normalization,
     resnet,
     roi_heads,
@@ -67,9 +67,9 @@ def loss_names(config: Any) -> tuple[str, ...]:
 
 
 def measure_names(config: Any) -> tuple[str, ...]:
-    """What `measures.measures` returns for the network."""
-    of_rpn = measures.OF_RPN if config.proposals == "rpn" else ()
-    return of_rpn + (measures.OF_BOXES if config.system != "rpn" else ())
+    """What `metrics.measures` returns for the network."""
+    of_rpn = metrics.OF_RPN if config.proposals == "rpn" else ()
+    return of_rpn + (metrics.OF_BOXES if config.system != "rpn" else ())
 
 
 class FPNParts:

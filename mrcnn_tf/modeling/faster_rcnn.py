@@ -12,10 +12,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import losses
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import detections as detections_lib
 from mrcnn_tf.modeling import first_stage as first_stage_lib
+from mrcnn_tf.modeling import losses
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling import targets as targets_lib
 from mrcnn_tf.modeling.outputs import DetectorOutputs

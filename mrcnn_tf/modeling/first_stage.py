@@ -17,8 +17,8 @@ import dataclasses
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import losses
 from mrcnn_tf.data import schema
+from mrcnn_tf.modeling import losses
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling import targets as targets_lib
 from mrcnn_tf.modeling.outputs import RPNOutputs

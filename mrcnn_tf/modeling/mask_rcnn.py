@@ -19,10 +19,9 @@ import dataclasses
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import losses
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import detections as detections_lib
-from mrcnn_tf.modeling import faster_rcnn
+from mrcnn_tf.modeling import faster_rcnn, losses
 from mrcnn_tf.modeling import first_stage as first_stage_lib
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling import targets as targets_lib

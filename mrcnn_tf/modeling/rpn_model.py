@@ -7,9 +7,8 @@ that is trained apart. Shape letters as in `first_stage.py`.
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import losses
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling import first_stage
+from mrcnn_tf.modeling import first_stage, losses
 from mrcnn_tf.modeling import rpn as rpn_lib
 from mrcnn_tf.modeling.outputs import RPNOutputs
 

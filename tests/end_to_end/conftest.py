@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mrcnn_tf import experiments
+from mrcnn_tf.experiment import loading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -82,4 +82,4 @@ def override(shapes) -> str:
 @pytest.fixture
 def tiny(override):
     """Return a function that loads the tiny experiment."""
-    return lambda: experiments.load("maskrcnn_shapes", params_override=override)
+    return lambda: loading.load("maskrcnn_shapes", params_override=override)

@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from mrcnn_tf import experiments, train, write_proposals
+from mrcnn_tf import train, write_proposals
 from mrcnn_tf.data import record_files
-from mrcnn_tf.data.proposals import STEPS, ProposalReader
 from mrcnn_tf.data.schema import SOURCE_ID_BYTES
 from mrcnn_tf.evaluation import ground_truth
 from mrcnn_tf.evaluation.proposals import ProposalEvaluator
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.staged.proposals import STEPS, ProposalReader
 from tests.end_to_end.conftest import script
 
 RPN = {"task.model.system": "rpn", "trainer.best_checkpoint_eval_metric": "ar_1000"}
@@ -19,7 +20,7 @@ NUM_TRAIN, NUM_VALIDATION = 50, 20  # proposals per image, see TINY
 
 
 def load(override, **fields):
-    return experiments.load(
+    return loading.load(
         "maskrcnn_shapes", params_override=json.dumps(json.loads(override) | fields)
     )
 

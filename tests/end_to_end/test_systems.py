@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import experiments, predict, train
+from mrcnn_tf import predict, train
 from mrcnn_tf.detector import Detector
+from mrcnn_tf.experiment import loading
 
 C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 # Experiment, what differs on top of the tiny settings, what it is scored by.
@@ -29,7 +30,7 @@ SYSTEMS = {
 def test_train_evaluate_export_predict(name, override, shapes, tmp_path):
     differs, metric = SYSTEMS[name]
     fields = json.dumps(json.loads(override) | differs | {"trainer.train_steps": 2})
-    experiment = experiments.load(name, params_override=fields)
+    experiment = loading.load(name, params_override=fields)
     numbers = train.run(experiment, "train_and_eval", str(tmp_path / "run"))
     assert 0 <= numbers[metric] <= 1
     assert ("mask_ap" in numbers) == (metric == "mask_ap")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import experiments, train
+from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
+from mrcnn_tf.experiment import loading
 from mrcnn_tf.serving import predictor
 from tests.end_to_end.conftest import ROOT
 
@@ -98,7 +99,7 @@ def test_alternating(fields, shapes, tmp_path):
     last = json.loads((run / "step4_detector" / "metrics.jsonl").read_text().splitlines()[-1])
     assert numbers["mask_ap"] == pytest.approx(last["mask_ap"], abs=0.02)
     # One network, by its name.
-    again = train.run(experiments.load(name, params_override=fields), "eval", str(run))
+    again = train.run(loading.load(name, params_override=fields), "eval", str(run))
     assert again["mask_ap"] == pytest.approx(numbers["mask_ap"], abs=1e-6)
     detector = Detector.load(name, str(run), fields)
     assert sum(map(len, detector(pictures(shapes)))) > 0

@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf import experiments, train
+from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
-from mrcnn_tf.modeling import measures
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.modeling import metrics
 from mrcnn_tf.serving import predictor
 from tests.end_to_end.conftest import ROOT
 
@@ -24,7 +25,7 @@ LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss
 def trained(override, tmp_path_factory):
     """A run of four steps, evaluated once: (its folder, its numbers)."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    experiment = experiments.load("maskrcnn_shapes", params_override=override)
+    experiment = loading.load("maskrcnn_shapes", params_override=override)
     return run, train.run(experiment, "train_and_eval", str(run))
 
 
@@ -64,8 +65,8 @@ def test_everything_worth_watching_is_a_curve(trained):
     for tag in (
         "training_loss",
         *LOSSES,
-        *measures.OF_RPN,
-        *measures.OF_BOXES,  # accuracy and recall of RPN and RoIs, number of positives
+        *metrics.OF_RPN,
+        *metrics.OF_BOXES,  # accuracy and recall of RPN and RoIs, number of positives
         "learning_rate",
         "images_per_second",
         "input_wait",
@@ -230,7 +231,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(override, tmp_pa
 
 
 def test_missing_records_are_answered_with_the_command_that_makes_them(tmp_path):
-    experiment = experiments.load(
+    experiment = loading.load(
         "maskrcnn_shapes",
         params_override=f"task.train_data.input_path={tmp_path}/none-*,"
         f"task.validation_data.input_path={tmp_path}/none-*",

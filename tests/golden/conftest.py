@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import configs, presets
 from mrcnn_tf.data import schema
+from mrcnn_tf.experiment import presets
 from mrcnn_tf.modeling import build, first_stage
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.rpn import Proposals
@@ -134,7 +134,7 @@ class Replay:
         state_dict = recording.state_dict()
         # What `convert_weights` concludes from names and shapes.
         fields, _ = conventions.model_fields(recognize.recognize(state_dict))
-        self.config = configs.Model()
+        self.config = fields.Model()
         self.config.override(presets.PRESETS[fields["preset"]])
         self.config.override(fields)
         self.model = build.build_model(self.config, recording.num_classes)

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import experiments
 from mrcnn_tf.data import schema
+from mrcnn_tf.experiment import loading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.ops import boxes as box_ops
 from tests import tiny_network
@@ -297,9 +297,9 @@ def test_mixed_precision_keeps_losses_and_detections_in_float32(policy, mixed_pr
     assert found.valid.numpy().any()
 
 
-@pytest.mark.parametrize("name", experiments.names())
+@pytest.mark.parametrize("name", loading.names())
 def test_every_experiment_builds(name):
-    config = experiments.load(name).task.model
+    config = loading.load(name).task.model
     network = build.build_model(config, num_classes=81)
     if config.system != "rpn":
         assert network.roi_heads.box_head.class_logits.kernel.shape[-1] == 81

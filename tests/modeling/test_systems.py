@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import configs
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling import build, measures
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.modeling import build, metrics
 from tests import tiny_network
 from tests.tiny_network import EMPTY, MAX_INSTANCES, TWO_OBJECTS, WITH_CROWD
 
 
-def config(system="mask_rcnn", features="fpn", proposals="rpn") -> configs.Model:
+def config(system="mask_rcnn", features="fpn", proposals="rpn") -> fields.Model:
     fields = {"system": system, "features": features, "proposals": proposals}
     if features == "c4":
         fields |= {"box_head": {"pool_size": 6}, "mask_head": {"mask_size": 6}}
@@ -59,7 +59,7 @@ def test_losses_gradients_and_measures(system, features, proposals):
         loss = tf.add_n([term.mean() for term in sums.values()])
     assert tuple(sums) == build.loss_names(model_config)
     assert all(term.total > 0 for term in sums.values())
-    assert set(measures.measures(outputs)) == set(build.measure_names(model_config))
+    assert set(metrics.measures(outputs)) == set(build.measure_names(model_config))
     variables = network.trainable_variables
     for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
         assert gradient is not None, variable.name

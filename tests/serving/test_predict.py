@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf import picture_files, predict
+from mrcnn_tf import predict
+from mrcnn_tf.images import files
 from mrcnn_tf.serving import predictor
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -107,13 +108,13 @@ def test_one_bad_picture_does_not_take_its_batch_along(model_path, folder, monke
     """Pillow can read it but TensorFlow cannot: the batch is sent again one by one."""
     detect = predictor.Predictor(model_path)
     good = folder / "Über füße/ein Bild [1].png"
-    read = picture_files.read_picture
+    read = files.read_picture
 
     def read_some_wrongly(name, path):
         picture = read(name, path)
         return picture._replace(encoded=b"odd") if name == "odd" else picture
 
-    monkeypatch.setattr(picture_files, "read_picture", read_some_wrongly)
+    monkeypatch.setattr(files, "read_picture", read_some_wrongly)
     run = predict.Run(detect, folder.parent / "drawn", 0.5)
     with predict.ResultsFile(folder.parent / "r.json") as results:
         run.process([("a.png", good), ("odd", good), ("c.png", good)], results)
@@ -129,7 +130,7 @@ def test_find_pictures(folder, tmp_path):
     Image.new("RGB", (2, 2)).save(drawn / "old.png")
 
     def names(pattern):
-        return [name for name, _ in picture_files.find_pictures(str(pattern), drawn)]
+        return [name for name, _ in files.find_pictures(str(pattern), drawn)]
 
     nested = "Über füße/ein Bild [1].png"
     assert names(folder) == ["b.webp", "broken.jpg", "cut.png", "one.png", nested]
@@ -146,7 +147,7 @@ def test_find_pictures(folder, tmp_path):
 def test_sixteen_bits(tmp_path):
     deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
     Image.fromarray(deep).save(tmp_path / "a.png")
-    picture = picture_files.read_picture("a.png", tmp_path / "a.png")
+    picture = files.read_picture("a.png", tmp_path / "a.png")
     np.testing.assert_array_equal(picture.pixels[..., 2], deep >> 8)
 
 
@@ -206,7 +207,7 @@ def test_odd_real_pictures(model_path, shared, tmp_path, capsys):
     assert "1 turned upright" in printed
     drawn = {p.relative_to(tmp_path / "drawn").as_posix() for p in tmp_path.rglob("drawn/**/*.*")}
     assert "sub dir/j_ünïcode name.jpg" in drawn
-    assert len(drawn) == len(picture_files.find_pictures(str(folder), tmp_path))
+    assert len(drawn) == len(files.find_pictures(str(folder), tmp_path))
 
 
 def test_bytes_of_a_turned_picture_are_lossless(tmp_path):
@@ -214,7 +215,7 @@ def test_bytes_of_a_turned_picture_are_lossless(tmp_path):
     exif[0x0112] = 3
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    picture = picture_files.read_picture("a.png", tmp_path / "a.png")
+    picture = files.read_picture("a.png", tmp_path / "a.png")
     assert picture.turned
     np.testing.assert_array_equal(picture.pixels, pixels[::-1, ::-1])
     np.testing.assert_array_equal(Image.open(io.BytesIO(picture.encoded)), picture.pixels)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from mrcnn_tf import configs, presets
+from mrcnn_tf.experiment import fields, presets
 from mrcnn_tf.weights import classes, conventions, recognize
 from tests.weights import foreign_shapes as foreign
 
@@ -18,7 +18,7 @@ def recognized(shapes):
 def model_of(shapes):
     """The configuration that a file needs, as `convert_weights` lays it over the defaults."""
     fields, _ = conventions.model_fields(recognized(shapes))
-    model = configs.Model()
+    model = fields.Model()
     model.override(presets.PRESETS[fields["preset"]])
     model.override(fields)
     return model
@@ -29,7 +29,7 @@ def test_released_detectors_need_exactly_their_presets():
         "torchvision": foreign.torchvision(R50),
         "detectron2": foreign.detectron2(R50),
     }.items():
-        want = configs.Model(preset=project)
+        want = fields.Model(preset=project)
         want.override(presets.PRESETS[project])
         want.override({"backbone": {"weights": ""}})
         assert model_of(shapes).as_dict() == want.as_dict()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import convert_weights, experiments
+from mrcnn_tf import convert_weights
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.detector import Detector
+from mrcnn_tf.experiment import loading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.weights import detectron2, files, fine_tune, torchvision
 from tests.weights import foreign_shapes as foreign
@@ -59,7 +60,7 @@ def test_the_report_accounts_for_every_tensor(converted):
 
 def test_the_experiment_loads_again_and_holds_the_conventions(converted):
     _, output, _ = converted
-    experiment = experiments.load(f"{output}/params.yaml")
+    experiment = loading.load(f"{output}/params.yaml")
     assert experiment.task.validation_data.canvas == "exact"  # as both projects pad
     model = experiment.task.model
     assert experiment.task.name == "mine"
@@ -76,7 +77,7 @@ def test_the_experiment_loads_again_and_holds_the_conventions(converted):
 def test_the_detector_has_the_weights_of_the_file(converted):
     path, output, _ = converted
     loaded = Detector.load(f"{output}/params.yaml", output)
-    direct = build.build_model(experiments.load(f"{output}/params.yaml").task.model, 81)
+    direct = build.build_model(loading.load(f"{output}/params.yaml").task.model, 81)
     detectron2.load(direct, files.read(path))
     for got, want in zip(loaded.model.get_weights(), direct.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -108,7 +109,7 @@ def test_torchvisions_classes_keep_their_ids(tmp_path):
     label_map = read_label_map(output)
     assert label_map.ids == tuple(range(1, 91))
     assert label_map.names[12] == "stop sign"
-    assert experiments.load(f"{output}/params.yaml").task.model.backbone.norm_epsilon == 0.0
+    assert loading.load(f"{output}/params.yaml").task.model.backbone.norm_epsilon == 0.0
     assert Detector.load(f"{output}/params.yaml", output).model.roi_heads.box_head.num_classes == 91
 
 
@@ -123,7 +124,7 @@ def test_other_systems_are_whole_checkpoints(tmp_path, source, shapes, said):
     path, output = write(tmp_path, shapes), str(tmp_path / "out")
     report = convert_weights.import_weights(source, path, output)
     assert said in report
-    experiment = experiments.load(f"{output}/params.yaml")
+    experiment = loading.load(f"{output}/params.yaml")
     model = build.build_model(experiment.task.model, 4)
     detectron2.load(model, files.read(path))
     want = model.get_weights()
@@ -140,7 +141,7 @@ def test_a_backbone_alone_starts_a_training(tmp_path):
     assert "2 tensors dropped: ImageNet's classifier" in report
     assert "--mode=eval" not in report
     assert not (tmp_path / "out" / "label_map.json").exists()
-    model = build.build_model(experiments.load(f"{output}/params.yaml").task.model, 4)
+    model = build.build_model(loading.load(f"{output}/params.yaml").task.model, 4)
     said = fine_tune.load_what_fits(model, output, LabelMap((1, 2, 3), ("a", "b", "c")), None)
     assert "initialised afresh (not in the checkpoint): pyramid/lateral2" in said
     np.testing.assert_array_equal(
@@ -173,7 +174,7 @@ def test_against_an_experiment(tmp_path):
     report = convert_weights.import_weights("torchvision", path, output, given)
     assert "given has every convention of the weights; what differs is free:" in report
     assert "task.model.backbone.freeze_at: 0, the weights need 2" in report
-    written = experiments.load(f"{output}/params.yaml")
+    written = loading.load(f"{output}/params.yaml")
     assert written.task.model.backbone.norm == "batch_norm"
     assert written.task.init_checkpoint == output
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import configs
+from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import build
 from mrcnn_tf.weights import detectron2, torchvision
 
@@ -17,7 +17,7 @@ SIDE = 3  # of the RoI feature
 
 
 def make_model(**backbone):
-    config = configs.Model()
+    config = fields.Model()
     config.override(
         {
             "backbone": {"depth": 18, "base_width": 2} | backbone,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import configs, presets
+from mrcnn_tf.experiment import presets
 from mrcnn_tf.modeling import build
 from mrcnn_tf.weights import (
     assign,
@@ -50,7 +50,7 @@ DETECTORS = {
 def model_for(state):
     found = recognize.recognize(state)
     fields, _ = conventions.model_fields(found)
-    config = configs.Model()
+    config = fields.Model()
     config.override(presets.PRESETS[fields["preset"]])
     if found.features == "c4":
         config.override({"box_head": {"pool_size": 14}, "mask_head": {"mask_size": 14}})

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mrcnn_tf import experiments
+from mrcnn_tf.experiment import loading
 
 FILES = (
     "task.model.proposals=file,task.train_data.proposals=p/train,"
@@ -146,7 +146,7 @@ FILES = (
 )
 def test_refused(experiment, override, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        experiments.load(experiment, params_override=override)
+        loading.load(experiment, params_override=override)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +170,4 @@ def test_refused(experiment, override, message):
     ],
 )
 def test_allowed(experiment, override):
-    experiments.load(experiment, params_override=override)
+    loading.load(experiment, params_override=override)

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import configs, divergence, experiments
-from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.modeling import measures
+from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.training import divergence
+from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
 
@@ -22,7 +22,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 def build_task(norm="frozen_batch_norm", weight_decay=0.0, **fields):
-    config = configs.Task(model=tiny_network.config(norm=norm), **fields)
+    config = fields.Task(model=tiny_network.config(norm=norm), **fields)
     return task_lib.MaskRCNNTask(config, weight_decay=weight_decay)
 
 
@@ -88,7 +88,7 @@ def test_momentum_sees_the_decay(grouped, pictures):
 def test_step_reports_every_loss_and_measure(grouped, pictures):
     task = build_task("group_norm")
     metrics = task.build_metrics(training=True)
-    names = [*LOSSES, *measures.OF_RPN, *measures.OF_BOXES, "dropped_objects", "dropped_masks"]
+    names = [*LOSSES, *metrics.OF_RPN, *metrics.OF_BOXES, "dropped_objects", "dropped_masks"]
     assert [m.name for m in metrics] == names
     start = copies(grouped)
     loss = task.train_step(pictures, grouped, tf_keras.optimizers.SGD(1e-3), metrics)["loss"]
@@ -175,7 +175,7 @@ def test_compiled_step_is_the_uncompiled_one(grouped, pictures):
         tiny_network.config(norm="group_norm"), compiled=True
     )
     compiled = task_lib.MaskRCNNTask(
-        configs.Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
+        fields.Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
     )
     terms, watched, gradients = compiled.forward_backward(pictures, compiled_model, optimizer)
     task = build_task("group_norm", 0.1)
@@ -252,7 +252,7 @@ def test_validation_feeds_the_evaluator(tmp_path):
     (tmp_path / "labels.json").write_text(json.dumps(annotations))
     (tmp_path / schema.LABEL_MAP_FILE).write_text(LabelMap((1, 2, 3), names).to_json())
     task = build_task(
-        validation_data=configs.Data(input_path=str(tmp_path / "val-*")),
+        validation_data=fields.Data(input_path=str(tmp_path / "val-*")),
         annotation_file=str(tmp_path / "labels.json"),
     )
     assert task.label_map.names == names
@@ -304,7 +304,7 @@ def validation_losses(task, model, batches):
 @pytest.mark.parametrize("normalizer", ["sampled", "anchors_per_image"])
 def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalizer):
     """Pictures with unlike numbers of objects, so that a mean over batches would show."""
-    config = configs.Task(model=tiny_network.config())
+    config = fields.Task(model=tiny_network.config())
     config.model.rpn.loss_normalizer = normalizer
     task = task_lib.MaskRCNNTask(config)
     model = tiny_network.build_network(config.model)
@@ -319,7 +319,7 @@ def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalize
 @pytest.mark.slow
 def test_compiled_validation_is_the_uncompiled_one():
     batches = [[TWO_OBJECTS, WITH_CROWD], [EMPTY, FILLER]]
-    config = configs.Task(model=tiny_network.config())
+    config = fields.Task(model=tiny_network.config())
     numbers = [
         validation_losses(
             task_lib.MaskRCNNTask(config, compiled=compiled),
@@ -342,23 +342,23 @@ def test_compiled_validation_is_the_uncompiled_one():
     ],
 )
 def test_batch_size(fields, replicas, want):
-    assert task_lib.batch_size(configs.Data(**fields), replicas) == want
+    assert task_lib.batch_size(fields.Data(**fields), replicas) == want
 
 
 def test_batch_size_that_does_not_divide():
     with pytest.raises(ValueError, match="global_batch_size: 8 images do not divide among 3"):
-        task_lib.batch_size(configs.Data(global_batch_size=8), 3)
+        task_lib.batch_size(fields.Data(global_batch_size=8), 3)
 
 
 def config_of(folder, num_classes):
-    return configs.Task(
-        model=configs.Model(num_classes=num_classes),
-        train_data=configs.Data(input_path=str(folder / "train-*"), is_training=True),
+    return fields.Task(
+        model=fields.Model(num_classes=num_classes),
+        train_data=fields.Data(input_path=str(folder / "train-*"), is_training=True),
     )
 
 
 def test_jitter_reaches_the_pipeline_of_training_only(monkeypatch):
-    experiment = experiments.load(
+    experiment = loading.load(
         "maskrcnn_r50_fpn_lsj",
         params_override="task.model.num_classes=3,task.train_data.color_jitter.hue=0.1",
     )
@@ -380,7 +380,7 @@ def test_jitter_reaches_the_pipeline_of_training_only(monkeypatch):
 def test_resumed_run_skips_what_it_saw_or_takes_another_order(monkeypatch, exact, want):
     seen = []
     monkeypatch.setattr(task_lib.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
-    data = configs.Data(seed=3, exact_resume=exact)
+    data = fields.Data(seed=3, exact_resume=exact)
     task = build_task(train_data=data)
     task.build_inputs(data)
     task.build_inputs(data, first_step=40)
@@ -399,7 +399,7 @@ def test_label_map_is_read_from_beside_the_records(tmp_path):
 def test_label_map_of_the_validation_records_serves_too(tmp_path):
     label_map = LabelMap((5,), ("dog",))
     (tmp_path / schema.LABEL_MAP_FILE).write_text(label_map.to_json())
-    config = configs.Task(validation_data=configs.Data(input_path=str(tmp_path / "val-*")))
+    config = fields.Task(validation_data=fields.Data(input_path=str(tmp_path / "val-*")))
     assert task_lib.read_label_map(config) == label_map
 
 
@@ -482,7 +482,7 @@ def test_checkpoint_of_another_network_is_refused(checkpoint):
 
 def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(checkpoint):
     path, _, _ = checkpoint
-    config = configs.Task(model=tiny_network.config())
+    config = fields.Task(model=tiny_network.config())
     config.model.num_classes = NUM_CLASSES + 5
     model = task_lib.MaskRCNNTask(config).build_model()
     with pytest.raises(ValueError, match=f"{path} does not fit this model") as error:
@@ -494,8 +494,8 @@ def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(chec
 def test_a_network_that_is_only_scored_may_know_more_classes_than_the_records(tmp_path):
     records = LabelMap((1, 3), ("person", "car"))
     (tmp_path / "label_map.json").write_text(records.to_json())
-    data = configs.Data(input_path=str(tmp_path / "val-*.tfrecord"))
-    config = configs.Task(model=tiny_network.config(), validation_data=data)
+    data = fields.Data(input_path=str(tmp_path / "val-*.tfrecord"))
+    config = fields.Task(model=tiny_network.config(), validation_data=data)
     config.model.num_classes = 0
     theirs = LabelMap((1, 2, 3), ("person", "bicycle", "car"))
     assert task_lib.MaskRCNNTask(config).label_map == records

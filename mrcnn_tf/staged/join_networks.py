@@ -2,7 +2,7 @@ r"""Join an RPN and a detector that were trained on the same features into one n
 
 Used by `mrcnn_tf.train_stages`, whose alternating schedule ends with it, as
 
-    python -m mrcnn_tf.join_networks --experiment=maskrcnn_r50_fpn_alternating \
+    python -m mrcnn_tf.staged.join_networks --experiment=maskrcnn_r50_fpn_alternating \
       --rpn_checkpoint=runs/X/step3_rpn --detector_checkpoint=runs/X/step4_detector \
       --model_dir=runs/X
 
@@ -18,16 +18,16 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from mrcnn_tf import configs, experiments
-from mrcnn_tf import task as task_lib
+from mrcnn_tf.experiment import fields, loading
 from mrcnn_tf.modeling import build
+from mrcnn_tf.training import task as task_lib
 
 _SHARED = ("model/backbone/", "model/pyramid/")  # as checkpoints name variables
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def join(
-    experiment: configs.Experiment, rpn_checkpoint: str, detector_checkpoint: str, model_dir: str
+    experiment: fields.Experiment, rpn_checkpoint: str, detector_checkpoint: str, model_dir: str
 ) -> str:
     """Write the checkpoint of the joint network, its label map and its experiment.
 
@@ -57,7 +57,7 @@ def join(
         max_to_keep=1,
         checkpoint_name="ckpt",
     )
-    experiments.save(experiment, os.path.join(model_dir, "params.yaml"))
+    loading.save(experiment, os.path.join(model_dir, "params.yaml"))
     with tf.io.gfile.GFile(os.path.join(model_dir, task_lib.schema.LABEL_MAP_FILE), "w") as file:
         file.write(label_map.to_json())
     return manager.save(checkpoint_number=step)
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> None:
     tf.get_logger().setLevel("ERROR")
     values = flags.FLAGS
     try:
-        experiment = experiments.load(values.experiment, values.config_file, values.params_override)
+        experiment = loading.load(values.experiment, values.config_file, values.params_override)
         path = join(experiment, values.rpn_checkpoint, values.detector_checkpoint, values.model_dir)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling.two_networks import ProposalsAsDetections, TwoNetworks
+from mrcnn_tf.staged.two_networks import ProposalsAsDetections, TwoNetworks
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS
 

@@ -7,12 +7,13 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from mrcnn_tf import configs, divergence, progress, validation_pictures
 from mrcnn_tf.data import augment, canvases, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
-from mrcnn_tf.modeling import build, measures
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.modeling import build, metrics
+from mrcnn_tf.training import divergence, progress, validation_images
 from mrcnn_tf.weights import fine_tune, keras_applications
 
 VALIDATION_LOSS = "validation_loss"  # sum of all terms, over the whole validation set
@@ -39,7 +40,7 @@ class SumOfMeans(tf_keras.metrics.MeanTensor):
         return tf.reduce_sum(super().result())
 
 
-@task_factory.register_task_cls(configs.Task)
+@task_factory.register_task_cls(fields.Task)
 class MaskRCNNTask(base_task.Task):
     """Trains and evaluates Mask R-CNN.
 
@@ -50,7 +51,7 @@ class MaskRCNNTask(base_task.Task):
 
     def __init__(
         self,
-        params: configs.Task,
+        params: fields.Task,
         weight_decay: float = 0.0,
         compiled: bool = False,
         logging_dir: str | None = None,
@@ -60,7 +61,7 @@ class MaskRCNNTask(base_task.Task):
 
         Args:
           params: the task's part of the experiment.
-          weight_decay: see `configs.Trainer`.
+          weight_decay: see `fields.Trainer`.
           compiled: compile forward and backward pass and inference with XLA.
           logging_dir: the run's folder.
           label_map: the classes of the network; default those of the records.
@@ -75,9 +76,9 @@ class MaskRCNNTask(base_task.Task):
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_non_finite: divergence.FirstNonFinite | None = None
-        self._pictures: validation_pictures.ValidationPictures | None = None
+        self._pictures: validation_images.ValidationPictures | None = None
         if params.allow_image_summary and params.model.system != "rpn":
-            self._pictures = validation_pictures.ValidationPictures(
+            self._pictures = validation_images.ValidationPictures(
                 self.label_map,
                 channel_order=params.model.pixels.order,
                 pixel_mean=tuple(params.model.pixels.mean),
@@ -110,7 +111,7 @@ class MaskRCNNTask(base_task.Task):
 
     def build_inputs(
         self,
-        params: configs.Data,
+        params: fields.Data,
         input_context: tf.distribute.InputContext | None = None,
         first_step: int = 0,
     ) -> tf.data.Dataset:
@@ -218,7 +219,7 @@ class MaskRCNNTask(base_task.Task):
 
         Returns:
           terms: the losses and their sum, {name: float32 []}.
-          watched: `measures.measures`.
+          watched: `metrics.measures`.
           gradients: one per trainable variable; their sum over the replicas is the gradient of the
             step.
         """
@@ -227,7 +228,7 @@ class MaskRCNNTask(base_task.Task):
 
         def forward(inputs, step):
             outputs = model.train_forward(inputs, self.task_config.seed, step)
-            return model.losses_of(outputs), measures.measures(outputs)
+            return model.losses_of(outputs), metrics.measures(outputs)
 
         def both(inputs, step) -> _ForwardBackward:
             with tf.GradientTape() as tape:
@@ -316,7 +317,7 @@ class MaskRCNNTask(base_task.Task):
         _update(
             metrics, terms | {VALIDATION_LOSS: tf.unstack(tf.stack(list(terms.values())), axis=1)}
         )
-        keys = {*_PLACES, *(validation_pictures.BATCH_KEYS if self._pictures else ())}
+        keys = {*_PLACES, *(validation_images.BATCH_KEYS if self._pictures else ())}
         found = {key: value for key, value in found._asdict().items() if value is not None}
         return {key: inputs[key] for key in keys} | found
 
@@ -332,7 +333,7 @@ class MaskRCNNTask(base_task.Task):
                 self._pictures.reset()
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
-            drawn = {*validation_pictures.BATCH_KEYS} - {*_PLACES}
+            drawn = {*validation_images.BATCH_KEYS} - {*_PLACES}
             state.add(**{k: np.asarray(v) for k, v in logs.items() if k not in drawn})
             if self._pictures:
                 self._pictures.add(logs)
@@ -379,7 +380,7 @@ def _update(metrics: list[tf_keras.metrics.Metric] | None, watched: dict[str, _W
         metric.update_state(value, sample_weight=weight)
 
 
-def batch_size(data: configs.Data, replicas: int) -> int:
+def batch_size(data: fields.Data, replicas: int) -> int:
     """Images per step over all replicas.
 
     Raises:
@@ -395,7 +396,7 @@ def batch_size(data: configs.Data, replicas: int) -> int:
     return data.global_batch_size
 
 
-def read_label_map(config: configs.Task) -> LabelMap:
+def read_label_map(config: fields.Task) -> LabelMap:
     """Return the label map beside the records; generic names if the experiment gives a number.
 
     Records of other converters have no label map: then the categories of `annotation_file` are it.
@@ -427,7 +428,7 @@ def read_label_map(config: configs.Task) -> LabelMap:
     )
 
 
-def _find_label_map(config: configs.Task) -> tuple[str, LabelMap] | None:
+def _find_label_map(config: fields.Task) -> tuple[str, LabelMap] | None:
     for data in (config.train_data, config.validation_data):
         path = os.path.join(os.path.dirname(data.input_path), schema.LABEL_MAP_FILE)
         if tf.io.gfile.exists(path):
@@ -456,14 +457,14 @@ def label_map_of(checkpoint: str) -> LabelMap | None:
 
 
 def load_checkpoint(
-    model: tf_keras.Model, path: str, parts: tuple[str, ...] = configs.MODULES
+    model: tf_keras.Model, path: str, parts: tuple[str, ...] = fields.MODULES
 ) -> str:
     """Load a model's weights from a checkpoint of a run.
 
     Args:
       model: its variables exist.
       path: a checkpoint, or a folder whose newest is taken.
-      parts: the attributes of the model to load, `configs.MODULES` or some of them; the others stay
+      parts: the attributes of the model to load, `fields.MODULES` or some of them; the others stay
         as they are.
 
     Returns:
@@ -476,7 +477,7 @@ def load_checkpoint(
     found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
     if not found or not tf.io.gfile.exists(found + ".index"):
         raise ValueError(f"no checkpoint: {path!r}")
-    whole = set(parts) == set(configs.MODULES)
+    whole = set(parts) == set(fields.MODULES)
     wanted = model
     if not whole:
         wanted = tf.train.Checkpoint(**{part: getattr(model, part) for part in parts})

@@ -5,17 +5,18 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import configs, join_networks
-from mrcnn_tf import task as task_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import build
-from mrcnn_tf.modeling.two_networks import TwoNetworks
+from mrcnn_tf.staged import join_networks
+from mrcnn_tf.staged.two_networks import TwoNetworks
+from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD
 
 
-def config(system, features, proposals, norm, frozen) -> configs.Model:
+def config(system, features, proposals, norm, frozen) -> fields.Model:
     model = tiny_network.config(norm)
     model.override({"system": system, "features": features, "proposals": proposals})
     if features == "c4":
@@ -37,7 +38,7 @@ def batch(pictures) -> dict[str, tf.Tensor]:
 def train_and_write(model_config, folder, start="", modules="all") -> build.Model:
     """Two steps of SGD with weight decay, from a checkpoint if one is given; then a checkpoint."""
     fields = {"init_checkpoint": str(start), "init_checkpoint_modules": modules} if start else {}
-    task = task_lib.MaskRCNNTask(configs.Task(model=model_config, **fields), weight_decay=1e-2)
+    task = task_lib.MaskRCNNTask(fields.Task(model=model_config, **fields), weight_decay=1e-2)
     model = task.build_model()
     if start:
         task.initialize(model)
@@ -71,7 +72,7 @@ def test_frozen_features_stay_bit_for_bit_and_the_networks_become_one(tmp_path, 
         np.testing.assert_array_equal(value, values(heads)[name], name)
     assert all(np.any(v != before[n]) for n, v in values(heads.roi_heads).items() if "kernel" in n)
 
-    experiment = configs.maskrcnn()
+    experiment = fields.maskrcnn()
     experiment.task.model = config("mask_rcnn", features, "rpn", norm, False)
     experiment.task.train_data.input_path = f"{tmp_path}/train-*"
     (tmp_path / schema.LABEL_MAP_FILE).write_text(LabelMap((4, 5, 9), ("a", "b", "c")).to_json())
@@ -97,4 +98,4 @@ def test_frozen_features_stay_bit_for_bit_and_the_networks_become_one(tmp_path, 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(ValueError, match=f"no checkpoint: '{tmp_path}'"):
-        join_networks.join(configs.maskrcnn(), str(tmp_path), str(tmp_path), str(tmp_path))
+        join_networks.join(fields.maskrcnn(), str(tmp_path), str(tmp_path), str(tmp_path))

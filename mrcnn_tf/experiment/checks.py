@@ -1,7 +1,7 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
-from mrcnn_tf import presets
-from mrcnn_tf.configs import MODULES, Data, Experiment
+from mrcnn_tf.experiment import presets
+from mrcnn_tf.experiment.fields import MODULES, Data, Experiment
 
 
 def check(experiment: Experiment) -> None:

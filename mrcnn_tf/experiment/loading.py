@@ -18,7 +18,7 @@ import yaml
 from official.core import exp_factory
 from official.modeling import hyperparams
 
-from mrcnn_tf import config_checks, configs, presets
+from mrcnn_tf.experiment import checks, fields, presets
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "experiments"
 
@@ -33,7 +33,7 @@ def load(
     config_files: Sequence[str] = (),
     params_override: str = "",
     folder: pathlib.Path = FOLDER,
-) -> configs.Experiment:
+) -> fields.Experiment:
     """Return the experiment `name`, checked.
 
     Args:
@@ -55,7 +55,7 @@ def load(
     if params_override:
         layers.append(("--params_override", parse_override(params_override)))
 
-    experiment = configs.maskrcnn()
+    experiment = fields.maskrcnn()
     experiment.task.name = path.stem
     preset = experiment.task.model.preset
     for source, layer in layers:
@@ -67,7 +67,7 @@ def load(
     experiment.task.model.override(presets.PRESETS[preset])
     for _, layer in layers:
         experiment.override(layer)
-    config_checks.check(experiment)
+    checks.check(experiment)
     return experiment
 
 
@@ -94,7 +94,7 @@ def _with_bases(path: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, dic
             raise ValueError(f"{above}: base: unknown experiment {base!r}. Known are {known}")
 
 
-def save(experiment: configs.Experiment, path: str) -> None:
+def save(experiment: fields.Experiment, path: str) -> None:
     """Write every field, so that `load(path)` gives the same experiment back."""
     with open(path, "w", encoding="utf-8") as file:
         yaml.safe_dump(_plain(experiment.as_dict()), file, sort_keys=False)
@@ -132,7 +132,7 @@ def parse_override(text: str) -> dict[str, Any]:
     return _nest(parsed)
 
 
-def scale_to_batch(experiment: configs.Experiment, global_batch_size: int) -> str:
+def scale_to_batch(experiment: fields.Experiment, global_batch_size: int) -> str:
     """Adapt learning rate, steps and intervals to the real batch, in place.
 
     The linear rule (Goyal et al. 2017): with k times the images per step, k times the rate and

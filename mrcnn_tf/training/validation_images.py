@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf import visualize
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation.detections import decode_source_id
+from mrcnn_tf.images import drawing
 from mrcnn_tf.ops.masks import arena_lookup
 from mrcnn_tf.ops.paste import paste_to_rle
 
@@ -101,7 +101,7 @@ class ValidationPictures:
             self._pixel_mean,
             self._pixel_std,
         )
-        pair = visualize.draw_side_by_side(
+        pair = drawing.draw_side_by_side(
             self._draw_truth(picture, image), self._draw_detections(picture, image)
         )
         shrunk = Image.fromarray(pair)
@@ -111,7 +111,7 @@ class ValidationPictures:
     def _draw_truth(self, picture: np.ndarray, image: dict[str, np.ndarray]) -> np.ndarray:
         objects = np.flatnonzero(image[schema.GT_VALID]).tolist()
         classes = image[schema.GT_CLASSES][objects].tolist()
-        return visualize.draw_detections(
+        return drawing.draw_detections(
             picture,
             image[schema.GT_BOXES][objects],
             [truth_mask(image, k, picture.shape[:2]) for k in objects],
@@ -130,7 +130,7 @@ class ValidationPictures:
                 paste_to_rle(mask, box, height, width, convention=self._mask_paste)
                 for mask, box in zip(image["masks"][kept], image["boxes"][kept], strict=True)
             ]
-        return visualize.draw_detections(
+        return drawing.draw_detections(
             picture,
             image["boxes"][kept],
             masks,

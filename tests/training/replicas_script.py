@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf import configs
-from mrcnn_tf import task as task_lib
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, Object, Picture
 
@@ -33,7 +33,7 @@ CASES = {
 
 def train(strategy, num_replicas: int, mode: str, case: str, norm: str):
     """Return the reported losses of each step, and weights and statistics after all of them."""
-    config = configs.Task(model=tiny_network.config(norm))
+    config = fields.Task(model=tiny_network.config(norm))
     task = task_lib.MaskRCNNTask(config, weight_decay=1e-2, compiled=mode == "compiled")
     pictures, canvas_hw = CASES[case]
     share = len(pictures) // num_replicas

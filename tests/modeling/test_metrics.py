@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.modeling import measures
+from mrcnn_tf.modeling import metrics
 from mrcnn_tf.modeling.outputs import DetectorOutputs, RPNOutputs
 from mrcnn_tf.modeling.targets import AnchorTargets, RoITargets
 
@@ -44,8 +44,8 @@ WANT = {
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_values_and_what_they_are_a_mean_over(compiled):
-    found = tf.function(lambda: measures.measures(SEEN), jit_compile=compiled)()
-    assert tuple(found) == (*measures.OF_RPN, *measures.OF_BOXES)
+    found = tf.function(lambda: metrics.measures(SEEN), jit_compile=compiled)()
+    assert tuple(found) == (*metrics.OF_RPN, *metrics.OF_BOXES)
     for name, want in WANT.items():
         np.testing.assert_allclose(found[name], want, rtol=1e-6, err_msg=name)
         assert {t.dtype for t in found[name]} == {tf.float32}
@@ -55,7 +55,7 @@ def test_without_positives_recalls_weigh_nothing():
     nothing = outputs_of(
         [[1.0], [-1.0]], [[F], [F]], [[T], [T]], [[1], [0]], [[0], [0]], [[T], [T]]
     )
-    found = measures.measures(nothing)
+    found = metrics.measures(nothing)
     for name in ("rpn_recall", "positive_class_accuracy"):
         assert [float(t) for t in found[name]] == [0, 0]
     assert [float(t) for t in found["rpn_accuracy"]] == [0.5, 2]

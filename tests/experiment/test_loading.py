@@ -2,7 +2,7 @@ import textwrap
 
 import pytest
 
-from mrcnn_tf import configs, experiments
+from mrcnn_tf.experiment import fields, loading
 
 
 def write(folder, name, text):
@@ -15,14 +15,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", experiments.names())
+@pytest.mark.parametrize("name", loading.names())
 def test_every_experiment_loads_under_its_name(name):
-    assert experiments.load(name).task.name == name
+    assert loading.load(name).task.name == name
 
 
 def test_the_papers_numbers_are_the_default():
     """Section 3.1 of the paper, sentence by sentence."""
-    experiment = experiments.load("maskrcnn_r50_fpn")
+    experiment = loading.load("maskrcnn_r50_fpn")
     model, trainer = experiment.task.model, experiment.trainer
     assert model.box_head.positive_iou == 0.5
     assert model.box_head.rois_per_image == 512
@@ -44,7 +44,7 @@ def test_the_papers_numbers_are_the_default():
 
 
 def test_large_scale_jitter_as_detectron2_published_it():
-    experiment = experiments.load("maskrcnn_r50_fpn_lsj")
+    experiment = loading.load("maskrcnn_r50_fpn_lsj")
     data, trainer = experiment.task.train_data, experiment.trainer
     assert list(data.scale_jitter) == [0.1, 2.0]
     assert list(data.short_edges) == [data.long_edge] == [1024]
@@ -58,7 +58,7 @@ def test_large_scale_jitter_as_detectron2_published_it():
 
 def test_later_layers_win(folder, tmp_path):
     (tmp_path / "more.yaml").write_text("task.model.fpn.channels: 64\ntrainer.train_steps: 7\n")
-    experiment = experiments.load(
+    experiment = loading.load(
         "small", [str(tmp_path / "more.yaml")], "trainer.train_steps=9", folder
     )
     assert experiment.task.model.backbone.depth == 101
@@ -71,20 +71,20 @@ def test_an_experiment_states_its_difference_to_its_base(folder):
     write(
         folder, "wider", "base: wide\ntask: {model: {fpn: {channels: 96}}}\ntrainer.train_steps: 7"
     )
-    model = experiments.load("wide", folder=folder).task.model
+    model = loading.load("wide", folder=folder).task.model
     assert (model.backbone.depth, model.fpn.channels) == (101, 64)
-    experiment = experiments.load("wider", folder=folder)
+    experiment = loading.load("wider", folder=folder)
     assert experiment.task.name == "wider"
     assert experiment.task.model.backbone.depth == 101
     assert experiment.task.model.fpn.channels == 96
     assert experiment.trainer.train_steps == 7
-    assert experiments.load("wider", (), "trainer.train_steps=8", folder).trainer.train_steps == 8
+    assert loading.load("wider", (), "trainer.train_steps=8", folder).trainer.train_steps == 8
 
 
 def test_a_preset_of_the_base_lies_below_the_whole_chain(folder):
     write(folder, "bottom", "task.model: {preset: detectron2, rpn: {smooth_l1_beta: 0.5}}")
     write(folder, "top", "base: bottom\ntask.model.box_head.smooth_l1_beta: 0.25")
-    model = experiments.load("top", folder=folder).task.model
+    model = loading.load("top", folder=folder).task.model
     assert model.rpn.post_nms_top_k_train == 1000
     assert (model.rpn.smooth_l1_beta, model.box_head.smooth_l1_beta) == (0.5, 0.25)
 
@@ -92,7 +92,7 @@ def test_a_preset_of_the_base_lies_below_the_whole_chain(folder):
 def test_an_unknown_base_is_named_with_the_file_that_wants_it(folder):
     write(folder, "orphan", "base: nobody")
     with pytest.raises(ValueError, match=r"orphan.yaml: base: unknown experiment 'nobody'.*small"):
-        experiments.load("orphan", folder=folder)
+        loading.load("orphan", folder=folder)
 
 
 def test_bases_in_a_circle_are_refused(folder):
@@ -102,16 +102,16 @@ def test_bases_in_a_circle_are_refused(folder):
     write(folder, "self", "base: self")
     for name in ("a", "self"):
         with pytest.raises(ValueError, match="base: the experiment is based on itself"):
-            experiments.load(name, folder=folder)
+            loading.load(name, folder=folder)
 
 
 def test_a_preset_lies_below_what_the_experiment_says(folder):
     override = "task.model.preset=torchvision,task.init_checkpoint=x"
-    model = experiments.load("small", params_override=override, folder=folder).task.model
+    model = loading.load("small", params_override=override, folder=folder).task.model
     assert model.pixels.order == "rgb"
     assert model.backbone.norm_epsilon == 0.0
     override += ",task.model.backbone.norm_epsilon=1e-5"
-    model = experiments.load("small", params_override=override, folder=folder).task.model
+    model = loading.load("small", params_override=override, folder=folder).task.model
     assert model.backbone.norm_epsilon == 1e-5
     assert model.roi_align.aligned is False
 
@@ -127,18 +127,18 @@ def test_a_preset_lies_below_what_the_experiment_says(folder):
     ],
 )
 def test_forms_of_params_override(text, nested):
-    assert experiments.parse_override(text) == nested
+    assert loading.parse_override(text) == nested
 
 
 @pytest.mark.parametrize("text", ["nonsense", "a=1,b", "[1, 2]"])
 def test_other_forms_are_refused(text):
     with pytest.raises(ValueError, match="params_override"):
-        experiments.parse_override(text)
+        loading.parse_override(text)
 
 
 def test_unknown_experiment_lists_the_known_ones(folder):
     with pytest.raises(ValueError, match=r"unknown experiment 'big'(.|\n)*small"):
-        experiments.load("big", folder=folder)
+        loading.load("big", folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_unknown_experiment_lists_the_known_ones(folder):
 )
 def test_names_and_types_are_checked(folder, override, message):
     with pytest.raises(ValueError, match=message):
-        experiments.load("small", params_override=override, folder=folder)
+        loading.load("small", params_override=override, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -193,19 +193,19 @@ def test_names_and_types_are_checked(folder, override, message):
 )
 def test_combinations_that_cannot_work_are_refused(folder, override, message):
     with pytest.raises(ValueError, match=message):
-        experiments.load("small", params_override=override, folder=folder)
+        loading.load("small", params_override=override, folder=folder)
 
 
 def test_a_type_that_the_optimizer_does_not_have_by_default_is_known(folder):
     override = "trainer.optimizer_config.optimizer={type: adam, adam: {beta_1: 0.8}}"
-    experiment = experiments.load("small", params_override=override, folder=folder)
+    experiment = loading.load("small", params_override=override, folder=folder)
     assert experiment.trainer.optimizer_config.optimizer.get().beta_1 == 0.8
 
 
 def test_schedule_follows_the_batch():
     """One GPU instead of eight: an eighth of the rate for eight times the steps."""
-    experiment = experiments.load("maskrcnn_r50_fpn")
-    sentence = experiments.scale_to_batch(experiment, 2)
+    experiment = loading.load("maskrcnn_r50_fpn")
+    sentence = loading.scale_to_batch(experiment, 2)
     trainer = experiment.trainer
     assert trainer.train_steps == 1_280_000
     assert trainer.validation_interval == 160_000
@@ -218,21 +218,21 @@ def test_schedule_follows_the_batch():
     assert warmup.warmup_steps == 4000
     assert warmup.warmup_learning_rate == pytest.approx(0.02 / 3 / 8)
     assert "160,000 -> 1,280,000" in sentence
-    assert experiments.scale_to_batch(experiments.load("maskrcnn_r50_fpn"), 16) == ""
+    assert loading.scale_to_batch(loading.load("maskrcnn_r50_fpn"), 16) == ""
 
 
 def test_saved_experiment_is_the_same_when_loaded(tmp_path):
     """Scaled to the batch once, not again."""
-    experiment = experiments.load("maskrcnn_r50_fpn")
-    experiments.scale_to_batch(experiment, 2)
-    experiments.save(experiment, str(tmp_path / "params.yaml"))
-    again = experiments.load(str(tmp_path / "params.yaml"))
-    assert experiments.scale_to_batch(again, 2) == ""
-    assert experiments._plain(again.as_dict()) == experiments._plain(experiment.as_dict())
+    experiment = loading.load("maskrcnn_r50_fpn")
+    loading.scale_to_batch(experiment, 2)
+    loading.save(experiment, str(tmp_path / "params.yaml"))
+    again = loading.load(str(tmp_path / "params.yaml"))
+    assert loading.scale_to_batch(again, 2) == ""
+    assert loading._plain(again.as_dict()) == loading._plain(experiment.as_dict())
 
 
 def test_registered_for_model_gardens_factory(folder):
     from official.core import exp_factory
 
-    experiments.register(folder)
-    assert isinstance(exp_factory.get_exp_config("small"), configs.Experiment)
+    loading.register(folder)
+    assert isinstance(exp_factory.get_exp_config("small"), fields.Experiment)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import validation_pictures
 from mrcnn_tf.data import preprocess, schema
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.training import validation_images
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD
 
@@ -24,7 +24,7 @@ def test_the_picture_comes_back_from_network_input(order):
         pixel_mean=MEAN,
         pixel_std=STD,
     )
-    back = validation_pictures.to_rgb(
+    back = validation_images.to_rgb(
         prepared.numpy(), np.array([20.0, 30.0]), order, np.array(MEAN), np.array(STD)
     )
     np.testing.assert_array_equal(back, picture)
@@ -38,21 +38,21 @@ def test_truth_mask_is_the_object_where_its_box_is():
     image = row_of(tiny_network.batch([TWO_OBJECTS]))
     want = np.zeros([60, 64], bool)
     want[4:40, 6:30] = TWO_OBJECTS.objects[0].mask()
-    mask = validation_pictures.truth_mask(image, 0, (60, 64))
+    mask = validation_images.truth_mask(image, 0, (60, 64))
     np.testing.assert_array_equal(mask, want)
     assert not mask[22:40, 18:30].any()  # the notch
 
     y1, x1, y2, x2 = image[schema.GT_MASK_FRAMES][0]
     image[schema.GT_MASK_FRAMES][0] = (y1, 64 - x1, y2, 64 - x2)  # mirrored
-    mirrored = validation_pictures.truth_mask(image, 0, (60, 64))
+    mirrored = validation_images.truth_mask(image, 0, (60, 64))
     np.testing.assert_array_equal(mirrored, want[:, ::-1])
 
     image[schema.GT_MASKS_VALID][0] = False
-    assert validation_pictures.truth_mask(image, 0, (60, 64)) is None
+    assert validation_images.truth_mask(image, 0, (60, 64)) is None
 
 
 def pictures_of():
-    return validation_pictures.ValidationPictures(
+    return validation_images.ValidationPictures(
         LabelMap((1, 2, 3), ("red", "green", "blue")),
         channel_order="bgr",
         pixel_mean=MEAN,
@@ -91,7 +91,7 @@ def test_truth_is_drawn_left_and_prediction_right():
 
 
 def test_the_first_images_are_drawn_and_no_filler(monkeypatch):
-    monkeypatch.setattr(validation_pictures, "NUM_PICTURES", 3)
+    monkeypatch.setattr(validation_images, "NUM_PICTURES", 3)
     drawings = pictures_of()
     batch = evaluated([EMPTY, TWO_OBJECTS])
     batch[schema.SOURCE_ID] *= tf.constant([[0], [1]], tf.uint8)

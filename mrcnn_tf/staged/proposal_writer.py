@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn_tf.data import proposals, record_files
+from mrcnn_tf.data import record_files
+from mrcnn_tf.staged import proposals
 
 _LARGEST_SCORE = 65504.0  # of float16
 

@@ -27,7 +27,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mrcnn_tf import configs, experiments
+from mrcnn_tf.experiment import fields, loading
 
 DETECTOR = "detector"  # where a separate schedule leaves its result
 
@@ -82,18 +82,18 @@ class Schedule:
         config_files: Sequence[str] = (),
         params_override: str = "",
     ):
-        """Look at both experiments, so that nothing is refused after days of training.
+        """Look at both loading, so that nothing is refused after days of training.
 
         Args:
-          experiment: the detector's, as for `experiments.load`.
+          experiment: the detector's, as for `loading.load`.
           model_dir: folder of everything.
-          config_files: laid over both experiments, the detector's and the RPN's.
+          config_files: laid over both loading, the detector's and the RPN's.
           params_override: laid over both.
 
         Raises:
           ValueError: an experiment cannot be loaded, has no stages, or the two do not fit together.
         """
-        self.detector = experiments.load(experiment, config_files, params_override)
+        self.detector = loading.load(experiment, config_files, params_override)
         plan = self.detector.stages
         if plan.schedule == "joint":
             raise ValueError(
@@ -104,7 +104,7 @@ class Schedule:
         self._model_dir = model_dir
         self._files = [f"--config_file={file}" for file in config_files]
         self._given = config_files, params_override
-        self._override = _flat(experiments.parse_override(params_override or "{}"))
+        self._override = _flat(loading.parse_override(params_override or "{}"))
         self._check_pair(self._load("rpn", {}))
         self.stages: list[Stage] = []
         if plan.schedule == "separate":
@@ -145,7 +145,7 @@ class Schedule:
         self.result = self._model_dir
         flags = self._flags("detector", self._override)
         flags += (f"--rpn_checkpoint={rpn}", f"--detector_checkpoint={heads}")
-        self._add("join RPN and detector", "mrcnn_tf.join_networks", *flags)
+        self._add("join RPN and detector", "mrcnn_tf.staged.join_networks", *flags)
         self._evaluate()
 
     def _frozen_features(self) -> dict[str, Any]:
@@ -186,12 +186,12 @@ class Schedule:
     def _folder(self, name: str) -> str:
         return os.path.join(self._model_dir, name)
 
-    def _load(self, kind: str, differs: dict[str, Any]) -> configs.Experiment:
+    def _load(self, kind: str, differs: dict[str, Any]) -> fields.Experiment:
         """Load the experiment of a stage, which refuses what cannot work."""
         override = self._override | {"stages.schedule": "joint"} | differs
-        return experiments.load(self._names[kind], self._given[0], json.dumps(override))
+        return loading.load(self._names[kind], self._given[0], json.dumps(override))
 
-    def _check_pair(self, rpn: configs.Experiment) -> None:
+    def _check_pair(self, rpn: fields.Experiment) -> None:
         """Refuse an RPN that cannot propose for the detector."""
         name = self._names["rpn"]
         if rpn.task.model.system != "rpn":
@@ -210,11 +210,11 @@ class Schedule:
 
 
 def of_run(
-    experiment: configs.Experiment,
+    experiment: fields.Experiment,
     folder: str,
     config_files: Sequence[str] = (),
     params_override: str = "",
-) -> tuple[configs.Experiment, str]:
+) -> tuple[fields.Experiment, str]:
     """What to score, export and run of a run's folder, if RPN and detector were trained apart.
 
     Args:
@@ -236,7 +236,7 @@ def of_run(
     for path, checkpoint in ((os.path.join(beside, DETECTOR), None), (beside, folder)):
         params = os.path.join(path, "params.yaml")
         if os.path.exists(params):
-            detector = experiments.load(params, config_files, params_override)
+            detector = loading.load(params, config_files, params_override)
             return detector, checkpoint or path
     raise ValueError(
         f"{folder}: there is no {os.path.join(beside, DETECTOR, 'params.yaml')}. Train it first:\n"
@@ -268,10 +268,10 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _value(experiment: configs.Experiment, field: str) -> Any:
+def _value(experiment: fields.Experiment, field: str) -> Any:
     value: Any = experiment
     for name in field.split("."):
         value = getattr(value, name)
-    if isinstance(value, configs.hyperparams.Config):
+    if isinstance(value, fields.hyperparams.Config):
         return value.as_dict()
     return list(value) if isinstance(value, tuple | list) else value

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import configs
-from mrcnn_tf import task as task_lib
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import build
+from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 
 
-def config(system="mask_rcnn", features="fpn", proposals="rpn") -> configs.Model:
+def config(system="mask_rcnn", features="fpn", proposals="rpn") -> fields.Model:
     model = tiny_network.config()
     model.override({"system": system, "features": features, "proposals": proposals})
     if features == "c4":
@@ -24,7 +24,7 @@ def write(model, folder) -> str:
 
 
 def task_of(model, **fields) -> task_lib.MaskRCNNTask:
-    return task_lib.MaskRCNNTask(configs.Task(model=model, **fields))
+    return task_lib.MaskRCNNTask(fields.Task(model=model, **fields))
 
 
 def values(layer) -> dict[str, np.ndarray]:
@@ -58,7 +58,7 @@ def test_a_checkpoint_of_the_same_network_is_loaded_whole(tmp_path, modules):
     saved = tiny_network.build_network(config())
     path = write(saved, tmp_path)
     task = task_of(config(), init_checkpoint=path, init_checkpoint_modules=modules)
-    assert task.task_config.loaded_parts() == configs.MODULES
+    assert task.task_config.loaded_parts() == fields.MODULES
     model = task.build_model()
     task.initialize(model)
     wanted = values(saved)

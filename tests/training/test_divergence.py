@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import divergence
 from mrcnn_tf.data import schema
+from mrcnn_tf.training import divergence
 
 TERMS = ("box_loss", "mask_loss")
 

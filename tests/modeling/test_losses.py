@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import losses
+from mrcnn_tf.modeling import losses
 
 LOG2 = math.log(2.0)
 

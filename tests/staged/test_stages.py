@@ -6,7 +6,9 @@ import subprocess
 
 import pytest
 
-from mrcnn_tf import experiments, stages, train, train_stages
+from mrcnn_tf import train, train_stages
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.staged import stages
 
 
 def flags_of(stage) -> dict:
@@ -113,9 +115,7 @@ def test_what_the_user_overrides_goes_to_both_in_a_form_that_the_shell_keeps(tmp
     for stage in by_name(schedule)["train the RPN"], by_name(schedule)["train the detector"]:
         typed = shlex.split(stage.command())[3:]
         flags = dict(part.removeprefix("--").split("=", 1) for part in typed)
-        loaded = experiments.load(
-            flags["experiment"], [flags["config_file"]], flags["params_override"]
-        )
+        loaded = loading.load(flags["experiment"], [flags["config_file"]], flags["params_override"])
         assert loaded.trainer.train_steps == 7
         assert loaded.task.train_data.input_path == "a,b-*"
         assert loaded.task.model.backbone.depth == 101
@@ -166,7 +166,7 @@ def test_an_rpn_on_another_backbone_is_refused(tmp_path):
 
 
 def test_train_alone_does_not_run_a_schedule_of_several_runs(tmp_path):
-    experiment = experiments.load("maskrcnn_r50_c4_alternating")
+    experiment = loading.load("maskrcnn_r50_c4_alternating")
     for mode in ("train", "train_and_eval"):
         with pytest.raises(ValueError, match="train_stages --experiment=maskrcnn_r50_c4_alt"):
             train.run(experiment, mode, str(tmp_path))
@@ -220,17 +220,17 @@ def test_stages_of_other_settings_are_not_taken_over(tmp_path, ran):
 
 
 def test_what_is_scored_and_exported_of_a_run_trained_apart(tmp_path):
-    experiment = experiments.load("maskrcnn_r50_fpn_separate_rpn")
+    experiment = loading.load("maskrcnn_r50_fpn_separate_rpn")
     with pytest.raises(ValueError, match="mrcnn_tf.train_stages --experiment=maskrcnn_r50_fpn_sep"):
         stages.of_run(experiment, str(tmp_path))
     (tmp_path / "detector").mkdir()
-    trained = experiments.load(
+    trained = loading.load(
         "maskrcnn_r50_fpn_separate_rpn",
         params_override=json.dumps(
             flags_of(stages.Schedule(experiment.task.name, "r").stages[2])["params_override"]
         ),
     )
-    experiments.save(trained, str(tmp_path / "detector" / "params.yaml"))
+    loading.save(trained, str(tmp_path / "detector" / "params.yaml"))
     folder = str(tmp_path / "detector")
     checkpoint = str(tmp_path / "detector" / "ckpt-3")
     for given, wanted in ((str(tmp_path), folder), (folder, folder), (checkpoint, checkpoint)):
@@ -239,5 +239,5 @@ def test_what_is_scored_and_exported_of_a_run_trained_apart(tmp_path):
         assert found.task.model.proposals == "file"
         assert found.stages.rpn_checkpoint == "r/rpn"
         assert found.trainer.train_steps == 9
-    joint = experiments.load("maskrcnn_r50_fpn_alternating")
+    joint = loading.load("maskrcnn_r50_fpn_alternating")
     assert stages.of_run(joint, "anywhere") == (joint, "anywhere")

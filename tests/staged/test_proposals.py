@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.data import augment, canvases, pipeline, proposals, record_files, schema
+from mrcnn_tf.data import augment, canvases, pipeline, record_files, schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.data.proposal_writer import ProposalWriter, quantise
+from mrcnn_tf.staged import proposals
+from mrcnn_tf.staged.proposal_writer import ProposalWriter, quantise
 
 LABEL_MAP = LabelMap((1, 7, 90), ("one", "seven", "ninety"))
 

@@ -1,0 +1,1 @@
+"""Training in several runs: separate and alternating, and what only they need."""

@@ -1,0 +1,1 @@
+"""The training step, what it logs, and what ends it."""
