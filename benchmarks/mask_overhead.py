@@ -1,9 +1,9 @@
 """What the mask branch costs at inference, over Faster R-CNN, ours beside torchvision's.
 
-R50-FPN, one picture of 800 x 1344, 1000 proposals, 100 boxes, float32. Both networks have random
+R50-FPN, one image of 800 x 1344, 1000 proposals, 100 boxes, float32. Both networks have random
 weights and 91 classes, run their whole RPN and then look at the same 1000 boxes. A process takes
 the network with and without its mask branch in turn; the processes of the two projects take turns.
-Pasting masks into the picture is not in it.
+Pasting masks into the image is not in it.
 
     python benchmarks/mask_overhead.py --torchvision_python=/path/to/python/with/torchvision
 
@@ -43,7 +43,7 @@ def measure_ours(rounds: int) -> dict:
             block.norm3.gamma.assign(tf.fill(block.norm3.gamma.shape, 0.2))
     logits = model.roi_heads.box_head.class_logits
     logits.kernel.assign(tf.random.stateless_normal(logits.kernel.shape, [1, 2], stddev=0.05))
-    images = tf.constant(scene.picture(HEIGHT, WIDTH)[np.newaxis])
+    images = tf.constant(scene.image(HEIGHT, WIDTH)[np.newaxis])
     size = tf.constant([[float(HEIGHT), float(WIDTH)]])
     boxes = tf.constant(scene.proposals(HEIGHT, WIDTH, PROPOSALS)[np.newaxis])
 

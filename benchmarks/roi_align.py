@@ -2,7 +2,7 @@
 
 python benchmarks/roi_align.py
 
-One picture of 800 x 1344 with 256 channels on P2..P5, 1000 proposals for the box head's 7 x 7, and
+One image of 800 x 1344 with 256 channels on P2..P5, 1000 proposals for the box head's 7 x 7, and
 100 detections for the mask head's 14 x 14; boxes as an RPN proposes them, and the same with 5 % of
 long and thin ones. Forward, and forward and backward, with XLA and without. Rounds are interleaved,
 seconds are the fastest of them. The peak is the resident memory of a process that does nothing
@@ -55,7 +55,7 @@ def boxes_of(count: int, thin: float) -> tf.Tensor:
     return tf.constant(np.stack([y1, x1, y1 + height, x1 + width], -1)[None], tf.float32)
 
 
-def features_of_picture() -> dict[int, tf.Tensor]:
+def features_of_image() -> dict[int, tf.Tensor]:
     """Return random features of P2..P5."""
     rng = np.random.default_rng(1)
     shapes = {level: (1, HEIGHT >> level, WIDTH >> level, CHANNELS) for level in (2, 3, 4, 5)}
@@ -68,7 +68,7 @@ def features_of_picture() -> dict[int, tf.Tensor]:
 def step_of(scene: str, how: str, compiled: bool, backward: bool):
     """Return a function without arguments that pools the scene once and waits for the end."""
     count, size, thin = SCENES[scene]
-    boxes, features = boxes_of(count, thin), features_of_picture()
+    boxes, features = boxes_of(count, thin), features_of_image()
     levels = ra.assign_levels(boxes, 2, 5)
     align = functools.partial(
         ra.roi_align, output_size=size, sampling_ratio=RATIOS[how], aligned=True, compiled=compiled

@@ -1,4 +1,4 @@
-"""One scene for every contestant of a benchmark: a picture, proposals, and how to time in turn."""
+"""One scene for every contestant of a benchmark: an image, proposals, and how to time in turn."""
 
 import resource
 import statistics
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Smooth noise of mean 0 and deviation 1, as network input: float32 [height, width, 3]."""
     rng = np.random.default_rng(seed)
     total = np.zeros([height, width, 3])
@@ -19,7 +19,7 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def proposals(height: int, width: int, count: int, seed: int = 0) -> np.ndarray:
-    """Boxes float32 [count, (y1, x1, y2, x2)] inside the picture.
+    """Boxes float32 [count, (y1, x1, y2, x2)] inside the image.
 
     Sides are log-uniform from 16 pixels to 0.8 of the short edge, height / width from 1/2 to 2.
     """

@@ -1,7 +1,7 @@
-"""Reads a COCO annotation file and checks everything that can be checked without the pictures.
+"""Reads a COCO annotation file and checks everything that can be checked without the images.
 
 Whatever passes comes out typed and complete, so that the code behind needs no second look; what
-does not is a `Problem`. Nothing here opens a picture.
+does not is a `Problem`. Nothing here opens an image.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from mrcnn_tf.data.label_map import LabelMap
 
 
 class ImageEntry(NamedTuple):
-    """One picture: its id as text, its path within the image folder, its size in pixels."""
+    """One image: its id as text, its path within the image folder, its size in pixels."""
 
     source_id: str
     file_name: str
@@ -28,7 +28,7 @@ class ImageEntry(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The picture's name in messages."""
+        """The image's name in messages."""
         return f"image {self.source_id} ({self.file_name})"
 
 

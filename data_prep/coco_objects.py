@@ -8,9 +8,9 @@ import numpy as np
 from data_prep.problems import BadInputError
 from mrcnn_tf.data.rle import column_runs_from_string
 
-# A polygon may reach out of the picture, where it is cut off; the rasteriser's memory grows with
+# A polygon may reach out of the image, where it is cut off; the rasteriser's memory grows with
 # the way it goes there, so a nonsense coordinate must not come that far.
-_FARTHEST = 10  # picture sides from the picture's origin
+_FARTHEST = 10  # image sides from the image's origin
 
 
 class ObjectEntry(NamedTuple):
@@ -19,11 +19,11 @@ class ObjectEntry(NamedTuple):
     Attributes:
       annotation_id: 64 bits; None if the file has none or no integer.
       category_id: the data set's own.
-      bbox: (x, y, width, height), pixels, as the file has it: perhaps beyond the picture.
+      bbox: (x, y, width, height), pixels, as the file has it: perhaps beyond the image.
       area: pixels, as the file has it; None if it has none.
       is_crowd: whether the region holds several objects.
       polygons: float64 arrays [x1, y1, x2, y2, ...], at least three points each; or None.
-      column_runs: int64 run lengths down the columns of the picture; or None.
+      column_runs: int64 run lengths down the columns of the image; or None.
     """
 
     annotation_id: int | None
@@ -42,8 +42,8 @@ def check(
 
     Args:
       row: the annotation's JSON, number lists of its segmentation perhaps as arrays.
-      height: of the picture, pixels.
-      width: of the picture, pixels.
+      height: of the image, pixels.
+      width: of the image, pixels.
       category_ids: those that the file defines.
       include_masks: whether a segmentation is required.
 
@@ -119,8 +119,8 @@ def _check_box(bbox: Any, height: int, width: int) -> tuple[float, float, float,
     if box_width <= 0 or box_height <= 0:
         raise BadInputError("box without area", f"bbox {bbox}")
     if x >= width or y >= height or x + box_width <= 0 or y + box_height <= 0:
-        value = f"bbox {bbox} in a picture of {width} x {height} (width x height)"
-        raise BadInputError("box outside the picture", value)
+        value = f"bbox {bbox} in an image of {width} x {height} (width x height)"
+        raise BadInputError("box outside the image", value)
     return x, y, box_width, box_height
 
 
@@ -141,15 +141,15 @@ def _check_polygons(segmentation: Any, height: int, width: int) -> list[np.ndarr
             value = f"polygon {_short(polygon.tolist())}; expected three points or more"
             raise BadInputError("polygon of less than three points", value)
         if np.abs(polygon).max() > farthest:
-            value = f"polygon {_short(polygon.tolist())} in a picture of {width} x {height}"
-            raise BadInputError("polygon far outside the picture", value)
+            value = f"polygon {_short(polygon.tolist())} in an image of {width} x {height}"
+            raise BadInputError("polygon far outside the image", value)
     return segmentation
 
 
 def _check_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> np.ndarray:
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:
-        value = f"size {_short(size)}; expected that of the picture, [{height}, {width}]"
+        value = f"size {_short(size)}; expected that of the image, [{height}, {width}]"
         raise BadInputError("run lengths of another size", value)
     if isinstance(counts, str):
         try:

@@ -23,7 +23,7 @@ class Job(NamedTuple):
       image_dir: folder that the file names of the annotations are relative to.
       annotations_file: COCO JSON.
       prefix: records are written to PREFIX-?????-of-?????.tfrecord.
-      num_shards: how many files; at most one per picture is made.
+      num_shards: how many files; at most one per image is made.
       mask_format: "rle", "png", or None for no masks.
       num_processes: of the workers.
       skip_problems: leave out what cannot be used, instead of refusing all.
@@ -66,8 +66,8 @@ def convert(job: Job) -> Summary:
     """Write those shards of a record set that are missing, and show how far it is.
 
     Raises:
-      RefusedError: the annotation file has problems, or pictures are missing.
-      shards.BadImageError: a picture cannot be used.
+      RefusedError: the annotation file has problems, or images are missing.
+      shards.BadImageError: an image cannot be used.
       ValueError: no COCO file; or records of other origin are in the way.
       RuntimeError: a worker process was killed.
     """
@@ -79,7 +79,7 @@ def convert(job: Job) -> Summary:
         if coco.problems and not job.skip_problems:
             raise RefusedError(coco.problems)
         if not coco.images:
-            raise ValueError(f"{job.annotations_file}: there is no picture to convert")
+            raise ValueError(f"{job.annotations_file}: there is no image to convert")
         job = job._replace(num_shards=min(job.num_shards, len(coco.images)))
         record_set = manifest.open_manifest(job.prefix, _made_from(job, coco))
         _write_label_map(coco.label_map, job)
@@ -89,7 +89,7 @@ def convert(job: Job) -> Summary:
 
 
 def _made_from(job: Job, coco: CocoInput) -> dict[str, object]:
-    """Name what the bytes of all records depend on, apart from the pictures.
+    """Name what the bytes of all records depend on, apart from the images.
 
     `skip_problems` is not among them: it makes a difference only where there are problems, and
     with those nothing gets written without it.
@@ -103,12 +103,12 @@ def _made_from(job: Job, coco: CocoInput) -> dict[str, object]:
 
 
 def _list_tasks(job: Job, coco: CocoInput, file_sizes: dict[str, int]) -> list[shards.ShardTask]:
-    """Distribute the pictures over the shards."""
+    """Distribute the images over the shards."""
     names = dict(zip(coco.label_map.ids, coco.label_map.names, strict=True))
     tasks = []
     for k in range(job.num_shards):
         name = f"{job.prefix.name}-{k:05d}-of-{job.num_shards:05d}.tfrecord"
-        # Every num_shards-th picture: the file's order, often by source or date, gets spread.
+        # Every num_shards-th image: the file's order, often by source or date, gets spread.
         chosen = coco.images[k :: job.num_shards]
         files = [(image.file_name, file_sizes[image.file_name]) for image in chosen]
         tasks.append(
@@ -131,7 +131,7 @@ def _write_missing_shards(
     missing = [task for task in tasks if not record_set.has(task)]
     total = sum(len(task.images) for task in tasks)
     done = total - sum(len(task.images) for task in missing)
-    progress = Progress("writing", total, "pictures", done)
+    progress = Progress("writing", total, "images", done)
     for task, summary in pool.write_shards(missing, progress.add):
         record_set.add(task, summary)
     progress.close()

@@ -10,7 +10,7 @@ train.manifest.json, by which an interrupted run continues: type the same comman
 record holds is said in mrcnn_tf/data/schema.py. The bytes do not depend on --num_processes.
 
 Everything that is wrong with the input stops the conversion before anything is written, and is
-listed with image id, file and value (broken pictures are met only on the way); --on_error=skip
+listed with image id, file and value (broken images are met only on the way); --on_error=skip
 leaves out the smallest thing possible instead, and writes what it left out to PREFIX.skipped.txt.
 COCO's own train2017 needs it: two of its boxes have no area.
 """
@@ -28,7 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from data_prep.problems import Problem
 from mrcnn_tf.data import schema
 
-_IMAGE_DIR = flags.DEFINE_string("image_dir", None, "Folder of the pictures.", required=True)
+_IMAGE_DIR = flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
 _ANNOTATIONS_FILE = flags.DEFINE_string(
     "object_annotations_file", None, "COCO instances JSON.", required=True
 )
@@ -37,12 +37,12 @@ _PREFIX = flags.DEFINE_string(
     required=True,
 )  # fmt: skip
 _NUM_SHARDS = flags.DEFINE_integer(
-    "num_shards", 32, "Number of record files; at most one per picture.", lower_bound=1
+    "num_shards", 32, "Number of record files; at most one per image.", lower_bound=1
 )
 _INCLUDE_MASKS = flags.DEFINE_bool("include_masks", True, "Whether records hold masks.")
 _MASK_FORMAT = flags.DEFINE_enum(
     "mask_format", "rle", ["rle", "png"],
-    "rle: run lengths of the object's own rectangle, small and fast. png: a full-picture PNG per "
+    "rle: run lengths of the object's own rectangle, small and fast. png: a full-image PNG per "
     "object, for Model Garden's decoder.",
 )  # fmt: skip
 _NUM_PROCESSES = flags.DEFINE_integer(
@@ -86,7 +86,7 @@ def main(_: list[str]) -> None:
         _list_problems(error.problems)
         sys.exit("error: nothing was written. --on_error=skip leaves out what cannot be used")
     except shards.BadImageError as error:
-        sys.exit(f"error: {error}. --on_error=skip leaves such pictures out")
+        sys.exit(f"error: {error}. --on_error=skip leaves such images out")
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

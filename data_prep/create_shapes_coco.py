@@ -1,12 +1,12 @@
-r"""Create the synthetic "shapes" data set: pictures and annotations in COCO's format.
+r"""Create the synthetic "shapes" data set: images and annotations in COCO's format.
 
     python data_prep/create_shapes_coco.py --output_dir=datasets/shapes
 
 writes train/, val/ and annotations/instances_{train,val}.json. It is a small but honest problem
 for instance segmentation: five classes, 1 to 8 objects of 12 to 100 pixels that hide each other
 up to half, textures everywhere, objects cut by the border, in several parts or with holes, a few
-crowd regions, a few pictures without any object. The same flags give the same bytes (with one
-version of NumPy and Pillow); pictures of `train` and `val` come from different seeds.
+crowd regions, a few images without any object. The same flags give the same bytes (with one
+version of NumPy and Pillow); images of `train` and `val` come from different seeds.
 
 Masks are exact: objects without holes are polygons along pixel edges, several if the object is in
 several parts; objects with holes are uncompressed run lengths, as are crowds.
@@ -29,17 +29,17 @@ from data_prep.progress import Progress
 from mrcnn_tf.data.rle import run_lengths
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
-_NUM_TRAIN = flags.DEFINE_integer("num_train", 1000, "Pictures for training.", lower_bound=0)
-_NUM_VAL = flags.DEFINE_integer("num_val", 100, "Pictures for validation.", lower_bound=0)
+_NUM_TRAIN = flags.DEFINE_integer("num_train", 1000, "Images for training.", lower_bound=0)
+_NUM_VAL = flags.DEFINE_integer("num_val", 100, "Images for validation.", lower_bound=0)
 _IMAGE_SIZE = flags.DEFINE_string(
-    "image_size", "128", "Side of the pictures in pixels, or MIN-MAX: each side drawn from there."
+    "image_size", "128", "Side of the images in pixels, or MIN-MAX: each side drawn from there."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
 
 # Ids with gaps, as COCO's own: class k is not category id k.
 CATEGORY_IDS = (1, 2, 4, 7, 8)
 _SPLITS = ("train", "val")
-_FORMAT_VERSION = "1"  # raise it when the same flags give other pictures than before
+_FORMAT_VERSION = "1"  # raise it when the same flags give other images than before
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
@@ -60,13 +60,13 @@ def parse_image_size(text: str) -> tuple[int, int]:
 def create_split(
     output_dir: pathlib.Path, split: str, num_images: int, image_size: tuple[int, int], seed: int
 ) -> bool:
-    """Write the pictures of one split, then its annotation file.
+    """Write the images of one split, then its annotation file.
 
-    Picture i depends on the seed, the split and i only. The annotation file is written last: if
+    Image i depends on the seed, the split and i only. The annotation file is written last: if
     it is there and tells the same settings, the split is complete and left alone.
 
     Args:
-      output_dir: pictures go to `output_dir/split`.
+      output_dir: images go to `output_dir/split`.
       split: "train" or "val".
       num_images: how many.
       image_size: smallest and largest side, pixels.
@@ -86,13 +86,13 @@ def create_split(
     image_dir.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    progress = Progress(f"  {split}:", num_images, "pictures")
+    progress = Progress(f"  {split}:", num_images, "images")
     for k in range(num_images):
         rng = np.random.default_rng([seed, _SPLITS.index(split), k])
         height, width = (int(side) for side in rng.integers(*image_size, 2, endpoint=True))
-        picture, objects = shape_scene.draw_scene(rng, height, width)
+        image, objects = shape_scene.draw_scene(rng, height, width)
         name = f"{k + 1:012d}.jpg"
-        Image.fromarray(picture).save(image_dir / name, quality=95, subsampling=0)
+        Image.fromarray(image).save(image_dir / name, quality=95, subsampling=0)
         images.append({"id": k + 1, "file_name": name, "height": height, "width": width})
         for scene_object in objects:
             annotations.append(annotate(scene_object, len(annotations) + 1, k + 1))
@@ -146,7 +146,7 @@ def main(_: list[str]) -> None:
     output_dir = pathlib.Path(_OUTPUT_DIR.value)
     for split, num_images in zip(_SPLITS, (_NUM_TRAIN.value, _NUM_VAL.value), strict=True):
         written = create_split(output_dir, split, num_images, image_size, _SEED.value)
-        print(f"{output_dir / split}: {num_images} pictures{'' if written else ', already there'}")
+        print(f"{output_dir / split}: {num_images} images{'' if written else ', already there'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turns any picture file into one that TensorFlow decodes to the pixels that were annotated."""
+"""Turns any image file into one that TensorFlow decodes to the pixels that were annotated."""
 
 import io
 import pathlib
@@ -11,13 +11,13 @@ from data_prep.problems import BadInputError
 
 _ORIENTATION_TAG = 0x0112  # of EXIF
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
-# What is kept as it is, 8 bits each. MPO is a JPEG with more pictures behind it, as telephones
+# What is kept as it is, 8 bits each. MPO is a JPEG with more images behind it, as telephones
 # write it.
 _KEPT_MODES = {"JPEG": ("L", "RGB"), "MPO": ("L", "RGB"), "PNG": ("L", "RGB")}
 
 
 class EncodedImage(NamedTuple):
-    """A picture as it goes into a record.
+    """An image as it goes into a record.
 
     Attributes:
       encoded: the file's bytes, or those of the file that replaces it.
@@ -31,7 +31,7 @@ class EncodedImage(NamedTuple):
 
 
 def load(path: pathlib.Path, height: int, width: int) -> EncodedImage:
-    """Read one picture file.
+    """Read one image file.
 
     8-bit RGB and gray JPEG and PNG files are kept as they are. Everything else (16 bits, palette,
     CMYK, alpha, other formats) is converted to RGB. TensorFlow's decoder ignores the EXIF

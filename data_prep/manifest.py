@@ -16,7 +16,7 @@ class Manifest:
 
     Attributes:
       path: of the file.
-      made_from: what the bytes of all shards depend on, apart from the pictures.
+      made_from: what the bytes of all shards depend on, apart from the images.
       shards: by file name; a shard that is not listed here is not complete.
     """
 

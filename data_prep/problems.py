@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 
 
 class BadInputError(Exception):
-    """One annotation or picture cannot be used; whoever knows where it is makes a `Problem`."""
+    """One annotation or image cannot be used; whoever knows where it is makes a `Problem`."""
 
     def __init__(self, kind: str, value: str) -> None:
         super().__init__(f"{kind}: {value}")

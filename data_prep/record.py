@@ -27,7 +27,7 @@ def build_example(
 
     Args:
       image: id, file and size.
-      encoded_image: the picture.
+      encoded_image: the image.
       objects: its annotations, in the order of the file.
       category_names: by the data set's own category id.
       mask_format: "rle", "png", or None for records without masks.
@@ -55,7 +55,7 @@ def build_example(
     counts["boxes clipped"] += sum(_is_clipped(entry, image) for entry in objects)
     counts["areas computed"] += sum(entry.area is None for entry in objects)
     if encoded_image.change:
-        counts[f"pictures encoded again: {encoded_image.change}"] += 1
+        counts[f"images encoded again: {encoded_image.change}"] += 1
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     return example.SerializeToString(deterministic=True)
 
@@ -63,7 +63,7 @@ def build_example(
 def crop_of_object(entry: ObjectEntry, height: int, width: int) -> rle.CropRuns:
     """Rasterise one object as COCO.annToMask does, but to its crop only.
 
-    Polygons go through pycocotools' rasteriser on the whole picture, since moving them first
+    Polygons go through pycocotools' rasteriser on the whole image, since moving them first
     would round their edges differently; its run lengths are cut without decoding them.
     """
     if entry.column_runs is not None:
@@ -134,7 +134,7 @@ def _run_length_features(crops: list[rle.CropRuns]) -> dict[str, tf.train.Featur
 
 
 def _png(crop: rle.CropRuns, height: int, width: int) -> bytes:
-    """Return the full-picture mask as PNG with pixels 0 and 1, as Model Garden writes it."""
+    """Return the full-image mask as PNG with pixels 0 and 1, as Model Garden writes it."""
     mask = rle.crop_to_full_mask(crop, height, width).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")

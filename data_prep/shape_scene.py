@@ -1,4 +1,4 @@
-"""Draws one picture of the synthetic "shapes" data set together with its exact masks.
+"""Draws one image of the synthetic "shapes" data set together with its exact masks.
 
 Objects are painted one over the other, as things hide things in photos. An object's mask is what
 can be seen of it: the pixels of which it covers at least half and that no later object covers.
@@ -12,9 +12,9 @@ from PIL import Image
 CLASS_NAMES = ("ellipse", "rectangle", "triangle", "star", "ring")
 
 _MIN_SIDE, _MAX_SIDE = 12, 100  # longer side of the visible part's box, pixels
-_MIN_VISIBLE = 0.5  # of the whole object's pixels; the picture's border hides, too
+_MIN_VISIBLE = 0.5  # of the whole object's pixels; the image's border hides, too
 _MAX_OBJECTS = 8
-_EMPTY_RATE, _CROWD_RATE = 0.04, 0.06  # of all pictures
+_EMPTY_RATE, _CROWD_RATE = 0.04, 0.06  # of all images
 _SUPERSAMPLING = 3  # sub-pixels per pixel and axis, for smooth outlines
 _STAR_INNER_RADIUS = 0.48  # notches of the star, its tips are at 1
 
@@ -39,16 +39,16 @@ class SceneObject:
 def draw_scene(
     rng: np.random.Generator, height: int, width: int
 ) -> tuple[np.ndarray, list[SceneObject]]:
-    """Paint one random picture.
+    """Paint one random image.
 
     Args:
       rng: the only source of randomness.
-      height: of the picture, pixels, at least 32.
+      height: of the image, pixels, at least 32.
       width: likewise.
 
     Returns:
       image: uint8 [height, width, 3], RGB.
-      objects: from back to front, at most 8; none in a few pictures.
+      objects: from back to front, at most 8; none in a few images.
     """
     image = _texture(rng, height, width, rng.uniform(40, 215, 3))
     objects: list[SceneObject] = []
@@ -115,7 +115,7 @@ def _paint_crowd(rng: np.random.Generator, image: np.ndarray) -> SceneObject:
 def _paint(
     image: np.ndarray, window: tuple[slice, slice], alpha: np.ndarray, paint: np.ndarray
 ) -> None:
-    """Blend `paint` [h, w, 3] into a window of the picture, in place."""
+    """Blend `paint` [h, w, 3] into a window of the image, in place."""
     image[window] += alpha[..., None] * (paint - image[window])
 
 
@@ -164,10 +164,10 @@ def _inside_shape(name: str, u: np.ndarray, v: np.ndarray, hole: float) -> np.nd
 def _place(
     coverage: np.ndarray, centre_yx: np.ndarray, sides_hw: np.ndarray
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Centre an array somewhere in the picture and cut off what sticks out.
+    """Centre an array somewhere in the image and cut off what sticks out.
 
     Returns:
-      The window of the picture that it covers, and the part of `coverage` that lies there.
+      The window of the image that it covers, and the part of `coverage` that lies there.
     """
     start = np.floor(centre_yx - np.asarray(coverage.shape) / 2).astype(int)
     y1, x1 = np.maximum(start, 0)
@@ -185,7 +185,7 @@ def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndar
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray) -> np.ndarray:
-    """Fill a picture, float32 [height, width, 3] in 0..255, around a mean colour.
+    """Fill an image, float32 [height, width, 3] in 0..255, around a mean colour.
 
     A pattern (cloud, stripes, squares or slope) shifts the colour to and fro; a slow change of
     brightness and fine noise lie over it.

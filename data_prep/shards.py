@@ -31,7 +31,7 @@ class ShardTask(NamedTuple):
       files_sha256: fingerprint of the names and sizes of their files.
       category_names: by the data set's own category id.
       mask_format: "rle", "png", or None for no masks.
-      skip_bad_images: leave out pictures that cannot be used, instead of raising.
+      skip_bad_images: leave out images that cannot be used, instead of raising.
     """
 
     path: pathlib.Path
@@ -60,7 +60,7 @@ class ShardSummary(NamedTuple):
 
 
 class BadImageError(Exception):
-    """A picture cannot be used; the text is that of its `Problem`."""
+    """An image cannot be used; the text is that of its `Problem`."""
 
 
 def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSummary:
@@ -71,7 +71,7 @@ def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSumm
       image_is_done: called after each image.
 
     Raises:
-      BadImageError: a picture cannot be used and `skip_bad_images` is off.
+      BadImageError: an image cannot be used and `skip_bad_images` is off.
     """
     counts: collections.Counter[str] = collections.Counter()
     problems: list[Problem] = []

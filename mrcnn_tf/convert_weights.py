@@ -267,7 +267,7 @@ def _next_commands(output_dir: str, found: recognize.Recognized) -> str:
         f"--checkpoint_path={output_dir}\nexport and use it:\n"
         f"  python -m mrcnn_tf.export {experiment} --checkpoint_path={output_dir} "
         f"--export_dir={saved_model}\n  python -m mrcnn_tf.predict --saved_model={saved_model} "
-        f"--input=PICTURES --output_dir={os.path.join(output_dir, 'predictions')}\n{tuning}"
+        f"--input=IMAGES --output_dir={os.path.join(output_dir, 'predictions')}\n{tuning}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The whole road on a small problem: pictures in, drawn masks out, in about ten minutes.
+"""The whole road on a small problem: images in, drawn masks out, in about ten minutes.
 
 Used as `make demo`, which runs `python -m mrcnn_tf.demo`. Every stage is a command that a user
 would type, and is printed before it runs. What is there already is used again; `make clean` starts
@@ -20,11 +20,11 @@ from pycocotools.coco import COCO
 from mrcnn_tf.durations import duration
 from mrcnn_tf.images import drawing
 
-PICTURES = pathlib.Path("datasets/shapes_coco")
+IMAGES = pathlib.Path("datasets/shapes_coco")
 RECORDS = pathlib.Path("datasets/shapes")
 RUN = pathlib.Path("runs/demo")
 NUM_TRAIN, NUM_VAL = 2000, 100
-SHOWN = 12  # pictures on the contact sheet
+SHOWN = 12  # images on the contact sheet
 
 Stage = tuple[str, pathlib.Path, list[str]]
 
@@ -34,9 +34,9 @@ def stages() -> list[Stage]:
     python = sys.executable
 
     def convert(split: str) -> Stage:
-        command = [python, "data_prep/create_coco_tfrecord.py", f"--image_dir={PICTURES / split}"]
+        command = [python, "data_prep/create_coco_tfrecord.py", f"--image_dir={IMAGES / split}"]
         command += [
-            f"--object_annotations_file={PICTURES}/annotations/instances_{split}.json",
+            f"--object_annotations_file={IMAGES}/annotations/instances_{split}.json",
             f"--output_file_prefix={RECORDS / split}",
             "--num_shards=4",
         ]
@@ -45,12 +45,12 @@ def stages() -> list[Stage]:
     train = [python, "-m", "mrcnn_tf.train", "--experiment=maskrcnn_shapes", f"--model_dir={RUN}"]
     return [
         (
-            "make pictures",
-            PICTURES / "annotations" / "instances_val.json",
+            "make images",
+            IMAGES / "annotations" / "instances_val.json",
             [
                 python,
                 "data_prep/create_shapes_coco.py",
-                f"--output_dir={PICTURES}",
+                f"--output_dir={IMAGES}",
                 f"--num_train={NUM_TRAIN}",
                 f"--num_val={NUM_VAL}",
             ],
@@ -79,7 +79,7 @@ def stages() -> list[Stage]:
                 "-m",
                 "mrcnn_tf.predict",
                 f"--saved_model={RUN}/saved_model",
-                f"--input={PICTURES}/val",
+                f"--input={IMAGES}/val",
                 f"--output_dir={RUN}/predictions",
             ],
         ),
@@ -122,9 +122,9 @@ def run_stages() -> dict[str, float]:
 
 
 def draw_contact_sheet() -> pathlib.Path:
-    """Draw ground truth beside prediction for the first unseen pictures that have objects."""
+    """Draw ground truth beside prediction for the first unseen images that have objects."""
     truth = COCO()
-    truth.dataset = json.loads((PICTURES / "annotations" / "instances_val.json").read_text())
+    truth.dataset = json.loads((IMAGES / "annotations" / "instances_val.json").read_text())
     with contextlib.redirect_stdout(None):  # pycocotools reports on every step
         truth.createIndex()
     found: dict[str, list[dict]] = {}
@@ -138,7 +138,7 @@ def draw_contact_sheet() -> pathlib.Path:
         if not annotations:
             continue
         info = truth.loadImgs(image_id)[0]
-        pixels = np.asarray(Image.open(PICTURES / "val" / info["file_name"]).convert("RGB"))
+        pixels = np.asarray(Image.open(IMAGES / "val" / info["file_name"]).convert("RGB"))
         for annotation in annotations:
             annotation["segmentation"] = truth.annToRLE(annotation)
         detected = found.get(info["file_name"], [])
@@ -175,7 +175,7 @@ def _images_per_second() -> float:
 
 
 def _print_table(summary: dict, sheet: pathlib.Path) -> None:
-    print("\nOn 100 unseen pictures of the shapes data set")
+    print("\nOn 100 unseen images of the shapes data set")
     for name in ("box_ap", "mask_ap", "mask_ap50", "train_images_per_s"):
         print(f"  {name:<20}{summary[name]:>8.3f}")
     for name, seconds in summary["seconds"].items():
@@ -183,7 +183,7 @@ def _print_table(summary: dict, sheet: pathlib.Path) -> None:
     print(f"  {'all stages':<20}{duration(sum(summary['seconds'].values())):>8}")
     print("\nLook at")
     print(f"  {sheet}              ground truth beside prediction")
-    print(f"  {RUN}/predictions/drawn/         every unseen picture with its masks")
+    print(f"  {RUN}/predictions/drawn/         every unseen image with its masks")
     print(f"  {RUN}/saved_model/               for TensorFlow Serving, or mrcnn_tf.predict")
     print(f"  {RUN}/summary.json               these numbers")
     print(f"  .venv/bin/tensorboard --logdir {RUN}   the curves")

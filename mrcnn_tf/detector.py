@@ -1,4 +1,4 @@
-"""The Python API: an experiment and a checkpoint in, detections of pictures out.
+"""The Python API: an experiment and a checkpoint in, detections of images out.
 
 Ten lines are enough:
 
@@ -35,7 +35,7 @@ OBJECT = LabelMap((1,), ("object",))
 
 
 class Detector:
-    """A network with its weights, its label map and its way of preparing pictures.
+    """A network with its weights, its label map and its way of preparing images.
 
     Attributes:
       model: the network: Mask R-CNN; Faster R-CNN, whose detections have no masks; an RPN and a
@@ -93,21 +93,21 @@ class Detector:
         return self.model(images, image_size_hw, training=False)
 
     def __call__(
-        self, pictures: Sequence[str | os.PathLike | np.ndarray]
+        self, images: Sequence[str | os.PathLike | np.ndarray]
     ) -> list[list[predictor.Detection]]:
         """Detect objects.
 
         Args:
-          pictures: paths of JPEG, PNG, BMP or GIF files, or uint8 [h, w, 3] RGB arrays; any sizes.
+          images: paths of JPEG, PNG, BMP or GIF files, or uint8 [h, w, 3] RGB arrays; any sizes.
 
         Returns:
-          Per picture its detections, best first, boxes and masks in the picture's own pixels.
+          Per image its detections, best first, boxes and masks in the image's own pixels.
         """
-        answer = self._serve(tf.constant([_encoded(picture) for picture in pictures]))
+        answer = self._serve(tf.constant([_encoded(image) for image in images]))
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [
             predictor.read_detections(arrays, row, self._names, self.mask_paste)
-            for row in range(len(pictures))
+            for row in range(len(images))
         ]
 
     def export(self, export_dir: str, input_type: str) -> verification.Verification:
@@ -141,22 +141,22 @@ def _load_rpn(detector: fields.Experiment) -> build.Model:
     """Load the RPN that proposes for a detector without one.
 
     Raises:
-      ValueError: the experiment does not say which, or it wants other pictures.
+      ValueError: the experiment does not say which, or it wants other images.
     """
     where = detector.stages
     if not where.rpn_experiment or not where.rpn_checkpoint:
         raise ValueError(
-            "this detector has no RPN of its own (task.model.proposals: file), and pictures come "
+            "this detector has no RPN of its own (task.model.proposals: file), and images come "
             "without proposals: give the RPN that it was trained with as stages.rpn_experiment "
             "(its run's params.yaml) and stages.rpn_checkpoint (its run's folder)"
         )
     rpn = loading.load(where.rpn_experiment)
     if preprocessor(rpn) != preprocessor(detector):
         raise ValueError(
-            f"stages.rpn_experiment: {where.rpn_experiment} prepares pictures otherwise than the "
+            f"stages.rpn_experiment: {where.rpn_experiment} prepares images otherwise than the "
             f"detector:\n  {preprocessor(rpn)}\n  {preprocessor(detector)}"
         )
-    # As many as the detector has seen of each picture; they are the RPN's best.
+    # As many as the detector has seen of each image; they are the RPN's best.
     rpn.task.model.rpn.post_nms_top_k_test = detector.task.model.rpn.post_nms_top_k_test
     model = build.build_model(rpn.task.model, num_classes=0)
     task_lib.load_checkpoint(model, where.rpn_checkpoint)
@@ -164,7 +164,7 @@ def _load_rpn(detector: fields.Experiment) -> build.Model:
 
 
 def preprocessor(config: fields.Experiment) -> preprocessing.Preprocessor:
-    """How the experiment prepares pictures at inference."""
+    """How the experiment prepares images at inference."""
     pixels, data = config.task.model.pixels, config.task.validation_data
     bucket = canvases.make(tuple(data.short_edges), data.long_edge)
     return preprocessing.Preprocessor(
@@ -178,7 +178,7 @@ def preprocessor(config: fields.Experiment) -> preprocessing.Preprocessor:
     )
 
 
-def _encoded(picture: str | os.PathLike | np.ndarray) -> bytes:
-    if isinstance(picture, np.ndarray):
-        return tf.io.encode_png(picture).numpy()
-    return tf.io.read_file(os.fspath(picture)).numpy()
+def _encoded(image: str | os.PathLike | np.ndarray) -> bytes:
+    if isinstance(image, np.ndarray):
+        return tf.io.encode_png(image).numpy()
+    return tf.io.read_file(os.fspath(image)).numpy()

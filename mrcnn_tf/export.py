@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         f"{found.matched_fraction:.0%} of {found.num_detections} detections agree with the Python "
         f"model (scores to {found.max_score_difference:.1g})"
         if found.num_detections
-        else "same weights as the Python model, which found nothing in the sample pictures"
+        else "same weights as the Python model, which found nothing in the sample images"
     )
     print(f"{_EXPORT_DIR.value}: takes {_INPUT_TYPE.value}; {compared}")
 

@@ -1,4 +1,4 @@
-"""Detect objects in pictures: a SavedModel and pictures in, detections.json and drawings out.
+"""Detect objects in images: a SavedModel and images in, detections.json and drawings out.
 
     python -m mrcnn_tf.predict --saved_model=DIR --input=FILE|FOLDER|GLOB --output_dir=DIR
 
@@ -7,8 +7,8 @@
 its id. All detections are in it; only those above `--score_threshold` are drawn, into
 `output_dir/drawn/`.
 
-A picture is turned upright first if its EXIF orientation says so, and the results refer to the
-upright picture. A file that cannot be read is named at the end, the others go on; the exit code
+An image is turned upright first if its EXIF orientation says so, and the results refer to the
+upright image. A file that cannot be read is named at the end, the others go on; the exit code
 is then 1. Runs without tf_keras and without tf-models-official.
 """
 
@@ -31,7 +31,7 @@ from mrcnn_tf.images import drawing, files
 from mrcnn_tf.serving import predictor
 
 _SECONDS_BETWEEN_LINES = 5.0  # of progress, where the output is not a terminal
-# Lines around the one that says what is wrong with a picture.
+# Lines around the one that says what is wrong with an image.
 _TENSORFLOW_BOILERPLATE = ("Graph execution error", "Detected at node", "<stack traces", "[[")
 
 
@@ -68,11 +68,11 @@ class Progress:
     def __init__(self, total: int):
         self._total = total
         self._done = 0
-        self._timed = 0  # pictures behind the first call, which is not typical
+        self._timed = 0  # images behind the first call, which is not typical
         self._start = self._shown = 0.0
 
     def step(self, count: int) -> None:
-        """Note that `count` more pictures are done."""
+        """Note that `count` more images are done."""
         now = time.monotonic()
         if self._done:
             self._timed += count
@@ -83,7 +83,7 @@ class Progress:
         if not sys.stdout.isatty() and not last and now - self._shown < _SECONDS_BETWEEN_LINES:
             return
         self._shown = now
-        text = f"{self._done}/{self._total} pictures"
+        text = f"{self._done}/{self._total} images"
         if self._timed:
             rate = self._timed / max(now - self._start, 1e-9)
             text += f" | {rate:.2f}/s | {(self._total - self._done) / rate:.0f} s to go"
@@ -93,20 +93,20 @@ class Progress:
 
 
 def drawing_path(drawn_dir: pathlib.Path, name: str) -> pathlib.Path:
-    """Return where a picture's drawing goes: its own name, with .png behind unless JPEG or PNG."""
+    """Return where an image's drawing goes: its own name, with .png behind unless JPEG or PNG."""
     kept = name.lower().endswith((".jpg", ".jpeg", ".png"))
     return drawn_dir / (name if kept else name + ".png")
 
 
 def draw(
-    picture: files.Picture,
+    image: files.ImageFile,
     detections: Sequence[predictor.Detection],
     score_threshold: float,
 ) -> np.ndarray:
     """Draw the detections with at least that score; returns uint8 [h', w', 3]."""
     shown = [d for d in detections if d.score >= score_threshold]
     return drawing.draw_detections(
-        picture.pixels,
+        image.pixels,
         np.array([d.box for d in shown], np.float32).reshape(-1, 4),
         masks=[d.mask for d in shown],
         names=[d.category for d in shown],
@@ -115,11 +115,11 @@ def draw(
 
 
 class Run:
-    """One run over a list of pictures.
+    """One run over a list of images.
 
     Attributes:
-      failures: what went wrong, by the picture's name.
-      num_turned: pictures whose EXIF orientation was applied.
+      failures: what went wrong, by the image's name.
+      num_turned: images whose EXIF orientation was applied.
     """
 
     def __init__(self, detect: predictor.Predictor, drawn_dir: pathlib.Path, threshold: float):
@@ -132,50 +132,50 @@ class Run:
 
     def process(self, files: Sequence[tuple[str, pathlib.Path]], results: ResultsFile) -> None:
         """Read, detect, write and draw one batch."""
-        pictures = [picture for name, path in files if (picture := self._read(name, path))]
-        for picture, detections in self._detect_each(pictures):
+        images = [image for name, path in files if (image := self._read(name, path))]
+        for image, detections in self._detect_each(images):
             for detection in detections:
-                results.add(detection.to_coco(picture.name))
-            path = drawing_path(self._drawn_dir, picture.name)
+                results.add(detection.to_coco(image.name))
+            path = drawing_path(self._drawn_dir, image.name)
             try:
-                drawing = Image.fromarray(draw(picture, detections, self._threshold))
+                drawing = Image.fromarray(draw(image, detections, self._threshold))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 drawing.save(path, quality=95)  # PNG has no quality and ignores it
             except (OSError, ValueError, MemoryError) as error:
-                self._fail(picture.name, error)
+                self._fail(image.name, error)
 
-    def _read(self, name: str, path: pathlib.Path) -> files.Picture | None:
+    def _read(self, name: str, path: pathlib.Path) -> files.ImageFile | None:
         try:
-            picture = files.read_picture(name, path)
+            image = files.read_image(name, path)
         except Exception as error:  # Pillow raises almost anything on broken files
             self._fail(name, error)
             return None
-        self.num_turned += picture.turned
-        return picture
+        self.num_turned += image.turned
+        return image
 
     def _detect_each(
-        self, pictures: Sequence[files.Picture]
-    ) -> Iterator[tuple[files.Picture, list[predictor.Detection]]]:
-        """Yield each picture with its detections; one that fails does not take its batch along."""
-        if not pictures:
+        self, images: Sequence[files.ImageFile]
+    ) -> Iterator[tuple[files.ImageFile, list[predictor.Detection]]]:
+        """Yield each image with its detections; one that fails does not take its batch along."""
+        if not images:
             return
         try:
-            batch = self._call(pictures)
+            batch = self._call(images)
         except (tf.errors.OpError, ValueError, MemoryError) as error:
-            if len(pictures) == 1:
-                self._fail(pictures[0].name, error)
+            if len(images) == 1:
+                self._fail(images[0].name, error)
                 return
-            for picture in pictures:
-                yield from self._detect_each([picture])
+            for image in images:
+                yield from self._detect_each([image])
             return
-        yield from zip(pictures, batch, strict=True)
+        yield from zip(images, batch, strict=True)
 
-    def _call(self, pictures: Sequence[files.Picture]) -> list[list[predictor.Detection]]:
+    def _call(self, images: Sequence[files.ImageFile]) -> list[list[predictor.Detection]]:
         """Call the network; say why nothing moves while TensorFlow prepares it."""
         start = time.monotonic()
         if not self._called:
             print("first call: TensorFlow prepares the graph, which takes a while", flush=True)
-        batch = self._detect([p.encoded for p in pictures], [p.pixels for p in pictures])
+        batch = self._detect([p.encoded for p in images], [p.pixels for p in images])
         if not self._called:
             print(f"first call took {time.monotonic() - start:.1f} s", flush=True)
             self._called = True
@@ -203,18 +203,18 @@ def run(
       pattern: file, folder or glob.
       output_dir: made if absent.
       score_threshold: of what is drawn.
-      batch_size: pictures per call.
+      batch_size: images per call.
 
     Returns:
-      The exit code: 0, or 1 if a picture failed.
+      The exit code: 0, or 1 if an image failed.
 
     Raises:
-      FileNotFoundError: no picture, or no SavedModel.
+      FileNotFoundError: no image, or no SavedModel.
       ValueError: the SavedModel is not ours.
     """
     drawn_dir = pathlib.Path(output_dir) / "drawn"
-    paths = files.find_pictures(pattern, drawn_dir)
-    print(f"{len(paths)} picture{'s' * (len(paths) != 1)}; loading {saved_model}", flush=True)
+    paths = files.find_images(pattern, drawn_dir)
+    print(f"{len(paths)} image{'s' * (len(paths) != 1)}; loading {saved_model}", flush=True)
     this_run = Run(predictor.Predictor(saved_model), drawn_dir, score_threshold)
     drawn_dir.mkdir(parents=True, exist_ok=True)
     results_path = pathlib.Path(output_dir) / "detections.json"
@@ -236,10 +236,10 @@ def run(
 def _define_flags() -> None:
     # In a function: importing this module must not claim flag names.
     flags.DEFINE_string("saved_model", None, "Folder written by mrcnn_tf.export.", required=True)
-    flags.DEFINE_string("input", None, "Picture, folder of pictures, or glob.", required=True)
+    flags.DEFINE_string("input", None, "Image, folder of images, or glob.", required=True)
     flags.DEFINE_string("output_dir", None, "Where detections.json and drawn/ go.", required=True)
     flags.DEFINE_float("score_threshold", 0.5, "Draw detections from this score on.", 0.0, 1.0)
-    flags.DEFINE_integer("batch_size", 1, "Pictures per call of the network.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 1, "Images per call of the network.", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> int:

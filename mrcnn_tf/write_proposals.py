@@ -7,8 +7,8 @@ Used as
 
 which writes the folders proposals/train and proposals/validation, in the format of
 `data/proposals.py`, of the experiment's training and validation records. Both sets are seen as in
-evaluation: once, not flipped, first short edge. Of a training picture the RPN keeps as many boxes
-as in training, of a validation picture as many as at inference. A folder that is there already, of
+evaluation: once, not flipped, first short edge. Of a training image the RPN keeps as many boxes
+as in training, of a validation image as many as at inference. A folder that is there already, of
 the same weights and settings, is kept.
 """
 
@@ -86,7 +86,7 @@ def _write_split(
         print(f"{folder}: already there", flush=True)
         return
     started = time.monotonic()
-    shown = progress.PictureProgress(f"{split}: proposing", record_files.count_records(files))
+    shown = progress.ImageProgress(f"{split}: proposing", record_files.count_records(files))
     made_from = {"experiment": config.name, "checkpoint": found} | decisive
     propose = _proposer(model, experiment.runtime.enable_xla)
     with ProposalWriter(folder, made_from, files) as writer:

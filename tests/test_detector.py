@@ -62,9 +62,9 @@ def test_a_detector_without_its_rpn_is_refused(runs):
         load(runs)
 
 
-def test_an_rpn_that_wants_other_pictures_is_refused(runs):
+def test_an_rpn_that_wants_other_images_is_refused(runs):
     other = {"task.validation_data.short_edges": [32]}
-    with pytest.raises(ValueError, match=r"prepares pictures otherwise(.|\n)*64(.|\n)*32"):
+    with pytest.raises(ValueError, match=r"prepares images otherwise(.|\n)*64(.|\n)*32"):
         load(runs, **with_rpn(runs) | other)
 
 

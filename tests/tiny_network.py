@@ -33,7 +33,7 @@ class Object:
 
 
 @dataclasses.dataclass
-class Picture:
+class Image:
     """What one row of a batch shows."""
 
     size_hw: tuple[int, int]
@@ -41,13 +41,13 @@ class Picture:
     key: int
 
 
-EMPTY = Picture((64, 60), [], key=7)
-TWO_OBJECTS = Picture(
+EMPTY = Image((64, 60), [], key=7)
+TWO_OBJECTS = Image(
     (60, 64),
     [Object((4, 6, 40, 30), 1, has_notch=True), Object((30, 24, 58, 62), 3)],
     key=1001,
 )
-WITH_CROWD = Picture(
+WITH_CROWD = Image(
     (64, 64),
     [Object((8, 30, 30, 60), 2), Object((34, 2, 62, 60), 2, is_crowd=True)],
     key=-5,
@@ -55,21 +55,21 @@ WITH_CROWD = Picture(
 
 
 def batch(
-    pictures: list[Picture],
+    images: list[Image],
     canvas_hw: tuple[int, int] = (64, 64),
     max_instances: int = MAX_INSTANCES,
     arena_bytes: int = 2048,
 ) -> dict[str, tf.Tensor]:
-    """Draw pictures on a canvas: a batch as `data/schema.py` has it, one RGB colour per class."""
-    rows = [_row(picture, canvas_hw, max_instances, arena_bytes) for picture in pictures]
+    """Draw images on a canvas: a batch as `data/schema.py` has it, one RGB colour per class."""
+    rows = [_row(image, canvas_hw, max_instances, arena_bytes) for image in images]
     return {key: tf.constant(np.stack([row[key] for row in rows])) for key in rows[0]}
 
 
-def _row(picture, canvas_hw, max_instances, arena_bytes):
-    rng = np.random.default_rng(abs(picture.key))
-    height, width = picture.size_hw
-    image = np.zeros([*canvas_hw, 3], np.float32)
-    image[:height, :width] = rng.normal(0, 0.3, [height, width, 3])
+def _row(image, canvas_hw, max_instances, arena_bytes):
+    rng = np.random.default_rng(abs(image.key))
+    height, width = image.size_hw
+    pixels = np.zeros([*canvas_hw, 3], np.float32)
+    pixels[:height, :width] = rng.normal(0, 0.3, [height, width, 3])
     row = {
         schema.GT_BOXES: np.zeros([max_instances, 4], np.float32),
         schema.GT_CLASSES: np.zeros([max_instances], np.int32),
@@ -81,10 +81,10 @@ def _row(picture, canvas_hw, max_instances, arena_bytes):
         schema.GT_MASKS_VALID: np.zeros([max_instances], bool),
     }
     bits = []
-    for g, thing in enumerate(picture.objects):
+    for g, thing in enumerate(image.objects):
         mask = thing.mask()
         y1, x1, y2, x2 = thing.box
-        image[y1:y2, x1:x2][mask] += 2.0 * np.eye(3)[thing.class_id % 3]
+        pixels[y1:y2, x1:x2][mask] += 2.0 * np.eye(3)[thing.class_id % 3]
         row[schema.GT_BOXES][g] = row[schema.GT_MASK_FRAMES][g] = thing.box
         row[schema.GT_CLASSES][g] = thing.class_id
         row[schema.GT_IS_CROWD][g] = thing.is_crowd
@@ -94,17 +94,17 @@ def _row(picture, canvas_hw, max_instances, arena_bytes):
             row[schema.GT_MASK_SIZES][g] = mask.shape
             row[schema.GT_MASKS_VALID][g] = True
             bits.append(mask.ravel())
-    source_id = np.frombuffer(str(picture.key).encode(), np.uint8)
+    source_id = np.frombuffer(str(image.key).encode(), np.uint8)
     packed = np.packbits(np.concatenate([*bits, np.zeros(0, bool)]))
     return row | {
-        schema.IMAGE: image,
+        schema.IMAGE: pixels,
         schema.SOURCE_ID: np.pad(source_id, [0, schema.SOURCE_ID_BYTES - len(source_id)]),
         schema.GT_MASK_BITS: np.pad(packed, [0, arena_bytes - len(packed)]),
-        schema.IMAGE_SIZE_HW: np.array(picture.size_hw, np.float32),
-        schema.ORIGINAL_SIZE_HW: np.array(picture.size_hw, np.float32),
+        schema.IMAGE_SIZE_HW: np.array(image.size_hw, np.float32),
+        schema.ORIGINAL_SIZE_HW: np.array(image.size_hw, np.float32),
         schema.NUM_DROPPED_OBJECTS: np.int32(0),
         schema.NUM_DROPPED_MASKS: np.int32(0),
-        schema.IMAGE_KEY: np.int32(picture.key),
+        schema.IMAGE_KEY: np.int32(image.key),
     }
 
 

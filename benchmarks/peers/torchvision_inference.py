@@ -31,8 +31,8 @@ def main() -> None:
     ).eval()
     size = (args.height, args.width)
     boxes = torch.from_numpy(scene.proposals(*size, args.proposals)[:, [1, 0, 3, 2]].copy())
-    picture = torch.from_numpy(scene.picture(*size)).permute(2, 0, 1)[None].contiguous()
-    images = ImageList(picture, [size])
+    image = torch.from_numpy(scene.image(*size)).permute(2, 0, 1)[None].contiguous()
+    images = ImageList(image, [size])
     with torch.no_grad():
         for name, module in model.backbone.named_modules():
             if name.endswith("bn3"):  # random weights of 16 blocks would overflow

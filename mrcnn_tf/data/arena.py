@@ -1,6 +1,6 @@
-"""Writing the mask arena: crops' pixels as one bit string per picture.
+"""Writing the mask arena: crops' pixels as one bit string per image.
 
-Shape letters: `n` objects of one picture, `T` pixels of all their crops, `S` bytes of the arena.
+Shape letters: `n` objects of one image, `T` pixels of all their crops, `S` bytes of the arena.
 `schema.py` explains the arena, its frames and the lookup formula; `ops/masks.py` reads it.
 """
 
@@ -125,17 +125,17 @@ def subsample(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reduce each crop to one pixel per pixel of the network input.
 
-    For pictures that were shrunk: the arena need not hold more than the network can look up. Each
+    For images that were shrunk: the arena need not hold more than the network can look up. Each
     new pixel is what the lookup formula finds at its place, so looking up through the new frames,
-    which are integers, not flipped and inside the picture, gives the same masks. On an axis that
+    which are integers, not flipped and inside the image, gives the same masks. On an axis that
     was not shrunk the crop grows instead: call this only where both were.
 
     Args:
       bits: uint8 [ceil(T / 8)], crops row by row, one after the other.
       sizes: int32 [n, (height, width)] of the crops.
       frames: float32 [n, (y1, x1, y2, x2)], network-input pixels; y1 > y2 or x1 > x2 if flipped;
-        they may lie partly or wholly outside of the picture.
-      image_hw: int32 [(height, width)] of the picture in the network input.
+        they may lie partly or wholly outside of the image.
+      image_hw: int32 [(height, width)] of the image in the network input.
 
     Returns:
       bits, sizes and frames of the new crops. An object that falls between the network input's
@@ -149,7 +149,7 @@ def subsample(
 def visible_boxes(
     bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
 ) -> tf.Tensor:
-    """Find the smallest box around the mask pixels of each object that lie inside a picture.
+    """Find the smallest box around the mask pixels of each object that lie inside an image.
 
     Args:
       bits: as for `subsample`, as the others.
@@ -192,7 +192,7 @@ def visible_boxes(
 def _look_up(
     sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Find which pixels of each crop the pixels of a picture look up.
+    """Find which pixels of each crop the pixels of an image look up.
 
     Args:
       sizes: as for `subsample`, as the others.
@@ -200,8 +200,8 @@ def _look_up(
       image_hw: int32 [(height, width)].
 
     Returns:
-      top_left: int32 [n, 2], the first row and column of the picture inside each frame.
-      new_sizes: int32 [n, (height, width)], how many rows and columns of the picture that are.
+      top_left: int32 [n, 2], the first row and column of the image inside each frame.
+      new_sizes: int32 [n, (height, width)], how many rows and columns of the image that are.
       source: int32 [sum of height * width], positions in the bits: object by object, row by row.
     """
     first_y, height, source_row = _axis_lookup(frames[:, 0], frames[:, 2], sizes[:, 0], image_hw[0])
@@ -229,10 +229,10 @@ def _axis_lookup(
       start: float32 [n], the frames' y1 or x1.
       end: float32 [n], their y2 or x2.
       size: int32 [n], the crops' height or width.
-      limit: int32 [], the picture's.
+      limit: int32 [], the image's.
 
     Returns:
-      first: int32 [n], the first of the picture's pixels whose centre lies in the frame.
+      first: int32 [n], the first of the image's pixels whose centre lies in the frame.
       count: int32 [n], how many there are.
       source: int32 [sum of count], the crop's row or column at each of them, object by object.
     """

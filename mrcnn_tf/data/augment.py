@@ -1,8 +1,8 @@
-"""Augmentation of decoded examples: picture, boxes and mask frames move together.
+"""Augmentation of decoded examples: image, boxes and mask frames move together.
 
 Mask bits are never touched: a transformation is said once, by where it puts the frames (see
 `schema.py`). Every choice is a stateless function of a seed, so the same seed gives the same
-pictures in any order of execution. A new augmentation is a function `example -> example` with plain
+images in any order of execution. A new augmentation is a function `example -> example` with plain
 arguments, plus a `random_` one with a stream number of its own.
 """
 
@@ -23,7 +23,7 @@ _COLOR_STREAM = 4
 # What a mirror turns round; proposals are there only if they come from files.
 _BOXES = (schema.GT_BOXES, schema.PROPOSAL_BOXES)
 
-# Boxes are stored as fractions of the picture, so one that ends at a crop's edge may reach into it
+# Boxes are stored as fractions of the image, so one that ends at a crop's edge may reach into it
 # by rounding: what is thinner than this, in pixels, is nothing.
 _SLIVER = 1e-2
 
@@ -43,7 +43,7 @@ class ColorJitter(NamedTuple):
 
     Attributes:
       brightness: RGB is multiplied by a number drawn from 1 - this to 1 + this.
-      contrast: the distance from the picture's mean grey, likewise.
+      contrast: the distance from the image's mean grey, likewise.
       saturation: each pixel's distance from its own grey, likewise.
       hue: in turns of the colour circle, drawn from -this to this.
     """
@@ -100,7 +100,7 @@ def random_flip_left_right(
 
 
 def random_short_edge(short_edges: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
-    """Choose the length of the short edge for one picture, each with equal probability.
+    """Choose the length of the short edge for one image, each with equal probability.
 
     Args:
       short_edges: the lengths to choose from, pixels.
@@ -129,7 +129,7 @@ def crop(
     Args:
       example: a decoded example.
       corner_yx: int32 [2], the rectangle's first row and column.
-      size_hw: int32 [2], its height and width, within the picture.
+      size_hw: int32 [2], its height and width, within the image.
 
     Returns:
       The example.
@@ -181,7 +181,7 @@ def scale_and_crop(
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Scale a decoded example and cut off what exceeds a square.
 
-    Nothing is resized here: the part that will be seen is cut out of the stored picture, along its
+    Nothing is resized here: the part that will be seen is cut out of the stored image, along its
     pixels, so no time is spent on the rest. The part's size is rounded to whole pixels, so the two
     axes may be scaled apart by half a stored pixel in its length.
 
@@ -239,7 +239,7 @@ def random_scale_and_crop(
 def adjust_color(image: tf.Tensor, factors: tf.Tensor, hue: tf.Tensor) -> tf.Tensor:
     """Change brightness, contrast, saturation and hue, in this order.
 
-    All four are linear in RGB, so they are one matrix and an offset, and one pass over the picture.
+    All four are linear in RGB, so they are one matrix and an offset, and one pass over the image.
 
     Args:
       image: uint8 [h, w, 3] RGB.

@@ -1,7 +1,7 @@
-"""Canvases: the short list of picture sizes that batches are padded to.
+"""Canvases: the short list of image sizes that batches are padded to.
 
-One canvas for all pictures wastes much of the work (a 4:3 photo at 800 x 1067 fills 59 % of
-1344 x 1344), and every picture at its own size makes every batch a new shape. In between, pictures
+One canvas for all images wastes much of the work (a 4:3 photo at 800 x 1067 fills 59 % of
+1344 x 1344), and every image at its own size makes every batch a new shape. In between, images
 of like shape are batched together.
 """
 
@@ -13,17 +13,17 @@ import tensorflow as tf
 _SQUARER_ASPECT = 4 / 3
 _LONGER_ASPECT = 16 / 9
 # Several short edges (multi-scale training) share at most this many sizes of canvases: each canvas
-# costs a compilation and a window of waiting pictures.
+# costs a compilation and a window of waiting images.
 _MAX_SHORT_EDGES = 3
 
 
 def make(
     short_edges: tuple[int, ...], long_edge: int, multiple: int = 32
 ) -> tuple[tuple[int, int], ...]:
-    """List the canvases for pictures resized by `preprocess.resized_size_hw`.
+    """List the canvases for images resized by `preprocess.resized_size_hw`.
 
-    For each short edge two landscape canvases and their transposes: one holds pictures up to 4:3,
-    the other one longer pictures, up to `long_edge` for the largest short edge, which is the
+    For each short edge two landscape canvases and their transposes: one holds images up to 4:3,
+    the other one longer images, up to `long_edge` for the largest short edge, which is the
     catch-all, and up to 16:9 for the smaller ones. Of more than three short edges only some,
     evenly spaced and with the largest among them, get canvases. Examples:
 
@@ -45,7 +45,7 @@ def make(
     found = set()
     for edge in edges[::-1][::step]:
         squarer = (edge, min(long_edge, edge * _SQUARER_ASPECT))
-        # A picture longer than this aspect has no longer short side if its long one is the limit.
+        # An image longer than this aspect has no longer short side if its long one is the limit.
         short_side = min(edge, long_edge / _SQUARER_ASPECT)
         is_largest = edge == edges[-1]
         longer = (short_side, long_edge if is_largest else min(long_edge, edge * _LONGER_ASPECT))
@@ -56,9 +56,9 @@ def make(
 
 
 def square(side: int, multiple: int = 32) -> tuple[tuple[int, int], ...]:
-    """List the one canvas for pictures that are cut to a square (large-scale jitter).
+    """List the one canvas for images that are cut to a square (large-scale jitter).
 
-    The smaller of them would fit smaller canvases, but then a batch would hold small pictures only,
+    The smaller of them would fit smaller canvases, but then a batch would hold small images only,
     or large ones only; and one shape is one compilation.
 
     Args:
@@ -73,30 +73,30 @@ def square(side: int, multiple: int = 32) -> tuple[tuple[int, int], ...]:
 
 
 def choose(size_hw: tf.Tensor, canvases: tuple[tuple[int, int], ...]) -> tf.Tensor:
-    """Choose the smallest canvas that holds a picture.
+    """Choose the smallest canvas that holds an image.
 
     Args:
-      size_hw: int32 [..., (height, width)] of the resized picture.
+      size_hw: int32 [..., (height, width)] of the resized image.
       canvases: what `make` returned.
 
     Returns:
       int32 [..., (height, width)].
 
     Raises:
-      InvalidArgumentError: (when it runs) no canvas holds the picture.
+      InvalidArgumentError: (when it runs) no canvas holds the image.
     """
     canvases_hw = tf.constant(canvases, tf.int32)  # [K, 2]
     fits = tf.reduce_all(size_hw[..., None, :] <= canvases_hw, axis=-1)  # [..., K]
     tf.debugging.Assert(
         tf.reduce_all(tf.reduce_any(fits, axis=-1)),
-        ["no canvas holds a picture of size", size_hw, "canvases:", canvases_hw],
+        ["no canvas holds an image of size", size_hw, "canvases:", canvases_hw],
     )
     # The first one that fits: they come in order of area.
     return tf.gather(canvases_hw, tf.argmax(fits, axis=-1))
 
 
 def round_up(size_hw: tf.Tensor, multiple: int = 32) -> tf.Tensor:
-    """Return the canvas of a picture's own size, rounded up.
+    """Return the canvas of an image's own size, rounded up.
 
     Args:
       size_hw: int32 [..., (height, width)].

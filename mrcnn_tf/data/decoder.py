@@ -1,9 +1,9 @@
 """Record -> decoded example: the only place that knows the feature names of a record.
 
-Shape letters: `n` objects of the picture, `h w` its size in pixels, `T` sum of the crops' pixels.
+Shape letters: `n` objects of the image, `h w` its size in pixels, `T` sum of the crops' pixels.
 
 Reads what `data_prep/create_coco_tfrecord.py` writes and what Model Garden's and the TF Object
-Detection API's converters write. From here on boxes are yxyx pixels of the stored picture.
+Detection API's converters write. From here on boxes are yxyx pixels of the stored image.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def decode(
 ) -> dict[str, tf.Tensor]:
     """Decode one serialized `tf.train.Example`.
 
-    Masks come from our run lengths if the record has them, else from one full-picture PNG per
+    Masks come from our run lengths if the record has them, else from one full-image PNG per
     object. Objects of a record with neither get crops of size 0: no mask.
 
     Args:
@@ -33,7 +33,7 @@ def decode(
         `label_ids`, a box without area, or columns of unequal length. Names the image id.
 
     Source: JPEGs are decoded with the accurate integer transform, which is what Pillow and OpenCV
-      use, so pictures are bit-equal to Detectron2's and torchvision's; TensorFlow's default is the
+      use, so images are bit-equal to Detectron2's and torchvision's; TensorFlow's default is the
       coarser fast one (up to 17 of 255 off on a COCO photo, and here no faster).
     """
     parsed = tf.io.parse_single_example(serialized, _features(include_masks))
@@ -68,8 +68,8 @@ def decode(
     }
 
 
-def picture_size_hw(serialized: tf.Tensor) -> tf.Tensor:
-    """Return int32 [(height, width)] of a record's picture, from the header of a JPEG or PNG file.
+def image_size_hw(serialized: tf.Tensor) -> tf.Tensor:
+    """Return int32 [(height, width)] of a record's image, from the header of a JPEG or PNG file.
 
     The record's own `image/height` and `width` are what an annotation file said, not what `decode`
     will find.
@@ -127,7 +127,7 @@ def _features(include_masks: bool) -> dict[str, tf.io.FixedLenFeature]:
 
 
 def _boxes(parsed: dict[str, tf.Tensor], image_hw: tf.Tensor, source_id: tf.Tensor) -> tf.Tensor:
-    """Return boxes float32 [n, (y1, x1, y2, x2)] in pixels, clipped to the picture."""
+    """Return boxes float32 [n, (y1, x1, y2, x2)] in pixels, clipped to the image."""
     names = (schema.BBOX_YMIN, schema.BBOX_XMIN, schema.BBOX_YMAX, schema.BBOX_XMAX)
     num_objects = tf.size(parsed[schema.CLASS_LABEL])
     checks = [_check_count(tf.size(parsed[name]), num_objects, name, source_id) for name in names]
@@ -206,7 +206,7 @@ def _masks_from_runs(
 def _masks_from_pngs(
     pngs: tf.Tensor, num_objects: tf.Tensor, source_id: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return what `_masks` returns, from one full-picture PNG per object: string [n]."""
+    """Return what `_masks` returns, from one full-image PNG per object: string [n]."""
     _check_count(tf.size(pngs), num_objects, schema.MASK_PNG, source_id)
     pixels, crops = tf.map_fn(
         _png_to_crop,
@@ -220,7 +220,7 @@ def _masks_from_pngs(
 
 
 def _png_to_crop(png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decode a full-picture PNG to the pixels bool [T] of its crop int32 [(y, x, height, width)].
+    """Decode a full-image PNG to the pixels bool [T] of its crop int32 [(y, x, height, width)].
 
     The crop is the smallest rectangle that holds all non-zero pixels; all 0 if there are none.
     """

@@ -4,7 +4,7 @@
           -> decode, join proposals, augment, resize, normalise, pad, pack masks
           -> batch -> prefetch
 
-The canvas is chosen from the picture's header, so records wait for their group encoded, and what a
+The canvas is chosen from the image's header, so records wait for their group encoded, and what a
 resumed run has seen is skipped at the cost of reading it. All random numbers are stateless
 functions of the seed and the position in the stream; the same seed gives the same batches, and
 those from step k on are the same whether the run began at 0 or at k.
@@ -20,7 +20,7 @@ from mrcnn_tf.staged import proposals as proposals_lib
 
 # A record on its way to a batch.
 _POSITION = "position"  # int64 []: in the stream
-_SERIALIZED = "serialized"  # string []: the record, "" for the blank picture that fills a batch
+_SERIALIZED = "serialized"  # string []: the record, "" for the blank image that fills a batch
 _CANVAS_HW = "canvas_hw"  # int32 [2]: the canvas to pad to
 _SIZE_HW = "size_hw"  # int32 [2], once it is loaded: the size to resize to
 _NUM_OPEN_FILES = 16
@@ -56,11 +56,11 @@ def build(
     """Build the data set of batches for one input pipeline.
 
     Each element is one replica's batch; every run of `num_replicas` elements, beginning with the
-    first, has one canvas and makes one step; a picture waits until its canvas has enough of them.
+    first, has one canvas and makes one step; an image waits until its canvas has enough of them.
     Training is endless, shuffled and augmented.
-    Evaluation gives every picture exactly once, in the order of the files within each canvas; the
-    last batches are filled up with blank pictures, whose `source_id` is all zero. Every pipeline
-    then gives all pictures: hosts do not exchange detections, so each has to score the whole set,
+    Evaluation gives every image exactly once, in the order of the files within each canvas; the
+    last batches are filled up with blank images, whose `source_id` is all zero. Every pipeline
+    then gives all images: hosts do not exchange detections, so each has to score the whole set,
     and none may run out of batches while others wait for it.
 
     Args:
@@ -73,16 +73,16 @@ def build(
       short_edges: lengths of the short edge to choose from, pixels.
       long_edge: length that the long edge does not exceed, pixels.
       canvas_sizes: (height, width) of the canvases, from `canvases.make`, or `canvases.square` with
-        `scale_jitter`; None gives every picture its own size rounded up to a multiple of 32, so
-        batches hold pictures of like size only.
+        `scale_jitter`; None gives every image its own size rounded up to a multiple of 32, so
+        batches hold images of like size only.
       resize_convention: see `preprocess.py`.
       channel_order: "rgb" or "bgr".
       pixel_mean: per channel in that order, range 0..255.
       pixel_std: likewise.
-      flip_probability: of mirroring a training picture left to right.
-      scale_jitter: (smallest, largest) factor on a training picture's size, of which at most
+      flip_probability: of mirroring a training image left to right.
+      scale_jitter: (smallest, largest) factor on a training image's size, of which at most
         `long_edge` x `long_edge` is then seen; empty for none.
-      color_jitter: how far the colours of training pictures move.
+      color_jitter: how far the colours of training images move.
       shuffle_buffer: records that wait, encoded, to be drawn from.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
@@ -114,19 +114,19 @@ def build(
     def seeds_of(position: tf.Tensor) -> tf.Tensor:
         return tf.stack([seed, position * num_input_pipelines + input_pipeline_id])
 
-    def resized_hw(picture_hw: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    def resized_hw(image_hw: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         short_edge = short_edges[0]
         if is_training:
             short_edge = augment.random_short_edge(short_edges, seeds_of(position))
-        return preprocess.resized_size_hw(picture_hw, short_edge, long_edge, resize_convention)
+        return preprocess.resized_size_hw(image_hw, short_edge, long_edge, resize_convention)
 
     @tf.autograph.experimental.do_not_convert  # halves the time to build
     def choose_canvas(position: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Decide the canvas of a record, without decoding its picture."""
+        """Decide the canvas of a record, without decoding its image."""
         if canvas_sizes is not None and len(canvas_sizes) == 1:
             canvas_hw = tf.constant(canvas_sizes[0])
         else:
-            size_hw = resized_hw(decoder.picture_size_hw(serialized), position)
+            size_hw = resized_hw(decoder.image_size_hw(serialized), position)
             canvas_hw = (
                 canvases.round_up(size_hw)
                 if canvas_sizes is None
@@ -254,8 +254,8 @@ def _check_not_empty(files: list[str]) -> None:
         return
     others = f" nor in the other {len(files) - 1}" if len(files) > 1 else ""
     raise ValueError(
-        f"no picture in {files[0]!r}{others}: the record files are empty. Where they were made, "
-        "the conversion was interrupted or had no pictures"
+        f"no image in {files[0]!r}{others}: the record files are empty. Where they were made, "
+        "the conversion was interrupted or had no images"
     )
 
 
@@ -264,7 +264,7 @@ def _group_by_canvas(
 ) -> tf.data.Dataset:
     """Reorder records so that each run of `window_size` has one canvas.
 
-    In evaluation the last window of each canvas is filled up with blank pictures.
+    In evaluation the last window of each canvas is filled up with blank images.
     """
 
     def key_of(record: dict[str, tf.Tensor]) -> tf.Tensor:

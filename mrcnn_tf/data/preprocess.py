@@ -1,15 +1,15 @@
 """Preprocessing: decoded example -> network input of fixed counts.
 
-Shape letters: `h w` a picture's size, `H W` canvas size, `G` padded ground-truth objects
-(`max_instances`), `n` objects of the picture, `S` bytes of the mask arena.
+Shape letters: `h w` an image's size, `H W` canvas size, `G` padded ground-truth objects
+(`max_instances`), `n` objects of the image, `S` bytes of the mask arena.
 
-The functions that take only a picture are the ones that run inside the exported model too, so
+The functions that take only an image are the ones that run inside the exported model too, so
 training and serving cannot drift apart.
 
 Resizing follows one of these conventions, because trained weights carry them:
 
 * "detectron2": sizes are rounded to the nearest pixel; bilinear with antialiasing when shrinking,
-  as Pillow does; resized pictures are rounded to whole numbers. The paper does not say; its
+  as Pillow does; resized images are rounded to whole numbers. The paper does not say; its
   authors' implementations are this one and its ancestors.
 * "torchvision": sizes are rounded down after multiplying with the scale (480 x 640 becomes 800 x
   1066 for 800; where torchvision is scripted or traced its scale is float32, which gives 799);
@@ -27,7 +27,7 @@ CHANNEL_ORDERS = ("rgb", "bgr")
 def resized_size_hw(
     original_hw: tf.Tensor, short_edge: tf.Tensor, long_edge: int, convention: str
 ) -> tf.Tensor:
-    """Return the size to which a picture is resized.
+    """Return the size to which an image is resized.
 
     The short edge becomes `short_edge`, unless the long one would exceed `long_edge`, which it
     then becomes. At least one pixel each.
@@ -65,7 +65,7 @@ def resized_size_hw(
 
 
 def resize_image(image: tf.Tensor, size_hw: tf.Tensor, convention: str) -> tf.Tensor:
-    """Resize a picture.
+    """Resize an image.
 
     Args:
       image: uint8 [h, w, 3] or [B, h, w, 3].
@@ -130,7 +130,7 @@ def normalise(
 
 
 def pad_to_canvas(image: tf.Tensor, canvas_hw: tf.Tensor) -> tf.Tensor:
-    """Pad a picture with zeros at the bottom and on the right.
+    """Pad an image with zeros at the bottom and on the right.
 
     Args:
       image: [h, w, 3], normalised: padding is the mean colour.
@@ -153,7 +153,7 @@ def prepare_image(
     pixel_mean: tuple[float, ...],
     pixel_std: tuple[float, ...],
 ) -> tf.Tensor:
-    """Turn a picture into network input: order channels, resize, normalise, pad.
+    """Turn an image into network input: order channels, resize, normalise, pad.
 
     Args:
       image: uint8 [h, w, 3] RGB.
@@ -183,12 +183,12 @@ def prepare_objects(
 
     Args:
       example: a decoded example.
-      size_hw: int32 [2], the resized picture.
+      size_hw: int32 [2], the resized image.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8.
 
     Returns:
-      The `gt_` keys of a batch and the counts of what was dropped, for one picture (without B).
+      The `gt_` keys of a batch and the counts of what was dropped, for one image (without B).
     """
     original_hw = tf.shape(example[schema.IMAGE])[:2]
     scale = tf.cast(size_hw, tf.float32) / tf.cast(original_hw, tf.float32)
@@ -241,11 +241,11 @@ def prepare_proposals(
 
     Args:
       example: a decoded example, its proposals best first.
-      size_hw: int32 [2], the resized picture.
+      size_hw: int32 [2], the resized image.
       num_proposals: P.
 
     Returns:
-      The `proposal` keys of a batch, for one picture (without B).
+      The `proposal` keys of a batch, for one image (without B).
     """
     original_hw = tf.shape(example[schema.IMAGE])[:2]
     scale = tf.tile(tf.cast(size_hw, tf.float32) / tf.cast(original_hw, tf.float32), [2])
@@ -260,11 +260,11 @@ def prepare_proposals(
 
 
 def identity(example: dict[str, tf.Tensor], size_hw: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Say which picture this is and what was done to its size.
+    """Say which image this is and what was done to its size.
 
     Args:
       example: a decoded example.
-      size_hw: int32 [2], the resized picture.
+      size_hw: int32 [2], the resized image.
 
     Returns:
       `source_id`, `image_key`, `image_size_hw` and `original_size_hw` of a batch, without B.

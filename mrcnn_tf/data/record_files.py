@@ -1,4 +1,4 @@
-"""Looks at record files without reading them all: how many records, and the pictures of some."""
+"""Looks at record files without reading them all: how many records, and the images of some."""
 
 import hashlib
 import os
@@ -12,8 +12,8 @@ import tensorflow as tf
 from mrcnn_tf.data import decoder, schema
 
 
-class Picture(NamedTuple):
-    """What tells a picture from others.
+class Image(NamedTuple):
+    """What tells an image from others.
 
     Attributes:
       source_id: UTF-8.
@@ -46,7 +46,7 @@ def count_records(files: Sequence[str]) -> int:
     return count
 
 
-def sample_pictures(files: Sequence[str], count: int = 256) -> Iterator[Picture]:
+def sample_images(files: Sequence[str], count: int = 256) -> Iterator[Image]:
     """Read the first records of each file, as many of each.
 
     Args:
@@ -54,7 +54,7 @@ def sample_pictures(files: Sequence[str], count: int = 256) -> Iterator[Picture]
       count: how many in all, about.
 
     Yields:
-      The picture of each.
+      The image of each.
     """
     features = {
         key: tf.io.FixedLenFeature([], tf.string)
@@ -64,9 +64,9 @@ def sample_pictures(files: Sequence[str], count: int = 256) -> Iterator[Picture]
     for file in files:
         for serialized in tf.data.TFRecordDataset(file).take(per_file):
             parsed = tf.io.parse_single_example(serialized, features)
-            height, width = decoder.picture_size_hw(serialized).numpy().tolist()
+            height, width = decoder.image_size_hw(serialized).numpy().tolist()
             encoded = parsed[schema.IMAGE_ENCODED].numpy()
-            yield Picture(
+            yield Image(
                 parsed[schema.IMAGE_SOURCE_ID].numpy(),
                 (height, width),
                 hashlib.sha256(encoded).hexdigest()[:16],

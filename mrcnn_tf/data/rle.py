@@ -1,9 +1,9 @@
 """Run lengths of masks, in NumPy: the forms in which COCO files and our records hold masks.
 
 A run-length code counts equal pixels, alternately outside and inside, starting outside (perhaps
-with 0). COCO counts down the columns of the full picture; our records count along the rows of
-the object's own crop (see `schema.py`). The functions here never build a full-picture mask, so
-their cost is that of the crop and of the number of runs, whatever the size of the picture.
+with 0). COCO counts down the columns of the full image; our records count along the rows of
+the object's own crop (see `schema.py`). The functions here never build a full-image mask, so
+their cost is that of the crop and of the number of runs, whatever the size of the image.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class CropRuns(NamedTuple):
     """One object's mask as our records hold it.
 
     Attributes:
-      crop: (y, x, height, width), pixels of the stored picture: the smallest rectangle that
+      crop: (y, x, height, width), pixels of the stored image: the smallest rectangle that
         holds every mask pixel; all 0 if there is none.
       runs: int64 [r], run lengths of the crop, row by row; [0] entries if there is no pixel.
     """
@@ -59,7 +59,7 @@ def column_runs_from_string(counts: bytes | str) -> np.ndarray:
       counts: the `counts` of a compressed COCO RLE.
 
     Returns:
-      int64 [r], run lengths down the columns of the full picture.
+      int64 [r], run lengths down the columns of the full image.
 
     Raises:
       ValueError: a character that the format does not know, or the string ends within a number.
@@ -86,12 +86,12 @@ def column_runs_from_string(counts: bytes | str) -> np.ndarray:
 
 
 def crop_from_column_runs(column_runs: np.ndarray, height: int) -> CropRuns:
-    """Cut an object's crop out of the run lengths of the full picture.
+    """Cut an object's crop out of the run lengths of the full image.
 
     Args:
-      column_runs: integer [r], run lengths down the columns of the full picture; runs of length
+      column_runs: integer [r], run lengths down the columns of the full image; runs of length
         0 are allowed.
-      height: of the picture, pixels.
+      height: of the image, pixels.
 
     Returns:
       The smallest crop that holds the mask, and its runs row by row.
@@ -121,7 +121,7 @@ def crop_from_column_runs(column_runs: np.ndarray, height: int) -> CropRuns:
 
 
 def crop_to_full_mask(crop_runs: CropRuns, height: int, width: int) -> np.ndarray:
-    """Return the full-picture mask, bool [height, width], of one object."""
+    """Return the full-image mask, bool [height, width], of one object."""
     y, x, crop_height, crop_width = crop_runs.crop
     mask = np.zeros((height, width), bool)
     pixels = pixels_from_runs(crop_runs.runs).reshape(crop_height, crop_width)

@@ -7,8 +7,8 @@ Shape letters: `B` images, `H W` canvas size, `G` padded ground-truth objects (`
 Model Garden, so their records train here and ours train there. What they do not have is marked
 (ours).
 
-**Masks** never become full pictures and are never resampled on their way. Each object keeps the
-pixels of its own integer crop, at the resolution of the stored picture, as one bit each; all
+**Masks** never become full images and are never resampled on their way. Each object keeps the
+pixels of its own integer crop, at the resolution of the stored image, as one bit each; all
 objects of an image share one bit string, the *arena*. Where a crop lies in the network input is
 said by a box of its own, the mask *frame*: resizing scales it, shifting moves it, and a flip makes
 its `x1 > x2`. The value of the object's mask at the network-input pixel (i, j) is therefore
@@ -19,20 +19,20 @@ which is what nearest-neighbour resizing of the full mask would have put there.
 `ops/masks.py` reads it.
 
 Memory: an arena of S = 4 MiB holds 2**25 mask pixels, which is more than 100 objects that each
-fill a 640 x 480 picture (100 * 307,200 bits = 3.7 MiB). The same 100 objects as uint8 pictures at
+fill a 640 x 480 image (100 * 307,200 bits = 3.7 MiB). The same 100 objects as uint8 images at
 800 x 1344 would need 107.5 MB, as bits 13.4 MB.
 """
 
-# --- Records: one tf.train.Example per picture -----------------------------------------------
+# --- Records: one tf.train.Example per image -----------------------------------------------
 IMAGE_ENCODED = "image/encoded"  # bytes: JPEG or PNG file
 IMAGE_FORMAT = "image/format"  # bytes: b"jpeg" or b"png"
 IMAGE_FILENAME = "image/filename"  # bytes: path relative to the image folder, UTF-8
 IMAGE_SOURCE_ID = "image/source_id"  # bytes: the data set's image id, as text
-IMAGE_KEY_SHA256 = "image/key/sha256"  # bytes: hex digest of the encoded picture
+IMAGE_KEY_SHA256 = "image/key/sha256"  # bytes: hex digest of the encoded image
 IMAGE_HEIGHT = "image/height"  # int64: pixels
 IMAGE_WIDTH = "image/width"  # int64: pixels
 
-# One entry per object, clipped to the picture, divided by its size: float32 in [0, 1].
+# One entry per object, clipped to the image, divided by its size: float32 in [0, 1].
 BBOX_YMIN = "image/object/bbox/ymin"
 BBOX_XMIN = "image/object/bbox/xmin"
 BBOX_YMAX = "image/object/bbox/ymax"
@@ -42,7 +42,7 @@ CLASS_TEXT = "image/object/class/text"  # bytes: category name, UTF-8
 IS_CROWD = "image/object/is_crowd"  # int64: 0 or 1
 AREA = "image/object/area"  # float32: the annotation's area, pixels
 MASK_PNG = (
-    "image/object/mask"  # bytes per object: full-picture PNG, non-zero inside (mask_format=png)
+    "image/object/mask"  # bytes per object: full-image PNG, non-zero inside (mask_format=png)
 )
 
 OBJECT_ID = "image/object/id"  # (ours) int64: annotation id
@@ -50,7 +50,7 @@ OBJECT_ID = "image/object/id"  # (ours) int64: annotation id
 # annotation has them: not clipped, not normalised, not rounded to float32. For scoring.
 BBOX_AREA_FLOAT64 = "image/object/bbox_area_float64"
 # (ours, mask_format=rle) int64 [n * 4]: (y, x, height, width) of each object's integer crop in
-# pixels of the stored picture: the smallest rectangle that holds its mask; all 0 if it has none.
+# pixels of the stored image: the smallest rectangle that holds its mask; all 0 if it has none.
 MASK_CROP = "image/object/mask/crop"
 # (ours, mask_format=rle) int64 [n]: how many runs of MASK_RUNS belong to each object.
 MASK_NUM_RUNS = "image/object/mask/num_runs"
@@ -61,7 +61,7 @@ MASK_RUNS = "image/object/mask/runs"
 
 LABEL_MAP_FILE = "label_map.json"  # written beside the shards, see data/label_map.py
 
-# --- A decoded example: one picture, nothing padded (decoder -> augment -> preprocess) ----------
+# --- A decoded example: one image, nothing padded (decoder -> augment -> preprocess) ----------
 IMAGE = (
     "image"  # decoded: uint8 [h, w, 3] RGB. Batch: float32 [B, H, W, 3], normalised, 0 = padding
 )
@@ -82,10 +82,8 @@ GT_MASK_SIZES = "gt_mask_sizes"  # int32 [n, (height, width)] of each crop. Batc
 GT_VALID = "gt_valid"  # bool [B, G]: the row is an object, not padding
 GT_MASK_OFFSETS = "gt_mask_offsets"  # int32 [B, G]: position of each crop's first pixel, in bits
 GT_MASKS_VALID = "gt_masks_valid"  # bool [B, G]: the object has a mask and it fitted into the arena
-IMAGE_SIZE_HW = (
-    "image_size_hw"  # float32 [B, (height, width)]: the resized picture inside the canvas
-)
-# float32 [B, (height, width)]: the stored picture; if it was cropped in training, that part of it
+IMAGE_SIZE_HW = "image_size_hw"  # float32 [B, (height, width)]: the resized image inside the canvas
+# float32 [B, (height, width)]: the stored image; if it was cropped in training, that part of it
 ORIGINAL_SIZE_HW = "original_size_hw"
 NUM_DROPPED_OBJECTS = "num_dropped_objects"  # int32 [B]: objects beyond max_instances, left out
 # Only where a detector trains or is scored on proposals from files, P of them per image.

@@ -99,8 +99,8 @@ class CocoEvaluator:
 
         Args:
           source_id: uint8 [B, SOURCE_ID_BYTES], zero-padded UTF-8.
-          image_size_hw: [B, 2], the resized picture inside the canvas, pixels.
-          original_size_hw: [B, 2], the stored picture, pixels.
+          image_size_hw: [B, 2], the resized image inside the canvas, pixels.
+          original_size_hw: [B, 2], the stored image, pixels.
           boxes: float [B, D, (y1, x1, y2, x2)], network-input pixels.
           classes: int [B, D], contiguous, 1..N-1.
           scores: float [B, D].
@@ -137,7 +137,7 @@ class CocoEvaluator:
 
         Args:
           results: [{"image_id", "category_id", "score", "bbox" and/or "segmentation"}], ids of
-            the data set, pixels of the stored picture. A missing box is the mask's.
+            the data set, pixels of the stored image. A missing box is the mask's.
 
         Raises:
           ValueError: an image is unknown or was added before; masks are to be scored and a result

@@ -1,4 +1,4 @@
-"""Network output to COCO results: from the network-input frame to the stored picture."""
+"""Network output to COCO results: from the network-input frame to the stored image."""
 
 from collections.abc import Iterator
 
@@ -18,12 +18,12 @@ def decode_source_id(source_id: np.ndarray) -> str:
 def to_original_frame(
     boxes: np.ndarray, image_size_hw: np.ndarray, original_size_hw: np.ndarray
 ) -> np.ndarray:
-    """Map boxes from network-input pixels to pixels of the stored picture and clip them to it.
+    """Map boxes from network-input pixels to pixels of the stored image and clip them to it.
 
     Args:
       boxes: float [..., (y1, x1, y2, x2)], network-input pixels.
-      image_size_hw: float [2], the resized picture inside the canvas.
-      original_size_hw: float [2], the stored picture.
+      image_size_hw: float [2], the resized image inside the canvas.
+      original_size_hw: float [2], the stored image.
 
     Returns:
       float64 [..., (y1, x1, y2, x2)]. Each axis has its own scale, because resized sizes are
@@ -50,11 +50,11 @@ def to_coco_results(
 
     Args:
       image_id: the image's id.
-      boxes: float64 [D, (y1, x1, y2, x2)], pixels of the stored picture.
+      boxes: float64 [D, (y1, x1, y2, x2)], pixels of the stored image.
       classes: int [D], contiguous, 1..N-1; category ids if there is no label map.
       scores: float [D].
       masks: float [D, M, M], probabilities inside the box, or None.
-      original_size_hw: of the stored picture.
+      original_size_hw: of the stored image.
       label_map: gives the category ids.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
 

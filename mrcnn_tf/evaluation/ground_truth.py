@@ -7,7 +7,7 @@ Both functions return a COCO-style dict:
                    "bbox": [x, y, width, height], "segmentation": compressed RLE}]
     categories:  [{"id", "name"}]
 
-Boxes and areas are float64 pixels of the stored picture, exactly as annotated. Image ids are ints
+Boxes and areas are float64 pixels of the stored image, exactly as annotated. Image ids are ints
 or text, category ids are the data set's own. `segmentation` is there only with `include_masks`;
 an object without any mask pixel has an empty one, which nothing can match: COCO's rule.
 """
@@ -120,12 +120,12 @@ def _annotation(annotation: dict, image: dict, include_masks: bool, where: str) 
 
 
 def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) -> dict:
-    """Return COCO's `segmentation` value as one compressed RLE of the picture.
+    """Return COCO's `segmentation` value as one compressed RLE of the image.
 
     Args:
       segmentation: polygons [[x, y, ...], ...], an RLE (compressed or not), or nothing.
-      height: of the picture, pixels.
-      width: of the picture, pixels.
+      height: of the image, pixels.
+      width: of the image, pixels.
       where: what is converted, for error messages.
 
     Returns:
@@ -140,7 +140,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) 
         return coco_mask.encode(np.zeros([height, width], np.uint8, order="F"))
     if isinstance(segmentation, dict) and list(segmentation["size"]) != [height, width]:
         raise ValueError(
-            f"{where}: mask of size {segmentation['size']} in a picture of [{height}, {width}]"
+            f"{where}: mask of size {segmentation['size']} in an image of [{height}, {width}]"
         )
     try:
         if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):

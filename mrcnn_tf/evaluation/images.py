@@ -71,10 +71,10 @@ class Images:
 
         Args:
           source_id: uint8 [SOURCE_ID_BYTES], zero-padded UTF-8.
-          original_size_hw: [2], the stored picture, pixels.
+          original_size_hw: [2], the stored image, pixels.
 
         Raises:
-          ValueError: as `add`, or the picture has another size than in the ground truth.
+          ValueError: as `add`, or the image has another size than in the ground truth.
         """
         text = detections.decode_source_id(source_id)
         if not text:

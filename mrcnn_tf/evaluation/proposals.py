@@ -78,8 +78,8 @@ class ProposalEvaluator:
 
         Args:
           source_id: uint8 [B, SOURCE_ID_BYTES], zero-padded UTF-8.
-          image_size_hw: [B, 2], the resized picture inside the canvas, pixels.
-          original_size_hw: [B, 2], the stored picture, pixels.
+          image_size_hw: [B, 2], the resized image inside the canvas, pixels.
+          original_size_hw: [B, 2], the stored image, pixels.
           boxes: float [B, P, (y1, x1, y2, x2)], network-input pixels.
           scores: float [B, P], any scale.
           valid: bool [B, P].
@@ -106,7 +106,7 @@ class ProposalEvaluator:
 
         Args:
           image_id: the image's id.
-          boxes: float64 [P, (y1, x1, y2, x2)], pixels of the stored picture.
+          boxes: float64 [P, (y1, x1, y2, x2)], pixels of the stored image.
           scores: float64 [P].
         """
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):

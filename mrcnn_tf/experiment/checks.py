@@ -208,7 +208,7 @@ def _check_data(where: str, data: Data) -> None:
     if scales and data.canvas != "bucket":
         raise ValueError(
             f"{where}.scale_jitter: needs canvas: bucket, not {data.canvas!r}, which would make "
-            "batches of pictures of one size only"
+            "batches of images of one size only"
         )
     jitter = data.color_jitter.as_dict()
     for name, value in jitter.items():

@@ -21,7 +21,7 @@ MODULES = ("backbone", "pyramid", "rpn", "roi_heads")
 
 @dataclasses.dataclass
 class Pixels(hyperparams.Config):
-    """From a stored picture to the network's input.
+    """From a stored image to the network's input.
 
     Attributes:
       order: "rgb" or "bgr", the channel order the backbone's weights want.
@@ -261,11 +261,11 @@ class Model(hyperparams.Config):
 
 @dataclasses.dataclass
 class ColorJitter(hyperparams.Config):
-    """How far the colours of training pictures move at random; 0 leaves a property alone.
+    """How far the colours of training images move at random; 0 leaves a property alone.
 
     Attributes:
       brightness: RGB times a number from 1 - this to 1 + this.
-      contrast: distance from the picture's mean grey, likewise.
+      contrast: distance from the image's mean grey, likewise.
       saturation: distance from the pixel's own grey, likewise.
       hue: turned by up to this part of the colour circle, either way.
     """
@@ -278,7 +278,7 @@ class ColorJitter(hyperparams.Config):
 
 @dataclasses.dataclass
 class Data(cfg.DataConfig):
-    """Records and what happens to a picture on its way into a batch.
+    """Records and what happens to an image on its way into a batch.
 
     Attributes:
       input_path: pattern of the record files; label_map.json lies in their folder.
@@ -287,17 +287,17 @@ class Data(cfg.DataConfig):
       images_per_replica: "2 images per GPU" (section 3.1).
       short_edges: the short edge is resized to one of these, drawn per image.
       long_edge: the long edge is at most this.
-      canvas: "bucket" draws batches from a short list of padded sizes, "exact" pads each picture
+      canvas: "bucket" draws batches from a short list of padded sizes, "exact" pads each image
         to the next multiple of 32 only.
       flip_probability: of a horizontal flip.
       scale_jitter: (smallest, largest) factor on the size that `short_edges` and `long_edge` give;
-        of the scaled picture at most a square of `long_edge`, at a random place, is seen. Large-
+        of the scaled image at most a square of `long_edge`, at a random place, is seen. Large-
         scale jitter of Simple Copy-Paste (arXiv 2012.07177): 0.1, 2.0 with both edges 1024. Empty
         for none.
       color_jitter: of brightness, contrast, saturation and hue.
       mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
       shuffle_buffer_size: records.
-      exact_resume: a run that was stopped goes on in the same order of pictures, for which it reads
+      exact_resume: a run that was stopped goes on in the same order of images, for which it reads
         past all records that it has seen, about a thousand a second and core. False begins another
         order at once, for long runs on slow storage.
       seed: of shuffling and augmentation.

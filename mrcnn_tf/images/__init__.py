@@ -1,1 +1,1 @@
-"""Picture files in, drawings out."""
+"""Image files in, drawings out."""

@@ -1,7 +1,7 @@
 """Draws detections and ground truth: translucent masks with outlines, boxes, names and scores.
 
-Everything is drawn with whole pixels of the picture: where a mask ends on the drawing, it ends in
-the data. Small pictures are enlarged by a whole factor first, so that labels fit and single
+Everything is drawn with whole pixels of the image: where a mask ends on the drawing, it ends in
+the data. Small images are enlarged by a whole factor first, so that labels fit and single
 pixels of the mask can be seen.
 """
 
@@ -35,9 +35,9 @@ _PALETTE = np.array(
 )
 _GREY = np.array((150, 150, 150), np.uint8)
 _MASK_OPACITY = 0.45
-_MIN_LONG_EDGE = 480  # pictures are enlarged by the smallest whole factor that reaches this
-_MAX_CELL_EDGE = 1024  # contact sheets shrink larger pictures to this
-_GAP = 8  # pixels between pictures that are put together
+_MIN_LONG_EDGE = 480  # images are enlarged by the smallest whole factor that reaches this
+_MAX_CELL_EDGE = 1024  # contact sheets shrink larger images to this
+_GAP = 8  # pixels between images that are put together
 _LONGEST_NAME = 40  # characters of a label
 # Fonts of Linux, macOS and Windows with more letters than Pillow's own, which ends with ASCII.
 _SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
@@ -53,23 +53,23 @@ def draw_detections(
     color_ids: Sequence[int] | None = None,
     is_crowd: Sequence[bool] | None = None,
 ) -> np.ndarray:
-    """Draw objects into a copy of a picture.
+    """Draw objects into a copy of an image.
 
     Args:
       image: uint8 [h, w, 3] RGB.
-      boxes: float [n, (y1, x1, y2, x2)], pixels of the picture, continuous coordinates.
+      boxes: float [n, (y1, x1, y2, x2)], pixels of the image, continuous coordinates.
       masks: per object a COCO RLE or a bool array, both [h, w], or None.
       names: per object.
       scores: per object, 0..1.
       color_ids: per object, picks its colour: category ids give every category its own colour,
-        whatever the picture. By default every object of the picture has another one.
+        whatever the image. By default every object of the image has another one.
       is_crowd: per object; crowd regions are hatched in grey.
 
     Returns:
-      uint8 [h * k, w * k, 3] RGB, where the whole factor k is 1 unless the picture is small.
+      uint8 [h * k, w * k, 3] RGB, where the whole factor k is 1 unless the image is small.
 
     Raises:
-      ValueError: lists of different lengths, a mask of another size, no RGB uint8 picture.
+      ValueError: lists of different lengths, a mask of another size, no RGB uint8 image.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 [h, w, 3], not {image.dtype} {list(image.shape)}")
@@ -94,16 +94,16 @@ def draw_detections(
         if pixels is not None:
             _blend_mask(canvas, pixels, colors[k], factor, line_width, hatched=bool(crowd[k]))
 
-    picture = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
+    drawing = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(drawing)
     for k in order:
         _draw_box(draw, boxes[k] * factor, colors[k], line_width)
     placed: list[tuple[int, int, int, int]] = []
     for k in order[::-1]:
         text = _label(names[k] if names else "", scores[k] if scores is not None else None)
         if text:
-            _draw_label(draw, picture.size, text, boxes[k] * factor, colors[k], placed)
-    return np.asarray(picture)
+            _draw_label(draw, drawing.size, text, boxes[k] * factor, colors[k], placed)
+    return np.asarray(drawing)
 
 
 def draw_side_by_side(
@@ -111,7 +111,7 @@ def draw_side_by_side(
     right: np.ndarray,
     titles: tuple[str, str] = ("ground truth", "prediction"),
 ) -> np.ndarray:
-    """Put two drawn pictures beside each other, each under its title.
+    """Put two drawn images beside each other, each under its title.
 
     Args:
       left: uint8 [h1, w1, 3] RGB.
@@ -127,39 +127,39 @@ def draw_side_by_side(
     width = left.shape[1] + _GAP + right.shape[1]
     sheet = Image.new("RGB", (width, strip + height), "white")
     draw = ImageDraw.Draw(sheet)
-    for x, picture, title in zip((0, left.shape[1] + _GAP), (left, right), titles, strict=True):
-        sheet.paste(Image.fromarray(picture), (x, strip))
+    for x, half, title in zip((0, left.shape[1] + _GAP), (left, right), titles, strict=True):
+        sheet.paste(Image.fromarray(half), (x, strip))
         draw.text((x + _GAP, strip // 2), title, "black", font, anchor="lm")
     return np.asarray(sheet)
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Put pictures into a grid, row by row, on white.
+    """Put images into a grid, row by row, on white.
 
     Args:
       images: uint8 [h, w, 3] RGB each, sizes may differ; larger ones are shrunk.
-      columns: pictures in a row.
+      columns: images in a row.
 
     Returns:
       uint8 [H, W, 3] RGB.
 
     Raises:
-      ValueError: there is no picture.
+      ValueError: there is no image.
     """
     if not images:
-        raise ValueError("contact_sheet needs at least one picture")
-    pictures = [Image.fromarray(image) for image in images]
-    for picture in pictures:
-        picture.thumbnail((_MAX_CELL_EDGE, _MAX_CELL_EDGE), Image.Resampling.LANCZOS)
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    cell_width = max(picture.width for picture in pictures) + _GAP
-    cell_height = max(picture.height for picture in pictures) + _GAP
+        raise ValueError("contact_sheet needs at least one image")
+    cells = [Image.fromarray(image) for image in images]
+    for cell in cells:
+        cell.thumbnail((_MAX_CELL_EDGE, _MAX_CELL_EDGE), Image.Resampling.LANCZOS)
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    cell_width = max(cell.width for cell in cells) + _GAP
+    cell_height = max(cell.height for cell in cells) + _GAP
     size = (columns * cell_width + _GAP, rows * cell_height + _GAP)
     sheet = Image.new("RGB", size, "white")
-    for k, picture in enumerate(pictures):
+    for k, cell in enumerate(cells):
         row, column = divmod(k, columns)
-        sheet.paste(picture, (_GAP + column * cell_width, _GAP + row * cell_height))
+        sheet.paste(cell, (_GAP + column * cell_width, _GAP + row * cell_height))
     return np.asarray(sheet)
 
 
@@ -185,7 +185,7 @@ def _mask_pixels(
     else:
         pixels = np.asarray(mask, bool)
     if pixels.shape != image_shape[:2]:
-        raise ValueError(f"mask of {list(pixels.shape)} in a picture of {list(image_shape[:2])}")
+        raise ValueError(f"mask of {list(pixels.shape)} in an image of {list(image_shape[:2])}")
     return pixels if pixels.any() else None
 
 
@@ -245,7 +245,7 @@ def _draw_label(
     color: np.ndarray,
     placed: list[tuple[int, int, int, int]],
 ) -> None:
-    """Write the label above the box, or where it hides no other label and stays in the picture."""
+    """Write the label above the box, or where it hides no other label and stays in the image."""
     text, font = _font_for(text, max(size))
     pad = max(1, round(font.size / 6))
     left, top, right, bottom = font.getbbox(text, anchor="la")
@@ -271,7 +271,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 
 
 def _font(long_edge: int) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own font in a size that fits the picture."""
+    """Return Pillow's own font in a size that fits the image."""
     font = ImageFont.load_default(size=max(12, round(long_edge / 55)))
     assert isinstance(font, ImageFont.FreeTypeFont)  # all Pillow wheels come with FreeType
     return font

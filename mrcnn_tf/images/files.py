@@ -1,4 +1,4 @@
-"""Picture files as people have them: found by file, folder or glob, read upright as RGB."""
+"""Image files as people have them: found by file, folder or glob, read upright as RGB."""
 
 import glob
 import io
@@ -10,15 +10,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # What is looked at in a folder; a file named on the command line may be called anything.
-PICTURE_SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
+IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 # Formats whose stored bytes go to the network; TensorFlow and Pillow agree on their pixels.
-# MPO is a JPEG with more pictures behind it, as telephones write it.
+# MPO is a JPEG with more images behind it, as telephones write it.
 _PASSED_ON = frozenset({"GIF", "JPEG", "MPO", "PNG"})
 _EXIF_ORIENTATION = 0x0112
 
 
-class Picture(NamedTuple):
-    """One picture, upright.
+class ImageFile(NamedTuple):
+    """One image, upright.
 
     Attributes:
       name: path relative to the input folder, with forward slashes.
@@ -33,8 +33,8 @@ class Picture(NamedTuple):
     turned: bool
 
 
-def find_pictures(pattern: str, drawn_dir: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
-    """List the pictures that a file, folder or glob names.
+def find_images(pattern: str, drawn_dir: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
+    """List the images that a file, folder or glob names.
 
     Args:
       pattern: a file; a folder, searched with its sub-folders; or a glob, in which `**` crosses
@@ -58,32 +58,32 @@ def find_pictures(pattern: str, drawn_dir: pathlib.Path) -> list[tuple[str, path
     found = [
         (p.relative_to(root).as_posix(), p)
         for p in paths
-        if p.suffix.lower() in PICTURE_SUFFIXES
+        if p.suffix.lower() in IMAGE_SUFFIXES
         and p.is_file()
         and drawn_dir.resolve() not in p.resolve().parents
     ]
     if not found:
-        known = " ".join(sorted(PICTURE_SUFFIXES))
-        raise FileNotFoundError(f"--input={pattern}: no such file, and no pictures ({known})")
+        known = " ".join(sorted(IMAGE_SUFFIXES))
+        raise FileNotFoundError(f"--input={pattern}: no such file, and no images ({known})")
     return sorted(found)
 
 
-def read_picture(name: str, path: pathlib.Path) -> Picture:
-    """Read a picture and turn it upright.
+def read_image(name: str, path: pathlib.Path) -> ImageFile:
+    """Read an image and turn it upright.
 
     Args:
       name: what to call it.
       path: its file.
 
     Raises:
-      ValueError: the file is not a picture.
+      ValueError: the file is not an image.
       Exception: whatever Pillow raises on a broken one.
     """
     encoded = path.read_bytes()
     try:
         opened = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError as error:  # its text names a buffer in memory
-        raise ValueError("not a picture, or of an unknown kind") from error
+        raise ValueError("not an image, or of an unknown kind") from error
     with opened as image:
         turned = image.getexif().get(_EXIF_ORIENTATION) in range(2, 9)
         passed_on = image.format in _PASSED_ON and not turned
@@ -95,4 +95,4 @@ def read_picture(name: str, path: pathlib.Path) -> Picture:
         buffer = io.BytesIO()
         rgb.save(buffer, "BMP")  # lossless, and written at the speed of a copy
         encoded = buffer.getvalue()
-    return Picture(name, encoded, np.asarray(rgb), turned)
+    return ImageFile(name, encoded, np.asarray(rgb), turned)

@@ -16,7 +16,7 @@ class Detections(NamedTuple):
     """Found objects, best first, padded with zeros to a fixed count.
 
     Attributes:
-      boxes: float32 [B, D, (y1, x1, y2, x2)], network-input pixels, clipped to the picture.
+      boxes: float32 [B, D, (y1, x1, y2, x2)], network-input pixels, clipped to the image.
       classes: int32 [B, D], contiguous, 1..N-1; 0 where not valid.
       scores: float32 [B, D], in 0..1.
       valid: bool [B, D].
@@ -54,7 +54,7 @@ def select_detections(
       box_deltas: float32 [B, P, N-1, 4].
       rois: float32 [B, P, 4], network-input pixels.
       rois_valid: bool [B, P].
-      image_size_hw: float32 [B, (height, width)], the picture inside the canvas, pixels.
+      image_size_hw: float32 [B, (height, width)], the image inside the canvas, pixels.
       regression_weights: of (dy, dx, dh, dw).
       score_threshold: only scores above count.
       nms_iou: of boxes of one class that overlap by more, the better stays.

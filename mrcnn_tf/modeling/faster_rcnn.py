@@ -46,7 +46,7 @@ class BoxSettings:
 
     @property
     def max_positives(self) -> int:
-        """How many of a picture's sampled RoIs may be positive; they come first."""
+        """How many of an image's sampled RoIs may be positive; they come first."""
         return int(self.rois_per_image * self.positive_fraction)
 
 
@@ -95,7 +95,7 @@ class FasterRCNN(tf_keras.Model):
         Args:
           images: float [B, H, W, 3], normalised, zero-padded at the bottom and right to multiples
             of 32.
-          image_size_hw: float32 [B, (height, width)], the picture inside the canvas.
+          image_size_hw: float32 [B, (height, width)], the image inside the canvas.
           proposals: for a network without an RPN.
           training: whether norms use batch statistics.
 

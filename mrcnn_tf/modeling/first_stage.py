@@ -102,7 +102,7 @@ class RPN(tf_keras.layers.Layer):
 
         Args:
           features: {level: [B, Hl, Wl, C]}.
-          image_size_hw: float32 [B, (height, width)], the picture inside the canvas.
+          image_size_hw: float32 [B, (height, width)], the image inside the canvas.
           given: not looked at: this network makes its own.
         """
         logits, deltas = self.head(features)

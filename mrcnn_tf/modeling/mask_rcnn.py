@@ -85,7 +85,7 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
         Args:
           images: float [B, H, W, 3], normalised, zero-padded at the bottom and right to multiples
             of 32.
-          image_size_hw: float32 [B, (height, width)], the picture inside the canvas.
+          image_size_hw: float32 [B, (height, width)], the image inside the canvas.
           proposals: for a network without an RPN.
           training: whether norms use batch statistics.
 

@@ -1,4 +1,4 @@
-"""ResNet-18/34/50/101/152, the backbone: pictures in, the feature maps C2..C5 out.
+"""ResNet-18/34/50/101/152, the backbone: images in, the feature maps C2..C5 out.
 
 Shape letters: `B` images, `H W` network-input size, `Hl Wl` size of level l (stride 2**l), `C`
 channels. With explicit symmetric padding, `Hl` is `H / 2**l` rounded up, step by step.

@@ -17,7 +17,7 @@ class Proposals(NamedTuple):
     """Class-agnostic boxes, best first, padded to a fixed count.
 
     Attributes:
-      boxes: float32 [B, P, (y1, x1, y2, x2)], network-input pixels, clipped to the picture.
+      boxes: float32 [B, P, (y1, x1, y2, x2)], network-input pixels, clipped to the image.
       scores: float32 [B, P], objectness logits; -inf where not valid.
       valid: bool [B, P].
     """
@@ -111,7 +111,7 @@ def generate_proposals(
       logits: {level: float32 [B, Al]}.
       deltas: {level: float32 [B, Al, 4]}.
       anchors: {level: float32 [Al, 4]}, network-input pixels.
-      image_size_hw: float32 [B, (height, width)], the picture inside the canvas, pixels.
+      image_size_hw: float32 [B, (height, width)], the image inside the canvas, pixels.
       pre_nms_top_k: per level.
       post_nms_top_k: P, in total.
       nms_iou: boxes that overlap a better one by more are dropped.

@@ -14,7 +14,7 @@ from mrcnn_tf.modeling.outputs import RPNOutputs
 
 
 class RPNModel(tf_keras.Model):
-    """Pictures -> proposals."""
+    """Images -> proposals."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class RPNModel(tf_keras.Model):
         Args:
           images: float [B, H, W, 3], normalised, zero-padded at the bottom and right to multiples
             of 32.
-          image_size_hw: float32 [B, (height, width)], the picture inside the canvas.
+          image_size_hw: float32 [B, (height, width)], the image inside the canvas.
           training: whether norms use batch statistics.
 
         Returns:

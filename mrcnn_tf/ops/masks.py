@@ -3,7 +3,7 @@
 Shape letters: `B` images, `G` padded ground-truth objects, `S` bytes of the mask arena, `R` RoIs
 per image, `M` mask side, `H W` canvas size, `Y X` numbers of rows and columns looked up.
 
-The arena (data/schema.py) keeps each object's mask as bits at the resolution of its picture. The
+The arena (data/schema.py) keeps each object's mask as bits at the resolution of its image. The
 bitmap at the resolution of the network input, which Detectron2 and torchvision build and then
 sample, is never made: its pixels are looked up where a target needs them.
 """
@@ -114,7 +114,7 @@ def mask_targets(
       offsets: int32 [B, G], in bits.
       sizes: int32 [B, G, (height, width)], pixels of the stored crops.
       frames: float32 [B, G, (y1, x1, y2, x2)], network-input pixels.
-      image_size_hw: float32 [B, (height, width)], the picture inside the canvas: the bitmap ends
+      image_size_hw: float32 [B, (height, width)], the image inside the canvas: the bitmap ends
         there, and samples beyond its outermost pixel centres repeat them.
       roi_boxes: float32 [B, R, (y1, x1, y2, x2)], network-input pixels.
       gt_index: int32 [B, R], which object each RoI belongs to, 0..G-1 (any of them for RoIs
@@ -234,7 +234,7 @@ def full_masks(
     height: int | tf.Tensor,
     width: int | tf.Tensor,
 ) -> tf.Tensor:
-    """Decode the arena into full masks: for pictures and tests, not for training.
+    """Decode the arena into full masks: for images and tests, not for training.
 
     Args:
       gt_mask_bits: uint8 [B, S], the arena of data/schema.py, as the next three.

@@ -1,8 +1,8 @@
 """Paste a predicted M x M mask into its box, and encode it for COCO. NumPy only.
 
-Shape letters: `M` mask side, `h w` the crop of the picture that the box touches.
+Shape letters: `M` mask side, `h w` the crop of the image that the box touches.
 
-Only the crop is computed, never a full picture: 100 full masks of a photo are 100 MB, their boxes
+Only the crop is computed, never a full image: 100 full masks of a photo are 100 MB, their boxes
 a tenth of it. Bilinear resizing is a matrix per axis, so a crop is `rows @ mask @ cols.T`.
 """
 
@@ -13,13 +13,13 @@ from pycocotools import mask as coco_mask
 
 
 class PastedMask(NamedTuple):
-    """Mask probabilities of the part of a picture that a box touches; 0 elsewhere.
+    """Mask probabilities of the part of an image that a box touches; 0 elsewhere.
 
     Attributes:
-      probs: float32 [h, w]; h or w is 0 if the box lies outside the picture, has no area
+      probs: float32 [h, w]; h or w is 0 if the box lies outside the image, has no area
         ("pixel_centres") or is not finite.
-      top: row of the picture that `probs[0]` belongs to.
-      left: column of the picture that `probs[:, 0]` belongs to.
+      top: row of the image that `probs[0]` belongs to.
+      left: column of the image that `probs[:, 0]` belongs to.
     """
 
     probs: np.ndarray
@@ -30,7 +30,7 @@ class PastedMask(NamedTuple):
 def paste_mask(
     mask_probs: np.ndarray, box: np.ndarray, height: int, width: int, convention: str
 ) -> PastedMask:
-    """Resize a mask into its box, on the pixels of the picture.
+    """Resize a mask into its box, on the pixels of the image.
 
     "pixel_centres" (Detectron2) asks for each pixel where its centre lies in the box, which may end
     anywhere between pixels, and interpolates the mask there. "torchvision" (and Detectron before
@@ -39,9 +39,9 @@ def paste_mask(
 
     Args:
       mask_probs: float [M, M], probabilities.
-      box: float [(y1, x1, y2, x2)], pixels of the picture; any part may lie outside of it.
-      height: of the picture, pixels.
-      width: of the picture, pixels.
+      box: float [(y1, x1, y2, x2)], pixels of the image; any part may lie outside of it.
+      height: of the image, pixels.
+      width: of the image, pixels.
       convention: "pixel_centres" or "torchvision".
 
     Returns:
@@ -76,9 +76,9 @@ def paste_to_rle(
 
     Args:
       mask_probs: float [M, M], probabilities.
-      box: float [(y1, x1, y2, x2)], pixels of the picture.
-      height: of the picture, pixels.
-      width: of the picture, pixels.
+      box: float [(y1, x1, y2, x2)], pixels of the image.
+      height: of the image, pixels.
+      width: of the image, pixels.
       threshold: probability from which a pixel belongs to the object, greater than 0.
       convention: "pixel_centres" or "torchvision", see `paste_mask`.
 
@@ -94,10 +94,10 @@ def crop_to_rle(crop: np.ndarray, top: int, left: int, height: int, width: int) 
 
     Args:
       crop: bool [h, w].
-      top: row of the picture where the crop begins.
-      left: column of the picture where the crop begins.
-      height: of the picture, pixels.
-      width: of the picture, pixels.
+      top: row of the image where the crop begins.
+      left: column of the image where the crop begins.
+      height: of the image, pixels.
+      width: of the image, pixels.
 
     Returns:
       {"size": [height, width], "counts": bytes}, as `pycocotools.mask.encode` of the full mask.
@@ -109,7 +109,7 @@ def crop_to_rle(crop: np.ndarray, top: int, left: int, height: int, width: int) 
     columns[:-1].reshape(w, h + 1)[:, 1:] = crop.T
     change = np.flatnonzero(columns[1:] != columns[:-1])  # run starts and ends alternate
     column, row = np.divmod(change, h + 1)
-    position = (left + column) * height + top + row  # in the column-major full picture
+    position = (left + column) * height + top + row  # in the column-major full image
     if h == height:  # a run that reaches the bottom goes on at the top of the next column
         joined = np.flatnonzero(position[1:-1:2] == position[2::2]) * 2 + 1
         position = np.delete(position, np.concatenate([joined, joined + 1]))
@@ -121,7 +121,7 @@ def crop_to_rle(crop: np.ndarray, top: int, left: int, height: int, width: int) 
 
 
 def _pixel_centre_weights(start, end, size: int, mask_size: int) -> tuple[np.ndarray, int]:
-    """Bilinear weights [n, M] of the picture's pixels start..end along one axis, and the first one.
+    """Bilinear weights [n, M] of the image's pixels start..end along one axis, and the first one.
 
     Pixels around the box within one of its edges are computed too; where their centres fall at most
     half a mask cell outside, the mask fades to zero (below one half of its border cell).

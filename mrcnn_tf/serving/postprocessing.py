@@ -4,8 +4,8 @@ Shape letters: `B` images, `D` detections, `M` mask side.
 
 A client of the Object Detection API reads our answers unchanged: same names, same frames and, as
 its exporter casts every output to float32, the same types. Two outputs are ours: the exact
-integer ids, because float32 rounds category ids above 2**24, and the picture's size, with which a
-client turns boxes into pixels without decoding the picture.
+integer ids, because float32 rounds category ids above 2**24, and the image's size, with which a
+client turns boxes into pixels without decoding the image.
 """
 
 import tensorflow as tf
@@ -25,26 +25,26 @@ def object_detection_outputs(
 
     Args:
       detections: the network's answer, best first, in pixels of the network input.
-      image_size_hw: float32 [B, (height, width)], the resized picture inside the network input.
-      original_size_hw: int32 [B, (height, width)], the picture as it was sent.
+      image_size_hw: float32 [B, (height, width)], the resized image inside the network input.
+      original_size_hw: int32 [B, (height, width)], the image as it was sent.
       category_ids: the data set's own id of class k + 1 at place k.
 
     Returns:
       num_detections: float32 [B], how many leading rows are detections.
-      detection_boxes: float32 [B, D, (y1, x1, y2, x2)], fractions of the original picture, in
+      detection_boxes: float32 [B, D, (y1, x1, y2, x2)], fractions of the original image, in
         [0, 1].
       detection_classes: float32 [B, D], the data set's own ids, rounded beyond 2**24.
       detection_class_ids: int64 [B, D], the same ids, exact.
       detection_scores: float32 [B, D].
       detection_masks: float32 [B, D, M, M], probabilities inside the box; absent if there are
         no masks.
-      image_size: int32 [B, (height, width)], the original picture, pixels.
+      image_size: int32 [B, (height, width)], the original image, pixels.
 
     Source:
       object_detection/exporter_lib_v2.py and core/standard_fields.py of tensorflow/models. That
       exporter adds 1 to the class; here the label map says the id, whatever it is.
     """
-    # Both pictures cover the same scene edge to edge, so fractions of one are fractions of the
+    # Both images cover the same scene edge to edge, so fractions of one are fractions of the
     # other; the resized size itself carries no error although it was rounded to whole pixels.
     extent = tf.concat([image_size_hw, image_size_hw], axis=-1)[:, tf.newaxis, :]
     boxes = tf.clip_by_value(detections.boxes / extent, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""A SavedModel of ours, called on pictures. Needs tensorflow, numpy and pycocotools."""
+"""A SavedModel of ours, called on images. Needs tensorflow, numpy and pycocotools."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mrcnn_tf.serving import preprocessing
 
 
 class Detection(NamedTuple):
-    """One object in the frame of the picture as it was given.
+    """One object in the frame of the image as it was given.
 
     Attributes:
       box: float32 [(y1, x1, y2, x2)], pixels.
@@ -46,7 +46,7 @@ class Detection(NamedTuple):
 
 
 class Predictor:
-    """Calls the SavedModel's `serving_default` and puts its masks into the picture.
+    """Calls the SavedModel's `serving_default` and puts its masks into the image.
 
     Attributes:
       input_type: "image_bytes", "image_tensor" or "tf_example": what it was exported for.
@@ -79,23 +79,23 @@ class Predictor:
     def __call__(
         self, encoded: Sequence[bytes], pixels: Sequence[np.ndarray]
     ) -> list[list[Detection]]:
-        """Detect objects in pictures of any sizes.
+        """Detect objects in images of any sizes.
 
-        A SavedModel for decoded pictures ("image_tensor") takes one size a call: it is called
-        once per picture.
+        A SavedModel for decoded images ("image_tensor") takes one size a call: it is called
+        once per image.
 
         Args:
-          encoded: the pictures as JPEG, PNG, BMP or GIF files.
+          encoded: the images as JPEG, PNG, BMP or GIF files.
           pixels: the same decoded: uint8 [h, w, 3], RGB.
 
         Returns:
-          Per picture its detections, best first.
+          Per image its detections, best first.
 
         Raises:
           tf.errors.OpError: TensorFlow cannot decode one of them, or memory is short.
         """
         if self.input_type == "image_tensor":
-            answers = [self._answer(tf.constant(picture[np.newaxis])) for picture in pixels]
+            answers = [self._answer(tf.constant(image[np.newaxis])) for image in pixels]
             rows = [(answer, 0) for answer in answers]
         else:
             if self.input_type == "tf_example":
@@ -115,16 +115,16 @@ class Predictor:
 def read_detections(
     answer: dict[str, np.ndarray], row: int, category_names: dict[int, str], mask_convention: str
 ) -> list[Detection]:
-    """Read one picture's rows of an answer and paste its masks.
+    """Read one image's rows of an answer and paste its masks.
 
     Args:
       answer: see `postprocessing.object_detection_outputs`.
-      row: which picture.
+      row: which image.
       category_names: name by the data set's own id.
       mask_convention: see `ops/paste.py`.
 
     Returns:
-      The picture's detections, best first.
+      The image's detections, best first.
     """
     height, width = answer["image_size"][row].tolist()
     detections = []

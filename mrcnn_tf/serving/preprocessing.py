@@ -1,11 +1,11 @@
 """From what a client sends to the network's input, inside the graph.
 
-Shape letters: `B` images of a request, `H W` network-input size, `h w` size of one picture.
+Shape letters: `B` images of a request, `H W` network-input size, `h w` size of one image.
 
-Pictures of one request may have any sizes. They go through in two passes, so that at no time all
+Images of one request may have any sizes. They go through in two passes, so that at no time all
 of them lie in memory at full size: the first reads their sizes (for JPEG from the header alone)
-and finds the canvas that holds all resized ones; the second decodes, resizes and pads each picture
-straight into that canvas. What stays is the batch itself plus `PARALLEL_PICTURES` pictures
+and finds the canvas that holds all resized ones; the second decodes, resizes and pads each image
+straight into that canvas. What stays is the batch itself plus `PARALLEL_IMAGES` images
 in flight.
 """
 
@@ -18,7 +18,7 @@ import tensorflow as tf
 from mrcnn_tf.data import canvases, preprocess, schema
 
 # A 24-megapixel photo takes 72 MB decoded: eight in flight are still well below a gigabyte.
-PARALLEL_PICTURES = 8
+PARALLEL_IMAGES = 8
 
 
 class NetworkInput(NamedTuple):
@@ -26,8 +26,8 @@ class NetworkInput(NamedTuple):
 
     Attributes:
       images: float32 [B, H, W, 3], normalised, 0 in the padding at the bottom and on the right.
-      image_size_hw: float32 [B, (height, width)], the resized picture inside H x W.
-      original_size_hw: int32 [B, (height, width)], the picture as it was sent.
+      image_size_hw: float32 [B, (height, width)], the resized image inside H x W.
+      original_size_hw: int32 [B, (height, width)], the image as it was sent.
     """
 
     images: tf.Tensor
@@ -35,7 +35,7 @@ class NetworkInput(NamedTuple):
     original_size_hw: tf.Tensor
 
 
-def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decode a JPEG, PNG, BMP or GIF file.
 
     Gray becomes three equal channels, CMYK becomes RGB, alpha is dropped, 16 bits are cut to 8,
@@ -51,26 +51,26 @@ def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
     Source: JPEGs as `data/decoder.py` decodes them, with the accurate integer transform, which
       `decode_image` does not offer.
     """
-    picture = tf.cond(
+    image = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
-    return tf.ensure_shape(picture, [None, None, 3])
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def encoded_size_hw(encoded: tf.Tensor) -> tf.Tensor:
-    """Return int32 [(height, width)] of an encoded picture (string []), from its header if JPEG."""
+    """Return int32 [(height, width)] of an encoded image (string []), from its header if JPEG."""
     return tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.image.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.shape(decode_picture(encoded))[:2],
+        lambda: tf.shape(decode_image(encoded))[:2],
     )
 
 
-def encode_example(encoded_picture: bytes) -> bytes:
-    """Return a serialized tf.train.Example that holds one encoded picture and nothing else."""
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded_picture]))
+def encode_example(encoded_image: bytes) -> bytes:
+    """Return a serialized tf.train.Example that holds one encoded image and nothing else."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded_image]))
     features = tf.train.Features(feature={schema.IMAGE_ENCODED: feature})
     return tf.train.Example(features=features).SerializeToString()
 
@@ -103,13 +103,13 @@ class Preprocessor:
     canvas_sizes: tuple[tuple[int, int], ...] | None = None
 
     def from_image_bytes(self, encoded: tf.Tensor) -> NetworkInput:
-        """Prepare encoded pictures of any sizes.
+        """Prepare encoded images of any sizes.
 
         Args:
-          encoded: string [B], see `decode_picture`.
+          encoded: string [B], see `decode_image`.
 
         Returns:
-          The batch on the smallest canvas that holds every picture's own.
+          The batch on the smallest canvas that holds every image's own.
         """
 
         def sizes(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -118,10 +118,10 @@ class Preprocessor:
 
         spec = tf.TensorSpec([2], tf.int32)
         original_size_hw, size_hw = _map(sizes, encoded, (spec, spec))
-        return self._batch(encoded, decode_picture, original_size_hw, size_hw)
+        return self._batch(encoded, decode_image, original_size_hw, size_hw)
 
     def from_tf_example(self, serialized: tf.Tensor) -> NetworkInput:
-        """Prepare records: serialized tf.train.Examples with the picture in `image/encoded`.
+        """Prepare records: serialized tf.train.Examples with the image in `image/encoded`.
 
         Args:
           serialized: string [B].
@@ -133,22 +133,22 @@ class Preprocessor:
         parsed = tf.io.parse_example(serialized, features)
         return self.from_image_bytes(parsed[schema.IMAGE_ENCODED])
 
-    def from_image_tensor(self, pictures: tf.Tensor) -> NetworkInput:
-        """Prepare decoded pictures of one size.
+    def from_image_tensor(self, images: tf.Tensor) -> NetworkInput:
+        """Prepare decoded images of one size.
 
         Args:
-          pictures: uint8 [B, h, w, 3], RGB.
+          images: uint8 [B, h, w, 3], RGB.
 
         Returns:
           As `from_image_bytes`.
         """
-        original_size_hw = tf.shape(pictures)[1:3]
+        original_size_hw = tf.shape(images)[1:3]
         sizes = tf.stack([original_size_hw, self._resized(original_size_hw)])
-        sizes = tf.repeat(sizes[:, tf.newaxis], tf.shape(pictures)[0], axis=1)  # [2, B, 2]
-        return self._batch(pictures, lambda picture: picture, sizes[0], sizes[1])
+        sizes = tf.repeat(sizes[:, tf.newaxis], tf.shape(images)[0], axis=1)  # [2, B, 2]
+        return self._batch(images, lambda image: image, sizes[0], sizes[1])
 
     def _resized(self, original_hw: tf.Tensor) -> tf.Tensor:
-        """Return the network-input size of one picture: int32 [2] -> int32 [2]."""
+        """Return the network-input size of one image: int32 [2] -> int32 [2]."""
         return preprocess.resized_size_hw(
             original_hw, self.short_edge, self.long_edge, self.resize_convention
         )
@@ -156,7 +156,7 @@ class Preprocessor:
     def _canvas(self, size_hw: tf.Tensor) -> tf.Tensor:
         """Return the canvas of a request: sizes int32 [B, 2] -> int32 [(height, width)].
 
-        A picture that is sent alone gets the canvas that evaluation gives it.
+        An image that is sent alone gets the canvas that evaluation gives it.
         """
         if self.canvas_sizes is None:
             own_hw = canvases.round_up(size_hw)
@@ -175,10 +175,10 @@ class Preprocessor:
         canvas_hw = self._canvas(size_hw)
 
         def prepare(source_and_size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            source, picture_size_hw = source_and_size
+            source, image_size_hw = source_and_size
             return preprocess.prepare_image(
                 decode(source),
-                picture_size_hw,
+                image_size_hw,
                 canvas_hw,
                 convention=self.resize_convention,
                 channel_order=self.channel_order,
@@ -195,6 +195,6 @@ def _map(
     elements: tf.Tensor | tuple[tf.Tensor, ...],
     output: tf.TensorSpec | tuple[tf.TensorSpec, ...],
 ) -> tf.Tensor | tuple[tf.Tensor, ...]:
-    """Apply a function to each picture, several at a time (in eager mode, one)."""
-    parallel = 1 if tf.executing_eagerly() else PARALLEL_PICTURES
+    """Apply a function to each image, several at a time (in eager mode, one)."""
+    parallel = 1 if tf.executing_eagerly() else PARALLEL_IMAGES
     return tf.map_fn(function, elements, parallel_iterations=parallel, fn_output_signature=output)

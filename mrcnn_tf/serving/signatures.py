@@ -66,7 +66,7 @@ def describe(input_type: str, mask_convention: str, label_map: label_map_lib.Lab
 
     Args:
       input_type: a key of `INPUT_SPECS`.
-      mask_convention: how `ops/paste.py` puts the masks into the picture.
+      mask_convention: how `ops/paste.py` puts the masks into the image.
       label_map: the data set's ids and names.
     """
     fields = {"input_type": input_type, "mask_convention": mask_convention}

@@ -9,8 +9,8 @@ import tensorflow as tf
 from mrcnn_tf.serving import preprocessing
 
 # Eager kernels and the optimised graph round differently; in bfloat16 that is a few thousandths
-# of a picture. A wrong weight, channel order, scale or size is far outside.
-BOX_TOLERANCE = 0.01  # fraction of the picture
+# of an image. A wrong weight, channel order, scale or size is far outside.
+BOX_TOLERANCE = 0.01  # fraction of the image
 SCORE_TOLERANCE = 0.02
 MASK_TOLERANCE = 0.1  # of any pixel of the 28x28 probabilities
 _TOLERANCES = (BOX_TOLERANCE, SCORE_TOLERANCE, MASK_TOLERANCE)
@@ -26,13 +26,13 @@ class VerificationError(RuntimeError):
 
 
 class Verification(NamedTuple):
-    """How far a SavedModel is from the Python model on the sample pictures.
+    """How far a SavedModel is from the Python model on the sample images.
 
     Attributes:
-      num_detections: detections of the Python model over all sample pictures. With 0 only the
-        weights and the pictures' sizes were compared.
+      num_detections: detections of the Python model over all sample images. With 0 only the
+        weights and the images' sizes were compared.
       matched_fraction: matched pairs over the larger of the two counts; 1 if both are 0.
-      max_box_difference: over matched pairs, in fractions of the picture.
+      max_box_difference: over matched pairs, in fractions of the image.
       max_score_difference: over matched pairs.
       max_mask_difference: over matched pairs, probability; 0 without masks.
     """
@@ -44,34 +44,34 @@ class Verification(NamedTuple):
     max_mask_difference: float
 
 
-def sample_pictures(sizes_hw: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Draw seeded pictures with a few bright discs and bars on a noisy ramp.
+def sample_images(sizes_hw: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Draw seeded images with a few bright discs and bars on a noisy ramp.
 
     Args:
-      sizes_hw: (height, width) of each picture.
+      sizes_hw: (height, width) of each image.
 
     Returns:
-      One uint8 [h, w, 3] picture per size, RGB.
+      One uint8 [h, w, 3] image per size, RGB.
     """
-    pictures = []
+    images = []
     for index, (height, width) in enumerate(sizes_hw):
         random = np.random.default_rng(index)
         y, x = np.mgrid[:height, :width]
         ramp = 60.0 + 60.0 * y / height + 30.0 * x / width
-        picture = ramp[..., np.newaxis] + random.normal(0.0, 12.0, (height, width, 3))
+        image = ramp[..., np.newaxis] + random.normal(0.0, 12.0, (height, width, 3))
         for shape in range(4):
             centre_y, centre_x = random.uniform(0.2, 0.8, 2) * (height, width)
             radius = random.uniform(0.1, 0.25) * min(height, width)
             distance = np.hypot(y - centre_y, x - centre_x)
             if shape % 2:  # a bar twice as wide as high
                 distance = np.maximum(2 * abs(y - centre_y), abs(x - centre_x))
-            picture[distance < radius] = random.uniform(0.0, 255.0, 3)
-        pictures.append(np.clip(picture, 0, 255).astype(np.uint8))
-    return pictures
+            image[distance < radius] = random.uniform(0.0, 255.0, 3)
+        images.append(np.clip(image, 0, 255).astype(np.uint8))
+    return images
 
 
 def sample_request(input_type: str) -> tf.Tensor:
-    """Return a batch of two sample pictures, of unequal sizes where the input type allows it.
+    """Return a batch of two sample images, of unequal sizes where the input type allows it.
 
     Args:
       input_type: "image_bytes", "image_tensor" or "tf_example".
@@ -80,8 +80,8 @@ def sample_request(input_type: str) -> tf.Tensor:
       uint8 [2, h, w, 3] or string [2].
     """
     if input_type == "image_tensor":
-        return tf.constant(np.stack(sample_pictures([(96, 128), (96, 128)])))
-    encoded = [tf.io.encode_png(p).numpy() for p in sample_pictures([(96, 128), (112, 128)])]
+        return tf.constant(np.stack(sample_images([(96, 128), (96, 128)])))
+    encoded = [tf.io.encode_png(p).numpy() for p in sample_images([(96, 128), (112, 128)])]
     if input_type == "tf_example":
         encoded = [preprocessing.encode_example(png) for png in encoded]
     return tf.constant(encoded)
@@ -118,9 +118,9 @@ def verify_export(
     if found.matched_fraction < MIN_MATCHED_FRACTION:
         counts = [a["num_detections"].astype(int).tolist() for a in (actual, expected)]
         raise VerificationError(
-            f"{export_dir}: the SavedModel answers {counts[0]} detections on the sample pictures, "
+            f"{export_dir}: the SavedModel answers {counts[0]} detections on the sample images, "
             f"the Python model {counts[1]}; only {found.matched_fraction:.1%} of them are the same "
-            f"(boxes within {BOX_TOLERANCE} of the picture, scores within {SCORE_TOLERANCE}, masks "
+            f"(boxes within {BOX_TOLERANCE} of the image, scores within {SCORE_TOLERANCE}, masks "
             f"within {MASK_TOLERANCE})"
         )
     return found
@@ -138,7 +138,7 @@ def _compare_variables(actual: Sequence[tf.Variable], expected: Sequence[tf.Vari
 
 
 def _compare_outputs(actual: Answer, expected: Answer) -> None:
-    """Raise VerificationError unless names, types and shapes agree, and the pictures' sizes."""
+    """Raise VerificationError unless names, types and shapes agree, and the images' sizes."""
     signs = [{k: (v.dtype.name, v.shape) for k, v in a.items()} for a in (actual, expected)]
     if signs[0] != signs[1]:
         raise VerificationError(f"the SavedModel's outputs are {signs[0]}, not {signs[1]}")

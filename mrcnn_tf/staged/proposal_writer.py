@@ -77,8 +77,8 @@ class ProposalWriter:
             "num_images": len(ids),
             "ids_sha256": proposals.fingerprint(ids),
             "digests": {
-                picture.source_id.decode(): picture.digest
-                for picture in record_files.sample_pictures(self._files)
+                image.source_id.decode(): image.digest
+                for image in record_files.sample_images(self._files)
             },
             "num_boxes": self._row_splits[-1],
             "num_per_image": self._num_per_image,
@@ -113,9 +113,9 @@ class ProposalWriter:
 
         Args:
           source_id: uint8 [B, SOURCE_ID_BYTES], zero-padded.
-          image_size_hw: [B, 2], the resized picture inside the canvas, pixels.
-          original_size_hw: [B, 2], the stored picture, pixels.
-          boxes: float [B, P, (y1, x1, y2, x2)], network-input pixels, within the picture, best
+          image_size_hw: [B, 2], the resized image inside the canvas, pixels.
+          original_size_hw: [B, 2], the stored image, pixels.
+          boxes: float [B, P, (y1, x1, y2, x2)], network-input pixels, within the image, best
             first.
           scores: float [B, P].
           valid: bool [B, P].
@@ -149,11 +149,11 @@ class ProposalWriter:
 
 
 def quantise(boxes: np.ndarray, image_size_hw: np.ndarray) -> np.ndarray:
-    """Turn pixels into uint16 steps of 1 / 65535 of the picture, rounded to the nearest.
+    """Turn pixels into uint16 steps of 1 / 65535 of the image, rounded to the nearest.
 
     Args:
       boxes: float [n, (y1, x1, y2, x2)], pixels; what lies outside is clipped.
-      image_size_hw: [(height, width)] of the picture in the same pixels.
+      image_size_hw: [(height, width)] of the image in the same pixels.
     """
     sides = np.tile(np.asarray(image_size_hw, np.float64), 2)
     steps = np.asarray(boxes, np.float64) / sides * proposals.STEPS

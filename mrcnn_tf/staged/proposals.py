@@ -2,16 +2,16 @@
 
 A folder holds the proposals of one record set:
 
-    boxes.npy   uint16 [n, (y1, x1, y2, x2)]: fractions of the stored picture, 65535 = its far edge;
+    boxes.npy   uint16 [n, (y1, x1, y2, x2)]: fractions of the stored image, 65535 = its far edge;
                 image after image, each image's best first
     scores.npy  float16 [n]: objectness logits
     images.npz  "ids": bytes [m], the source ids; "row_splits": int64 [m + 1], image k has the rows
                 row_splits[k]:row_splits[k + 1]; "sizes_hw": int32 [m, (height, width)], pixels
     meta.json   "format_version"; "num_images" and "ids_sha256" (of the sorted ids, a line each),
-                and "digests" of some pictures, the fingerprint of the data set; "num_boxes";
+                and "digests" of some images, the fingerprint of the data set; "num_boxes";
                 "num_per_image", at most; "made_from", what the writer said of the network
 
-Rounding moves an edge by at most half of 1 / 65535 of the picture's side: 0.005 pixels at 640, 0.01
+Rounding moves an edge by at most half of 1 / 65535 of the image's side: 0.005 pixels at 640, 0.01
 at 1333. A box that has no area after rounding is left out. 118,287 images with 2000 proposals each
 are 2.4 GB; they are memory-mapped, so a local disk is needed.
 
@@ -30,7 +30,7 @@ import tensorflow as tf
 from mrcnn_tf.data import record_files, schema
 
 FORMAT_VERSION = 1
-STEPS = 65535  # of a picture's side
+STEPS = 65535  # of an image's side
 
 
 class ProposalReader:
@@ -76,10 +76,10 @@ class ProposalReader:
 
         Args:
           source_id: its id, UTF-8.
-          size_hw: int [(height, width)], the stored picture, pixels.
+          size_hw: int [(height, width)], the stored image, pixels.
 
         Returns:
-          uint16 [n, (y1, x1, y2, x2)], in 1 / 65535 of the picture.
+          uint16 [n, (y1, x1, y2, x2)], in 1 / 65535 of the image.
 
         Raises:
           ValueError: the image has no entry, or had another size.
@@ -94,7 +94,7 @@ class ProposalReader:
             now, then = (" x ".join(map(str, hw)) for hw in (size_hw, self._sizes_hw[k]))
             raise ValueError(
                 f"image {source_id.decode()!r} is {now} pixels (height x width), but was {then} "
-                f"when the proposals in {self.folder} were made: they are of another picture"
+                f"when the proposals in {self.folder} were made: they are of another image"
             )
         return np.asarray(self._boxes[self._row_splits[k] : self._row_splits[k + 1]])
 
@@ -102,8 +102,8 @@ class ProposalReader:
         """Refuse a folder that does not belong to a record set.
 
         Counts the records, of which there may be fewer than images here, and looks up the first
-        ones of each file, some 256 in all: by id, picture size, and, if they were the first ones
-        too when the folder was written, by the picture's bytes. Every other image is looked for
+        ones of each file, some 256 in all: by id, image size, and, if they were the first ones
+        too when the folder was written, by the image's bytes. Every other image is looked for
         when its turn comes.
 
         Args:
@@ -111,7 +111,7 @@ class ProposalReader:
 
         Raises:
           ValueError: there are more records, or one of those looked up has no entry here, or one of
-            another picture.
+            another image.
         """
         num_records = record_files.count_records(files)
         if num_records > len(self._index):
@@ -119,12 +119,12 @@ class ProposalReader:
                 f"{self.folder} holds the proposals of {len(self._index):,} images, but there are "
                 f"{num_records:,} records ({files[0]}, ...): it was written for other records"
             )
-        for picture in record_files.sample_pictures(files):
-            self.lookup(picture.source_id, np.array(picture.size_hw))
-            name = picture.source_id.decode()
-            if self.meta["digests"].get(name, picture.digest) != picture.digest:
+        for image in record_files.sample_images(files):
+            self.lookup(image.source_id, np.array(image.size_hw))
+            name = image.source_id.decode()
+            if self.meta["digests"].get(name, image.digest) != image.digest:
                 raise ValueError(
-                    f"image {name!r} of {files[0]}, ... is not the picture of this id for which "
+                    f"image {name!r} of {files[0]}, ... is not the image of this id for which "
                     f"{self.folder} was written: the proposals are of another data set"
                 )
 
@@ -134,12 +134,12 @@ def to_pixels(boxes: tf.Tensor, size_hw: tf.Tensor) -> tf.Tensor:
 
     Args:
       boxes: uint16 [n, (y1, x1, y2, x2)].
-      size_hw: int32 [(height, width)] of the picture.
+      size_hw: int32 [(height, width)] of the image.
 
     Returns:
       float32 [n, 4].
     """
-    # In this order the far edge is the picture's, to the last bit.
+    # In this order the far edge is the image's, to the last bit.
     return tf.cast(boxes, tf.float32) / STEPS * tf.tile(tf.cast(size_hw, tf.float32), [2])
 
 
@@ -161,7 +161,7 @@ def join(reader: ProposalReader, example: dict[str, tf.Tensor]) -> dict[str, tf.
 
 
 def no_proposals() -> dict[str, tf.Tensor]:
-    """Return what `join` does, for a blank picture."""
+    """Return what `join` does, for a blank image."""
     return {schema.PROPOSAL_BOXES: tf.zeros([0, 4])}
 
 

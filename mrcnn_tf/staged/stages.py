@@ -31,7 +31,7 @@ from mrcnn_tf.experiment import fields, loading
 
 DETECTOR = "detector"  # where a separate schedule leaves its result
 
-# What an RPN and the detector on its proposals must agree in: they see the same pictures in the
+# What an RPN and the detector on its proposals must agree in: they see the same images in the
 # same way, and where they come to share their features, they are parts of one network.
 _COMMON = (
     "task.model.features",

@@ -9,7 +9,7 @@ from mrcnn_tf.modeling.rpn_model import RPNModel
 
 
 class TwoNetworks(tf.Module):
-    """Pictures -> the RPN's proposals -> the detector's detections; nothing is shared.
+    """Images -> the RPN's proposals -> the detector's detections; nothing is shared.
 
     Each has a backbone of its own, so it takes about twice the time of a joint network.
     """
@@ -19,7 +19,7 @@ class TwoNetworks(tf.Module):
 
         Args:
           rpn: makes as many proposals as the detector looks at.
-          detector: without an RPN (`proposals: file`). It normalises pictures as the RPN does.
+          detector: without an RPN (`proposals: file`). It normalises images as the RPN does.
         """
         super().__init__(name="two_networks")
         self.rpn = rpn

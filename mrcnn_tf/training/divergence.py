@@ -1,4 +1,4 @@
-"""Remembers the first step whose loss was not finite: which term, which pictures.
+"""Remembers the first step whose loss was not finite: which term, which images.
 
 A run that diverged is only worth something if it says where to look. The mean that a loop of many
 steps reports is NaN whatever happened in it, so the step itself keeps what is needed, in variables.
@@ -15,12 +15,12 @@ from mrcnn_tf.evaluation.detections import decode_source_id
 class FirstNonFinite(tf.Module):
     """The first step with a NaN or an infinity among its loss terms, since the last `reset`.
 
-    Each replica keeps its own record and nothing is exchanged between them, so that the pictures
+    Each replica keeps its own record and nothing is exchanged between them, so that the images
     are those of the replica that it happened on. Updating costs a few bytes and waits for nothing.
 
     Args:
       terms: names of the loss terms.
-      images_per_replica: `B`, pictures in a replica's batch.
+      images_per_replica: `B`, images in a replica's batch.
     """
 
     def __init__(self, terms: Sequence[str], images_per_replica: int):
@@ -77,15 +77,15 @@ class FirstNonFinite(tf.Module):
             return ""
         first = min(step for step in steps if step >= 0)
         bad: set[str] = set()
-        pictures: list[str] = []
+        images: list[str] = []
         for step, is_bad, rows in zip(
             steps, of_replicas(self._is_bad), of_replicas(self._source_ids), strict=True
         ):
             if step == first:
                 bad |= {name for name, flag in zip(self._terms, is_bad, strict=True) if flag}
-                pictures += [decode_source_id(row) for row in rows]
+                images += [decode_source_id(row) for row in rows]
         terms = ", ".join(name for name in self._terms if name in bad)
-        text = f"not finite at step {first:,}: {terms}; images {', '.join(pictures)}"
+        text = f"not finite at step {first:,}: {terms}; images {', '.join(images)}"
         if len(bad) == len(self._terms):
             text += ". All terms at once: the update of the step before broke the weights"
         return text

@@ -71,7 +71,7 @@ class Trainer(base_trainer.Trainer):
     def resume_inputs(self) -> None:
         """Let the data go on where they were at the step that the weights are of.
 
-        Without, a resumed run would see the first pictures of its order again. A run that went back
+        Without, a resumed run would see the first images of its order again. A run that went back
         to an earlier checkpoint by itself, after a loss that is not finite, goes on with new ones.
         """
         first_step = int(self.global_step.numpy())
@@ -212,13 +212,13 @@ class EvaluationLog:
             self._training_log.pause()
 
 
-class PictureProgress:
-    """Pictures done, their rate and the time left: a line every few seconds."""
+class ImageProgress:
+    """Images done, their rate and the time left: a line every few seconds."""
 
     SECONDS_BETWEEN_LINES = 5.0
 
     def __init__(self, doing: str, total: int):
-        """Start counting up to `total` pictures.
+        """Start counting up to `total` images.
 
         Args:
           doing: what is done to them, the line's beginning.
@@ -233,7 +233,7 @@ class PictureProgress:
         """Print a line if the last one is some seconds old.
 
         Args:
-          done: pictures so far.
+          done: images so far.
         """
         now = time.monotonic()
         if done == 0 or now - self._shown < self.SECONDS_BETWEEN_LINES:

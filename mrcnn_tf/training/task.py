@@ -23,7 +23,7 @@ DROPPED = {
     "dropped_masks": schema.NUM_DROPPED_MASKS,  # beyond mask_arena_pixels
 }
 
-# What places detections in the stored picture.
+# What places detections in the stored image.
 _PLACES = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
 
 Evaluator = coco.CocoEvaluator | proposal_evaluation.ProposalEvaluator
@@ -76,9 +76,9 @@ class MaskRCNNTask(base_task.Task):
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_non_finite: divergence.FirstNonFinite | None = None
-        self._pictures: validation_images.ValidationPictures | None = None
+        self._images: validation_images.ValidationImages | None = None
         if params.allow_image_summary and params.model.system != "rpn":
-            self._pictures = validation_images.ValidationPictures(
+            self._images = validation_images.ValidationImages(
                 self.label_map,
                 channel_order=params.model.pixels.order,
                 pixel_mean=tuple(params.model.pixels.mean),
@@ -154,7 +154,7 @@ class MaskRCNNTask(base_task.Task):
             shuffle_buffer=params.shuffle_buffer_size,
             max_instances=model.max_instances,
             mask_arena_pixels=params.mask_arena_pixels,
-            # Another order than the run began with, or it would see the same pictures again.
+            # Another order than the run began with, or it would see the same images again.
             seed=params.seed if params.exact_resume else params.seed + first_step,
             first_step=first_step if params.exact_resume else 0,
             proposals=params.proposals or None,
@@ -297,7 +297,7 @@ class MaskRCNNTask(base_task.Task):
 
         Returns:
           The fields of `Detections` (an RPN's: `Proposals`) and what places them in the stored
-          picture; with `allow_image_summary` also what drawings need, which stays on the device
+          image; with `allow_image_summary` also what drawings need, which stays on the device
           unless it is drawn.
         """
 
@@ -317,7 +317,7 @@ class MaskRCNNTask(base_task.Task):
         _update(
             metrics, terms | {VALIDATION_LOSS: tf.unstack(tf.stack(list(terms.values())), axis=1)}
         )
-        keys = {*_PLACES, *(validation_images.BATCH_KEYS if self._pictures else ())}
+        keys = {*_PLACES, *(validation_images.BATCH_KEYS if self._images else ())}
         found = {key: value for key, value in found._asdict().items() if value is not None}
         return {key: inputs[key] for key in keys} | found
 
@@ -328,15 +328,15 @@ class MaskRCNNTask(base_task.Task):
         if state is None:
             state = self._get_evaluator()
             state.reset()
-            self._evaluation_progress = progress.PictureProgress("evaluating", state.num_images)
-            if self._pictures:
-                self._pictures.reset()
+            self._evaluation_progress = progress.ImageProgress("evaluating", state.num_images)
+            if self._images:
+                self._images.reset()
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
             drawn = {*validation_images.BATCH_KEYS} - {*_PLACES}
             state.add(**{k: np.asarray(v) for k, v in logs.items() if k not in drawn})
-            if self._pictures:
-                self._pictures.add(logs)
+            if self._images:
+                self._images.add(logs)
         self._evaluation_progress.show(state.num_added)
         return state
 
@@ -346,8 +346,8 @@ class MaskRCNNTask(base_task.Task):
         """Score everything that was added."""
         numbers = aggregated_logs.evaluate()
         self.evaluation_table = aggregated_logs.table()
-        if self._pictures:
-            self._pictures.write(global_step)
+        if self._images:
+            self._images.write(global_step)
         return numbers
 
     def _get_evaluator(self) -> Evaluator:

@@ -1,6 +1,6 @@
-"""Pictures for TensorBoard: ground truth beside prediction for the first images of an evaluation.
+"""Images for TensorBoard: ground truth beside prediction for the first images of an evaluation.
 
-Both sides show the network's input, turned back into a picture, and the objects as the data path
+Both sides show the network's input, turned back into an image, and the objects as the data path
 delivered them: a mistake on the way into the batch can be seen here, not only one of the network.
 """
 
@@ -17,7 +17,7 @@ from mrcnn_tf.images import drawing
 from mrcnn_tf.ops.masks import arena_lookup
 from mrcnn_tf.ops.paste import paste_to_rle
 
-NUM_PICTURES = 8  # per evaluation
+NUM_IMAGES = 8  # per evaluation
 MIN_SCORE = 0.5  # weaker detections are not drawn
 _MAX_EDGE = 1600  # pixels; larger pairs are shrunk, so that an evaluation takes a few MB of summary
 
@@ -39,7 +39,7 @@ BATCH_KEYS = (
 _DETECTION_KEYS = ("boxes", "classes", "scores", "valid", "masks")
 
 
-class ValidationPictures:
+class ValidationImages:
     """Draws the first images that it is given.
 
     Args:
@@ -71,7 +71,7 @@ class ValidationPictures:
         self.drawn: dict[str, np.ndarray] = {}  # image id: uint8 [h, w, 3] RGB
 
     def add(self, batch: dict[str, tf.Tensor]) -> None:
-        """Draw the images of a batch while fewer than `NUM_PICTURES` are there.
+        """Draw the images of a batch while fewer than `NUM_IMAGES` are there.
 
         Args:
           batch: `BATCH_KEYS` as in `data/schema.py` and the fields of `Detections`, network-input
@@ -79,63 +79,63 @@ class ValidationPictures:
             skipped.
         """
         for row in range(len(batch[schema.SOURCE_ID])):
-            if len(self.drawn) == NUM_PICTURES:
+            if len(self.drawn) == NUM_IMAGES:
                 return
             source_id = decode_source_id(np.asarray(batch[schema.SOURCE_ID][row]))
             if source_id:
                 keys = (*BATCH_KEYS, *_DETECTION_KEYS)
-                image = {k: np.asarray(batch[k][row]) for k in keys if k in batch}
-                self.drawn[source_id] = self._draw(image)
+                of_image = {k: np.asarray(batch[k][row]) for k in keys if k in batch}
+                self.drawn[source_id] = self._draw(of_image)
 
     def write(self, step: int | tf.Tensor) -> None:
         """Write what was drawn to the default summary writer, if there is one."""
-        for source_id, picture in self.drawn.items():
-            tf.summary.image(f"validation/{source_id}", picture[np.newaxis], step=step)
+        for source_id, image in self.drawn.items():
+            tf.summary.image(f"validation/{source_id}", image[np.newaxis], step=step)
 
-    def _draw(self, image: dict[str, np.ndarray]) -> np.ndarray:
+    def _draw(self, row: dict[str, np.ndarray]) -> np.ndarray:
         """Draw one image, given without the batch dimension."""
-        picture = to_rgb(
-            image[schema.IMAGE],
-            image[schema.IMAGE_SIZE_HW],
+        image = to_rgb(
+            row[schema.IMAGE],
+            row[schema.IMAGE_SIZE_HW],
             self._channel_order,
             self._pixel_mean,
             self._pixel_std,
         )
         pair = drawing.draw_side_by_side(
-            self._draw_truth(picture, image), self._draw_detections(picture, image)
+            self._draw_truth(image, row), self._draw_detections(image, row)
         )
         shrunk = Image.fromarray(pair)
         shrunk.thumbnail((_MAX_EDGE, _MAX_EDGE), Image.Resampling.LANCZOS)
         return np.asarray(shrunk)
 
-    def _draw_truth(self, picture: np.ndarray, image: dict[str, np.ndarray]) -> np.ndarray:
-        objects = np.flatnonzero(image[schema.GT_VALID]).tolist()
-        classes = image[schema.GT_CLASSES][objects].tolist()
+    def _draw_truth(self, image: np.ndarray, row: dict[str, np.ndarray]) -> np.ndarray:
+        objects = np.flatnonzero(row[schema.GT_VALID]).tolist()
+        classes = row[schema.GT_CLASSES][objects].tolist()
         return drawing.draw_detections(
-            picture,
-            image[schema.GT_BOXES][objects],
-            [truth_mask(image, k, picture.shape[:2]) for k in objects],
+            image,
+            row[schema.GT_BOXES][objects],
+            [truth_mask(row, k, image.shape[:2]) for k in objects],
             [self._names[k] for k in classes],
             color_ids=classes,
-            is_crowd=image[schema.GT_IS_CROWD][objects].tolist(),
+            is_crowd=row[schema.GT_IS_CROWD][objects].tolist(),
         )
 
-    def _draw_detections(self, picture: np.ndarray, image: dict[str, np.ndarray]) -> np.ndarray:
-        kept = np.flatnonzero(image["valid"] & (image["scores"] >= MIN_SCORE))
-        classes = image["classes"][kept].tolist()
-        height, width = picture.shape[:2]
+    def _draw_detections(self, image: np.ndarray, row: dict[str, np.ndarray]) -> np.ndarray:
+        kept = np.flatnonzero(row["valid"] & (row["scores"] >= MIN_SCORE))
+        classes = row["classes"][kept].tolist()
+        height, width = image.shape[:2]
         masks: list[dict | None] = [None] * len(kept)  # Faster R-CNN
-        if "masks" in image:
+        if "masks" in row:
             masks = [
                 paste_to_rle(mask, box, height, width, convention=self._mask_paste)
-                for mask, box in zip(image["masks"][kept], image["boxes"][kept], strict=True)
+                for mask, box in zip(row["masks"][kept], row["boxes"][kept], strict=True)
             ]
         return drawing.draw_detections(
-            picture,
-            image["boxes"][kept],
+            image,
+            row["boxes"][kept],
             masks,
             [self._names[k] for k in classes],
-            image["scores"][kept].tolist(),
+            row["scores"][kept].tolist(),
             color_ids=classes,
         )
 
@@ -147,11 +147,11 @@ def to_rgb(
     pixel_mean: np.ndarray,
     pixel_std: np.ndarray,
 ) -> np.ndarray:
-    """Turn network input back into the resized picture: the inverse of `data/preprocess.py`.
+    """Turn network input back into the resized image: the inverse of `data/preprocess.py`.
 
     Args:
       image: float [H, W, 3], normalised, padded.
-      image_size_hw: float [2], the picture inside the canvas.
+      image_size_hw: float [2], the image inside the canvas.
       channel_order: "rgb" or "bgr".
       pixel_mean: float [3], in that order, range 0..255.
       pixel_std: likewise.
@@ -171,7 +171,7 @@ def truth_mask(image: dict[str, Any], index: int, size_hw: tuple[int, ...]) -> n
     Args:
       image: the `gt_mask` keys of a batch, without the batch dimension.
       index: of the object.
-      size_hw: the picture inside the canvas.
+      size_hw: the image inside the canvas.
 
     Returns:
       bool [h, w]; None if the object has no mask.

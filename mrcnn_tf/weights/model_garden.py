@@ -5,7 +5,7 @@ is the stem's convolution, 1 its norm, and one residual block follows after the 
 are laid out as ours.
 
 Model Garden pads strided convolutions and the stem's pooling at the bottom and right (TensorFlow's
-SAME), we on all sides as torch and the original do: the same weights see a picture shifted by half
+SAME), we on all sides as torch and the original do: the same weights see an image shifted by half
 a stride. So this is where training starts from, not a detector that gives the same numbers.
 """
 

@@ -11,7 +11,7 @@ from mrcnn_tf.data import schema
 
 @dataclasses.dataclass
 class Scene:
-    """A picture and its objects, as a test says them."""
+    """An image and its objects, as a test says them."""
 
     image: np.ndarray  # uint8 [h, w, 3]
     masks: np.ndarray  # bool [n, h, w]
@@ -146,7 +146,7 @@ def _example_masks(example, height: int, width: int) -> np.ndarray:
 
 
 def _arena_masks(row, height: int, width: int) -> np.ndarray:
-    """Read the masks of one picture of a batch: bool [G, height, width], False where invalid."""
+    """Read the masks of one image of a batch: bool [G, height, width], False where invalid."""
     bits = np.unpackbits(np.asarray(row[schema.GT_MASK_BITS])).astype(bool)
     masks = np.zeros([len(row[schema.GT_VALID]), height, width], bool)
     for g in np.flatnonzero(row[schema.GT_MASKS_VALID]):

@@ -77,7 +77,7 @@ def test_capacity_is_checked():
 
 
 def test_hand_worked_subsample():
-    # A crop of 4 x 4 whose picture was halved: the centres of the 2 x 2 pixels lie on rows 1 and 3.
+    # A crop of 4 x 4 whose image was halved: the centres of the 2 x 2 pixels lie on rows 1 and 3.
     crop = np.arange(16).reshape(4, 4) % 3 == 0
     bits, sizes, frames = arena.subsample(
         arena.pack(tf.constant(crop.ravel())),
@@ -185,7 +185,7 @@ def test_visible_boxes_equal_the_painted_ones():
 
 
 def test_visible_box_of_scaled_pixels():
-    """2 x 2 pixels, the first one empty, each 3 x 4 pixels large: those of the picture count."""
+    """2 x 2 pixels, the first one empty, each 3 x 4 pixels large: those of the image count."""
     bits, sizes = tf.constant([0b01110000], tf.uint8), tf.constant([[2, 2]])
     frames = tf.constant([[-2.0, -0.75, 4.0, 7.25]])
     box = arena.visible_boxes(bits, sizes, frames, tf.constant([3, 5]))

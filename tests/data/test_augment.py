@@ -1,4 +1,4 @@
-"""augment.py: picture, boxes and masks move together."""
+"""augment.py: image, boxes and masks move together."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""canvases.py: every picture has a canvas, and no larger one than it needs."""
+"""canvases.py: every image has a canvas, and no larger one than it needs."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_square_and_multi_scale_canvases():
     assert areas == sorted(areas)
 
 
-def test_one_square_canvas_for_jittered_pictures():
+def test_one_square_canvas_for_jittered_images():
     assert canvases.square(1024) == ((1024, 1024),)
     assert canvases.square(1000) == ((1024, 1024),)
 
@@ -69,6 +69,6 @@ def test_exact_canvas():
     np.testing.assert_array_equal(rounded, [[32, 32], [64, 800]])
 
 
-def test_picture_that_fits_no_canvas_is_refused():
+def test_image_that_fits_no_canvas_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError, match="no canvas"):
         canvases.choose(tf.constant([801, 100]), ((800, 1088),))

@@ -74,7 +74,7 @@ def test_record_without_is_crowd_has_no_crowds(make_scene, serialize):
     np.testing.assert_array_equal(example[schema.GT_IS_CROWD], [False] * 3)
 
 
-def test_boxes_are_clipped_to_the_picture(make_scene, serialize):
+def test_boxes_are_clipped_to_the_image(make_scene, serialize):
     scene = make_scene(4, 8, 10, 1)
     columns = {
         schema.BBOX_YMIN: [-0.5],
@@ -144,10 +144,10 @@ def test_category_ids_may_have_64_bits(make_scene, serialize):
 @pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg])
 @pytest.mark.parametrize("shape", [(300, 7, 3), (1, 1000, 1), (256, 65, 3)])
 def test_size_is_read_from_the_header(make_scene, serialize, encode, shape):
-    """And is that of the picture, whatever the record says beside it."""
+    """And is that of the image, whatever the record says beside it."""
     encoded = encode(np.zeros(shape, np.uint8)).numpy()
     record = serialize(make_scene(1, 13, 17, 1), **{schema.IMAGE_ENCODED: [encoded]})
-    np.testing.assert_array_equal(decoder.picture_size_hw(record), shape[:2])
-    (size,) = tf.data.Dataset.from_tensors(record).map(decoder.picture_size_hw)
+    np.testing.assert_array_equal(decoder.image_size_hw(record), shape[:2])
+    (size,) = tf.data.Dataset.from_tensors(record).map(decoder.image_size_hw)
     assert size.dtype == tf.int32
     np.testing.assert_array_equal(size, shape[:2])

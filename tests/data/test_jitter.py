@@ -76,7 +76,7 @@ def test_flip_of_a_crop_is_the_mirrored_crop_of_the_flip(make_scene, serialize):
 
 
 def test_boxes_of_what_is_left(scene_type, serialize):
-    """A picture of 10 x 20 of which columns 5 to 14 stay."""
+    """An image of 10 x 20 of which columns 5 to 14 stay."""
     masks = np.zeros([6, 10, 20], bool)
     masks[0, 2:4, 6:9] = True  # inside
     masks[1, np.arange(10), np.arange(10)] = True  # diagonal: rows 5..9 are left
@@ -137,7 +137,7 @@ def test_hand_worked_jitter(scene_type, serialize):
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 900), (700, 1), (3, 2), (64, 64)])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1.9])
-def test_odd_pictures(make_scene, serialize, height, width, scale):
+def test_odd_images(make_scene, serialize, height, width, scale):
     example = _decode(make_scene(0, height, width, 1), serialize)
     for position in ([0.0, 0.0], [0.99999994, 0.99999994]):  # the largest float32 below 1
         part, size_hw = augment.scale_and_crop(
@@ -214,7 +214,7 @@ def test_random_jitter_is_a_function_of_the_seed():
     np.testing.assert_array_equal(
         jitter(tf.constant(3, tf.int64), tf.constant(0, tf.int64))[0], sizes[0]
     )
-    # A third of the pictures is shrunk: the long edge tells the scale, uniform from 0.5 on.
+    # A third of the images is shrunk: the long edge tells the scale, uniform from 0.5 on.
     shrunk = sizes[:, 0] < 500
     assert 40 <= shrunk.sum() <= 94  # mean 67, four standard deviations are 27
     assert 250 <= sizes[:, 0].min() < 265

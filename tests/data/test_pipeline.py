@@ -70,10 +70,10 @@ def test_evaluation_gives_every_image_once(scenes, write_records, arena_masks, n
             height, width = row[schema.IMAGE_SIZE_HW].astype(int)
             np.testing.assert_array_equal(row[schema.ORIGINAL_SIZE_HW], scene.image.shape[:2])
             assert (height, width) == _size(*scene.image.shape[:2])
-            # The picture is in its corner, not flipped: its mean colour, reversed and shifted.
-            picture = row[schema.IMAGE][:height, :width]
+            # The image is in its corner, not flipped: its mean colour, reversed and shifted.
+            image = row[schema.IMAGE][:height, :width]
             expected = scene.image.mean((0, 1))[::-1] - [103, 116, 123]
-            np.testing.assert_allclose(picture.mean((0, 1)), expected, atol=2)
+            np.testing.assert_allclose(image.mean((0, 1)), expected, atol=2)
             assert not row[schema.IMAGE][height:].any()
             assert not row[schema.IMAGE][:, width:].any()
             _check_objects(row, scene, arena_masks)
@@ -155,7 +155,7 @@ def test_training_is_shuffled_augmented_and_in_whole_steps(scenes, write_records
     assert ids != sorted(ids)
 
 
-def test_jittered_pictures_and_masks_move_together(scene_type, write_records, arena_masks):
+def test_jittered_images_and_masks_move_together(scene_type, write_records, arena_masks):
     """White objects on black: a pixel is white where a mask says so, wherever it went."""
     rng = np.random.default_rng(0)
     scenes = []
@@ -280,7 +280,7 @@ def test_files_without_a_record_are_named(tmp_path, is_training):
         tf.io.TFRecordWriter(str(tmp_path / f"train-{k}.tfrecord")).close()
     with pytest.raises(ValueError, match=rf"{tmp_path}/train-0.tfrecord' nor in the other 2: "):
         _build(str(tmp_path / "train-*"), is_training)
-    with pytest.raises(ValueError, match=rf"no picture in '{tmp_path}/train-2.tfrecord': the rec"):
+    with pytest.raises(ValueError, match=rf"no image in '{tmp_path}/train-2.tfrecord': the rec"):
         _build(str(tmp_path / "train-2*"), is_training)
 
 

@@ -1,4 +1,4 @@
-"""preprocess.py: sizes and pictures against the projects' own arithmetic, objects by lookup."""
+"""preprocess.py: sizes and images against the projects' own arithmetic, objects by lookup."""
 
 import math
 
@@ -34,7 +34,7 @@ TWINS = {"detectron2": _detectron2_size, "torchvision": _torchvision_size}
 def test_resized_sizes_equal_the_projects(convention, short_edge, long_edge):
     original = np.random.default_rng(0).integers(1, 2000, [3000, 2]).astype(np.int32)
     original[:1000, 1] = original[:1000, 0]
-    original[0] = 1, 5000  # detectron2 would make a picture without height of this
+    original[0] = 1, 5000  # detectron2 would make an image without height of this
     sizes = preprocess.resized_size_hw(original, short_edge, long_edge, convention)
     expected = [TWINS[convention](int(h), int(w), short_edge, long_edge) for h, w in original]
     np.testing.assert_array_equal(sizes, expected)
@@ -45,7 +45,7 @@ def test_hand_worked_sizes():
         return preprocess.resized_size_hw(tf.constant(original), 800, 1333, convention).numpy()
 
     np.testing.assert_array_equal(size([480, 640], "detectron2"), [800, 1067])
-    # As torchvision 0.28 made of such a picture, neither scripted nor traced.
+    # As torchvision 0.28 made of such an image, neither scripted nor traced.
     np.testing.assert_array_equal(size([480, 640], "torchvision"), [800, 1066])
     np.testing.assert_array_equal(size([640, 360], "detectron2"), [1333, 750])
     with pytest.raises(ValueError, match="known: detectron2, torchvision"):
@@ -78,7 +78,7 @@ def _bilinear(image, size_hw):
 
 
 @pytest.mark.parametrize("size_hw", [(30, 47), (150, 234), (1, 1)])
-def test_torchvision_picture_is_normalised_then_resized(size_hw):
+def test_torchvision_image_is_normalised_then_resized(size_hw):
     image = np.random.default_rng(1).integers(0, 256, [50, 78, 3], dtype=np.uint8)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     prepared = preprocess.prepare_image(
@@ -114,7 +114,7 @@ def test_channel_order_and_statistics():
         preprocess.order_channels(image, "grb")
 
 
-def test_pictures_of_a_batch_equal_single_ones():
+def test_images_of_a_batch_equal_single_ones():
     images = np.random.default_rng(2).integers(0, 256, [2, 9, 13, 3], dtype=np.uint8)
 
     def prepare(image):

@@ -45,7 +45,7 @@ def _random_masks(count):
         height, width = rng.integers(1, 30, 2)
         mask = rng.random((height, width)) < rng.choice([0.02, 0.3, 0.7, 0.98])
         y1, x1 = rng.integers(0, height), rng.integers(0, width)
-        mask[:y1] = False  # so that crops do not always fill the picture
+        mask[:y1] = False  # so that crops do not always fill the image
         mask[:, :x1] = False
         yield mask
     yield np.ones((5, 7), bool)
@@ -73,7 +73,7 @@ def test_strings_and_crops_agree_with_pycocotools():
             assert crop.runs.size == 0
 
 
-def test_large_pictures_have_long_runs():
+def test_large_images_have_long_runs():
     mask = np.zeros((5000, 4000), np.uint8)
     mask[2000:4000, 3000:3999] = 1
     counts = coco_mask.encode(np.asfortranarray(mask))["counts"]

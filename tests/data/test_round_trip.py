@@ -17,7 +17,7 @@ _CONVERTER = pathlib.Path(__file__).resolve().parents[2] / "data_prep/create_coc
 
 
 def _small_coco(folder: pathlib.Path) -> pathlib.Path:
-    """Write two PNGs with a polygon of two parts, a crowd, a hole (RLE) and an empty picture."""
+    """Write two PNGs with a polygon of two parts, a crowd, a hole (RLE) and an empty image."""
     rng = np.random.default_rng(0)
     images = []
     for image_id in (7, 139):
@@ -59,7 +59,7 @@ def _small_coco(folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory):
-    """(annotation file, folder of pictures)."""
+    """(annotation file, folder of images)."""
     folder = tmp_path_factory.mktemp("small_coco")
     return _small_coco(folder), folder
 
@@ -114,7 +114,7 @@ def test_converted_set_equals_pycocotools(
 
 
 def test_real_photos(shared, tmp_path):
-    """All 1447 objects of the COCO sample, at the size of the stored pictures."""
+    """All 1447 objects of the COCO sample, at the size of the stored images."""
     folder = shared / "data/coco_small"
     annotations_file = folder / "annotations/instances_train2017.json"
     records, label_map = _convert(annotations_file, folder / "train2017", tmp_path, "rle")

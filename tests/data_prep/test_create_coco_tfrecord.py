@@ -21,7 +21,7 @@ _SCRIPT = pathlib.Path(create_coco_tfrecord.__file__)
 
 
 def _make_folder(folder, num_images=11):
-    """Writes a COCO folder of random pictures; the last one has no object."""
+    """Writes a COCO folder of random images; the last one has no object."""
     rng = np.random.default_rng(5)
     images, annotations = [], []
     (folder / "images" / "unter ordner").mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_processes_do_not_change_the_bytes(folder, tmp_path, in_process):
     assert not list(tmp_path.rglob("*.partial"))
     for line in ("11 images", "1 images without objects", "2 categories", "mrcnn_tf.train"):
         assert line in finished.stdout
-    assert "11/11 pictures" in finished.stderr
+    assert "11/11 images" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
@@ -170,14 +170,14 @@ def test_a_killed_run_is_continued(tmp_path, in_process):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_changed_picture_renews_its_shard_only(tmp_path, in_process):
+def test_a_changed_image_renews_its_shard_only(tmp_path, in_process):
     content = _make_folder(tmp_path)
     prefix = tmp_path / "out/train"
     conversion.convert(_job(tmp_path, prefix))
     before = _bytes_of(prefix)
     image = content["images"][4]
-    picture = Image.new("RGB", (image["width"], image["height"]))
-    picture.save(tmp_path / "images" / image["file_name"], "JPEG")
+    blank = Image.new("RGB", (image["width"], image["height"]))
+    blank.save(tmp_path / "images" / image["file_name"], "JPEG")
     conversion.convert(_job(tmp_path, prefix))
     after = _bytes_of(prefix)
     assert [name for name in before if before[name] != after[name]] == [
@@ -273,7 +273,7 @@ def test_skipped_problems_are_counted_and_listed(tmp_path, in_process, capsys):
     assert not (tmp_path / "out/x.skipped.txt").exists()
 
 
-def test_a_broken_picture_stops_or_is_left_out(tmp_path, in_process):
+def test_a_broken_image_stops_or_is_left_out(tmp_path, in_process):
     content = _make_folder(tmp_path)
     name = content["images"][5]["file_name"]
     path = tmp_path / "images" / name
@@ -349,7 +349,7 @@ def test_real_data_sets_convert_completely(
     assert summary.counts["masks"] == counts[1]
 
 
-def test_odd_real_pictures(shared, tmp_path, in_process):
+def test_odd_real_images(shared, tmp_path, in_process):
     odd = shared / "data/conformance/odd_cases"
     job = _job(tmp_path, tmp_path / "x")._replace(
         image_dir=odd / "images", annotations_file=odd / "odd_cases.json"
@@ -364,8 +364,8 @@ def test_odd_real_pictures(shared, tmp_path, in_process):
     ]
     summary = conversion.convert(job._replace(skip_problems=True))
     assert summary.problems[-1].kind == "size differs from the file's (width x height)"
-    # 13 pictures less a missing one and one of another size; 62 objects less 3 less its 4.
+    # 13 images less a missing one and one of another size; 62 objects less 3 less its 4.
     assert (summary.counts["images"], summary.counts["annotations"]) == (11, 55)
     assert summary.counts["images without objects"] == 1
     assert summary.counts["boxes clipped"] == 1
-    assert sum(n for k, n in summary.counts.items() if k.startswith("pictures encoded")) == 2
+    assert sum(n for k, n in summary.counts.items() if k.startswith("images encoded")) == 2

@@ -114,9 +114,9 @@ def test_script_writes_a_coco_folder_deterministically(tmp_path):
     content = json.loads((tmp_path / "a/annotations/instances_train.json").read_text())
     assert len(content["images"]) == 4
     for image in content["images"]:
-        with Image.open(tmp_path / "a/train" / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"])
-            assert all(48 <= side <= 96 for side in picture.size)
+        with Image.open(tmp_path / "a/train" / image["file_name"]) as opened:
+            assert opened.size == (image["width"], image["height"])
+            assert all(48 <= side <= 96 for side in opened.size)
     assert (tmp_path / "a/val/000000000001.jpg").read_bytes() != (
         tmp_path / "a/train/000000000001.jpg"
     ).read_bytes()

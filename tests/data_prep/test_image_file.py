@@ -1,4 +1,4 @@
-"""Pictures of every kind become files that TensorFlow decodes to the annotated pixels."""
+"""Images of every kind become files that TensorFlow decodes to the annotated pixels."""
 
 import io
 

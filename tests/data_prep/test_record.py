@@ -17,7 +17,7 @@ from data_prep.image_file import EncodedImage
 from mrcnn_tf.data import rle, schema
 
 _IMAGE = ImageEntry("90000000000000000001", "ordner/bäume 1.jpg", 40, 50)
-_ENCODED = EncodedImage(b"not really a picture", "jpeg", "")
+_ENCODED = EncodedImage(b"not really an image", "jpeg", "")
 _NAMES = {3: "dog", 90: "Hündchen"}
 
 

@@ -1,4 +1,4 @@
-"""A data set of a few pictures and a network small enough to train in a test."""
+"""A data set of a few images and a network small enough to train in a test."""
 
 import json
 import pathlib
@@ -49,7 +49,7 @@ def script(name: str, *flags: str) -> str:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory) -> pathlib.Path:
-    """Folder with `coco/` (pictures and annotations) and `records/`: 6 to train, 4 to validate."""
+    """Folder with `coco/` (images and annotations) and `records/`: 6 to train, 4 to validate."""
     folder = tmp_path_factory.mktemp("shapes")
     script(
         "data_prep/create_shapes_coco.py",

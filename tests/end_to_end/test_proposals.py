@@ -79,16 +79,14 @@ def test_the_files_hold_what_was_scored(rpn, written, override, shapes):
     label_map = write_proposals.task_lib.read_label_map(experiment.task)
     evaluator = ProposalEvaluator(ground_truth.from_records(pattern, label_map, False))
     reader = ProposalReader(str(written / "validation"))
-    for picture in record_files.sample_pictures(
-        sorted(map(str, (shapes / "records").glob("val-*")))
-    ):
-        boxes = reader.lookup(picture.source_id, np.array(picture.size_hw)) / STEPS
+    for image in record_files.sample_images(sorted(map(str, (shapes / "records").glob("val-*")))):
+        boxes = reader.lookup(image.source_id, np.array(image.size_hw)) / STEPS
         source_id = np.zeros([1, SOURCE_ID_BYTES], np.uint8)
-        source_id[0, : len(picture.source_id)] = np.frombuffer(picture.source_id, np.uint8)
+        source_id[0, : len(image.source_id)] = np.frombuffer(image.source_id, np.uint8)
         evaluator.add(
             source_id=source_id,
             image_size_hw=np.ones([1, 2]),
-            original_size_hw=np.array([picture.size_hw]),
+            original_size_hw=np.array([image.size_hw]),
             boxes=boxes[None],
             scores=-np.arange(len(boxes))[None],
             valid=np.ones([1, len(boxes)], bool),
@@ -120,7 +118,7 @@ def test_folders_that_were_confused_are_refused_before_training(written, overrid
     for split, other, message in (
         ("train", "validation", "holds the proposals of 4 images, but there are 6 records"),
         # Its images have the ids of six of training.
-        ("validation", "train", "image '1' of .* is not the picture of this id"),
+        ("validation", "train", "image '1' of .* is not the image of this id"),
     ):
         folders = {f"task.{split}_data.proposals": f"{written}/{other}"}
         experiment = load_detector(override, written, **folders)
@@ -153,7 +151,7 @@ def test_the_command_keeps_what_is_there_if_it_is_the_same(rpn, written, overrid
     assert (folder / "train" / "meta.json").stat().st_mtime_ns == before
     for name in ("boxes.npy", "scores.npy"):
         again, first = (np.load(path / "validation" / name) for path in (folder, written))
-        np.testing.assert_allclose(again, first, atol=70)  # a thousandth of the picture
+        np.testing.assert_allclose(again, first, atol=70)  # a thousandth of the image
 
 
 def test_folders_of_other_weights_are_refused_or_replaced(rpn, written, override, tmp_path):

@@ -39,10 +39,10 @@ def test_train_evaluate_export_predict(name, override, shapes, tmp_path):
     # As training left it, and by the experiment's name.
     detector = Detector.load(str(tmp_path / "run" / "params.yaml"), str(tmp_path / "run"))
     again = Detector.load(name, str(tmp_path / "run"), fields)
-    pictures = sorted((shapes / "coco" / "val").iterdir())
+    images = sorted((shapes / "coco" / "val").iterdir())
     for ours, other in zip(detector.model.variables, again.model.variables, strict=True):
         np.testing.assert_array_equal(ours, other)
-    found = detector(pictures)
+    found = detector(images)
     assert sum(map(len, found)) > 0
 
     verified = detector.export(str(tmp_path / "exported"), "image_bytes")
@@ -57,7 +57,7 @@ def test_train_evaluate_export_predict(name, override, shapes, tmp_path):
     rows = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert len(rows) == sum(map(len, found))
     assert all(("segmentation" in row) == (metric == "mask_ap") for row in rows)
-    assert len(list((tmp_path / "out" / "drawn").iterdir())) == len(pictures)
+    assert len(list((tmp_path / "out" / "drawn").iterdir())) == len(images)
     if name == "rpn_shapes":
         assert {row["category"] for row in rows} == {"object"}
         assert {row["category_id"] for row in rows} == {1}

@@ -30,7 +30,7 @@ def train_stages(experiment, folder, fields, check=True):
     return done
 
 
-def pictures(shapes):
+def images(shapes):
     return sorted((shapes / "coco" / "val").iterdir())
 
 
@@ -59,12 +59,12 @@ def test_separate(fields, shapes, tmp_path):
     again = Detector.load(str(run / "detector" / "params.yaml"), str(run / "detector"))
     for ours, other in zip(detector.model.variables, again.model.variables, strict=True):
         np.testing.assert_array_equal(ours, other)
-    found = detector(pictures(shapes))
+    found = detector(images(shapes))
     assert sum(map(len, found)) > 0
     assert found[0][0].mask is not None
     detector.export(str(tmp_path / "exported"), "image_bytes")
     served = predictor.Predictor(str(tmp_path / "exported"))(
-        [picture.read_bytes() for picture in pictures(shapes)], []
+        [image.read_bytes() for image in images(shapes)], []
     )
     for ours, theirs in zip(found, served, strict=True):
         np.testing.assert_allclose([d.score for d in ours], [d.score for d in theirs], atol=1e-4)
@@ -102,4 +102,4 @@ def test_alternating(fields, shapes, tmp_path):
     again = train.run(loading.load(name, params_override=fields), "eval", str(run))
     assert again["mask_ap"] == pytest.approx(numbers["mask_ap"], abs=1e-6)
     detector = Detector.load(name, str(run), fields)
-    assert sum(map(len, detector(pictures(shapes)))) > 0
+    assert sum(map(len, detector(images(shapes)))) > 0

@@ -48,7 +48,7 @@ def test_training_leaves_checkpoint_curves_and_scores(trained):
 
 
 def curves_of(folder):
-    """{tag: {step: value}}; pictures are (width, height)."""
+    """{tag: {step: value}}; images are (width, height)."""
     curves = {}
     for file in folder.glob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
@@ -79,10 +79,10 @@ def test_everything_worth_watching_is_a_curve(trained):
     for tag in ("validation_loss", *LOSSES, "box_ap", "mask_ap", "mask_ap50"):
         assert set(validation[tag]) == {4}, tag
         assert validation[tag][4] == pytest.approx(numbers[tag]), tag
-    pictures = {tag: value for tag, value in validation.items() if tag.startswith("validation/")}
-    assert len(pictures) == 4  # all there are
-    for value in pictures.values():
-        width, height = value[4]  # the pictures of 64 pixels are enlarged and stand side by side
+    images = {tag: value for tag, value in validation.items() if tag.startswith("validation/")}
+    assert len(images) == 4  # all there are
+    for value in images.values():
+        width, height = value[4]  # the images of 64 pixels are enlarged and stand side by side
         assert width > 2 * 480
         assert height > 480
 
@@ -102,7 +102,7 @@ def test_a_diverged_run_names_step_term_and_images(tiny, tmp_path, capsys):
     assert len(named) == 2
     assert set(named) <= known
     assert tf.train.latest_checkpoint(str(tmp_path / "run")) is None
-    # The pictures have up to 8 objects each, of which one was let in.
+    # The images have up to 8 objects each, of which one was let in.
     (row,) = (tmp_path / "run" / "train.jsonl").read_text().splitlines()
     dropped = json.loads(row)["dropped_objects"]
     assert dropped > 0
@@ -136,14 +136,14 @@ def test_annotation_file_and_records_give_the_same_numbers(trained, tiny, shapes
 
 
 def test_exported_model_and_python_api_agree(trained, override, shapes, tmp_path):
-    """And the SavedModel's answer to pictures of unequal sizes is that of each alone."""
+    """And the SavedModel's answer to images of unequal sizes is that of each alone."""
     run, _ = trained
     detector = Detector.load("maskrcnn_shapes", str(run), override)
-    pictures = sorted((shapes / "coco" / "val").iterdir())[:2]
-    ours = detector(pictures)
+    images = sorted((shapes / "coco" / "val").iterdir())[:2]
+    ours = detector(images)
     detector.export(str(tmp_path / "exported"), "image_bytes")
     served = predictor.Predictor(str(tmp_path / "exported"))(
-        [picture.read_bytes() for picture in pictures], []
+        [image.read_bytes() for image in images], []
     )
     assert sum(map(len, ours)) > 0
     for mine, theirs in zip(ours, served, strict=True):
@@ -174,7 +174,7 @@ def test_stopped_run_resumes_weights_optimizer_step_and_schedule(trained, tiny, 
     assert tf.train.latest_checkpoint(str(run)).endswith("ckpt-2")
     train.run(tiny(), "train", str(run))
     # Threads add up in whatever order they come, and Adam enlarges what that leaves in a gradient
-    # near zero; pictures in another order would be a difference of the order of 1.
+    # near zero; images in another order would be a difference of the order of 1.
     assert_same_checkpoint(run / "ckpt-4", trained[0] / "ckpt-4", tolerance=1e-3)
     rows = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
     straight = [json.loads(line) for line in (trained[0] / "train.jsonl").read_text().splitlines()]

@@ -114,7 +114,7 @@ def test_overlap_counts_at_the_thresholds_it_reaches():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.37, 6.5])
-def test_batches_are_mapped_back_to_the_stored_picture(scale):
+def test_batches_are_mapped_back_to_the_stored_image(scale):
     truth = truth_of([(20, 10, 40, 30)])
     evaluator = CocoEvaluator(truth, LABEL_MAP)
     evaluator.add(**batch(scale=scale))
@@ -267,7 +267,7 @@ def test_wrong_results_are_refused():
         evaluator.add_coco_results([result((0, 0, 4, 4), 0.5)])
     evaluator.reset()
     wrong = coco_mask.encode(np.ones([5, 5], np.uint8, order="F"))
-    with pytest.raises(ValueError, match=r"size \[5, 5\] in a picture of \[100, 200\]"):
+    with pytest.raises(ValueError, match=r"size \[5, 5\] in an image of \[100, 200\]"):
         evaluator.add_coco_results([result((0, 0, 4, 4), 0.5) | {"segmentation": wrong}])
 
 

@@ -1,4 +1,4 @@
-"""Network frame to stored picture."""
+"""Network frame to stored image."""
 
 import numpy as np
 import pytest

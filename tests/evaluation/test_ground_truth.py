@@ -20,7 +20,7 @@ CONVERTER = pathlib.Path(__file__).parents[2] / "data_prep" / "create_coco_tfrec
 LABEL_MAP = LabelMap((3, 90), ("cat", "bird"))
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 90, "name": "bird"}]
 HEIGHT, WIDTH = 6, 9
-# A ring (one hole) and a single pixel at the picture's corner.
+# A ring (one hole) and a single pixel at the image's corner.
 RING = np.zeros([HEIGHT, WIDTH], bool)
 RING[1:5, 2:7] = True
 RING[2:4, 3:6] = False
@@ -30,7 +30,7 @@ NOTHING = np.zeros([HEIGHT, WIDTH], bool)
 # The ring's crop row by row: 5 in; in, 3 out, in; in, 3 out, in; 5 in -> 0 6 3 2 3 6.
 RING_RUNS, PIXEL_RUNS = [0, 6, 3, 2, 3, 6], [0, 1]
 MASKS = [RING, PIXEL, NOTHING]
-# Boxes stick out of the picture and are no multiples of anything, as annotated ones are.
+# Boxes stick out of the image and are no multiples of anything, as annotated ones are.
 BOXES = [(1.93, 0.871, 5.01, 4.27), (7.5, 4.9, 2.6, 1.7), (0.1, 0.2, 3.0, 3.0)]
 AREAS = [14.123456789012345, 1.0, 2.5]
 
@@ -113,7 +113,7 @@ def test_model_garden_records(tmp_path):
     annotations = truth["annotations"]
     x, y, w, h = np.array(BOXES[0])
     np.testing.assert_allclose(annotations[0]["bbox"], (x, y, w, h), rtol=1e-6)
-    # The second box left the picture on the right and below; the float32 columns are clipped.
+    # The second box left the image on the right and below; the float32 columns are clipped.
     np.testing.assert_allclose(annotations[1]["bbox"], (7.5, 4.9, 1.5, 1.1), rtol=1e-6)
     np.testing.assert_allclose([a["area"] for a in annotations], AREAS, rtol=1e-6)
     _check_masks(truth)

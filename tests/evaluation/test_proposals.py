@@ -15,7 +15,7 @@ from mrcnn_tf.evaluation.proposals import CAPS, ProposalEvaluator
 
 
 def truth_of(objects, sizes=None):
-    """Ground truth of (image id, (x, y, w, h), crowd) triples; all pictures 100 x 200 (h x w)."""
+    """Ground truth of (image id, (x, y, w, h), crowd) triples; all images 100 x 200 (h x w)."""
     ids = list(sizes or dict.fromkeys(image_id for image_id, *_ in objects))
     dataset = {
         "images": [{"id": i, "height": 100, "width": 200} for i in ids],

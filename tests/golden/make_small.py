@@ -1,4 +1,4 @@
-"""Thin a recording out until it may be committed: fewer picked values, the picture as PNG.
+"""Thin a recording out until it may be committed: fewer picked values, the image as PNG.
 
 python tests/golden/make_small.py FOLDER/maskrcnn_r50_fpn_torchvision.npz tests/golden/data
 """

@@ -50,7 +50,7 @@ def test_box_covers_its_pixels_and_no_more():
     assert not drawn[15:105, 25:215].any()
 
 
-def test_small_pictures_are_enlarged_by_a_whole_factor():
+def test_small_images_are_enlarged_by_a_whole_factor():
     image = np.random.default_rng(0).integers(0, 256, [96, 128, 3], dtype=np.uint8)
     drawn = drawing.draw_detections(image, np.zeros([0, 4]))
     np.testing.assert_array_equal(drawn, image.repeat(4, axis=0).repeat(4, axis=1))
@@ -62,7 +62,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor():
     assert (columns.min() + 220, columns.max() + 220) == (240, 243)
 
 
-def test_the_picture_given_is_left_alone():
+def test_the_image_given_is_left_alone():
     image = BLACK.copy()
     drawn = drawing.draw_detections(image, np.array([[0, 0, 99, 99]]), names=["x"])
     assert not image.any()
@@ -134,7 +134,7 @@ def test_odd_boxes(box):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (2000, 3)])
-def test_odd_pictures(shape):
+def test_odd_images(shape):
     image = np.full([*shape, 3], 7, np.uint8)
     drawn = drawing.draw_detections(
         image, np.array([[0, 0, *shape]], float), [np.ones(shape, bool)], ["name"], [0.5]
@@ -146,7 +146,7 @@ def test_wrong_arguments_are_refused():
     box = np.array([[0, 0, 9, 9]], float)
     with pytest.raises(ValueError, match="1 boxes but 2 names"):
         drawing.draw_detections(BLACK, box, names=["a", "b"])
-    with pytest.raises(ValueError, match=r"mask of \[5, 5\] in a picture of \[600, 500\]"):
+    with pytest.raises(ValueError, match=r"mask of \[5, 5\] in an image of \[600, 500\]"):
         drawing.draw_detections(BLACK, box, [np.ones([5, 5], bool)])
     with pytest.raises(ValueError, match=r"uint8 \[h, w, 3\], not float32"):
         drawing.draw_detections(BLACK.astype(np.float32), box)

@@ -21,7 +21,7 @@ IMAGE_SIZES = np.array([[100, 80], [60, 100]], np.float32)
 
 
 def inputs(seed=0, batch=2, rois=30, classes=5):
-    """Heaps of overlapping RoIs, some outside the picture, some padding."""
+    """Heaps of overlapping RoIs, some outside the image, some padding."""
     rng = np.random.default_rng(seed)
     center = rng.uniform(0, 100, [batch, 6, 2])[:, rng.integers(0, 6, rois)]
     center += rng.normal(0, 4, [batch, rois, 2])
@@ -144,7 +144,7 @@ def test_only_scores_above_the_threshold_count():
 def test_padding_and_empty_boxes_are_never_detected():
     boxes = [[0, 0, 9, 9], [60, 10, 70, 20], [20, 20, 20, 30], [10, 10, 20, 90]]
     found = one_image([[0.9, 0.05]] * 4, boxes, [False, True, True, True], score_threshold=0.0)
-    # Padding, outside the picture, without area; the last one is clipped.
+    # Padding, outside the image, without area; the last one is clipped.
     np.testing.assert_array_equal(found.valid[0], [True, True, False, False])
     np.testing.assert_array_equal(found.boxes[0, :2], [[10, 10, 20, 60]] * 2)
     np.testing.assert_array_equal(found.classes[0], [1, 2, 0, 0])

@@ -13,9 +13,9 @@ from mrcnn_tf.experiment import loading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.ops import boxes as box_ops
 from tests import tiny_network
-from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD, Object, Picture
+from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD, Image, Object
 
-LANDSCAPE = Picture((64, 90), [Object((2, 40, 50, 88), 2, has_mask=False)], key=31)
+LANDSCAPE = Image((64, 90), [Object((2, 40, 50, 88), 2, has_mask=False)], key=31)
 SQUARES = [TWO_OBJECTS, WITH_CROWD, EMPTY]
 
 
@@ -58,9 +58,9 @@ class Network:
             tf.function(detect, images, jit_compile=jit, autograph=False),
         )
 
-    def losses(self, pictures, step=0, canvas_hw=(64, 64)):
+    def losses(self, images, step=0, canvas_hw=(64, 64)):
         """Mean losses as Python numbers."""
-        batch = tiny_network.batch(pictures, canvas_hw)
+        batch = tiny_network.batch(images, canvas_hw)
         _, sums, _ = self.train(batch, tf.constant(step, tf.int64))
         return {name: float(term.mean()) for name, term in sums.items()}
 
@@ -140,7 +140,7 @@ def dense(gradient):
     return tf.convert_to_tensor(gradient).numpy()
 
 
-def test_training_outputs_are_what_the_pictures_call_for(trained):
+def test_training_outputs_are_what_the_images_call_for(trained):
     outputs, sums, _ = trained("square", "eager")
     rois, anchors = outputs.roi_targets, outputs.rpn.targets
     positives = rois.is_positive.numpy().sum(-1)
@@ -188,16 +188,16 @@ def test_same_seed_same_losses_and_another_step_another_sample(graph):
 
 
 def test_an_image_samples_the_same_anywhere_in_any_batch(graph):
-    def samples(pictures):
-        outputs, _, _ = graph.train(tiny_network.batch(pictures), tf.constant(1, tf.int64))
-        keys = [picture.key for picture in pictures]
+    def samples(images):
+        outputs, _, _ = graph.train(tiny_network.batch(images), tf.constant(1, tf.int64))
+        keys = [image.key for image in images]
         anchors = dict(zip(keys, outputs.rpn.targets.index.numpy(), strict=True))
         rois = dict(zip(keys, outputs.roi_targets.rois.numpy(), strict=True))
         return anchors, rois
 
     anchors, rois = samples(SQUARES)
-    for pictures in (SQUARES[::-1], [TWO_OBJECTS]):
-        moved_anchors, moved_rois = samples(pictures)
+    for images in (SQUARES[::-1], [TWO_OBJECTS]):
+        moved_anchors, moved_rois = samples(images)
         for key in moved_anchors:
             np.testing.assert_array_equal(moved_anchors[key], anchors[key])
             np.testing.assert_allclose(moved_rois[key], rois[key], atol=1e-3)
@@ -247,7 +247,7 @@ def test_detections_are_those_of_eager(case, mode, detected):
     assert np.mean(same[want.valid.numpy()]) >= 0.99
 
 
-def test_detections_are_inside_their_picture_best_first_and_padded_with_zeros(detected):
+def test_detections_are_inside_their_image_best_first_and_padded_with_zeros(detected):
     found = detected("landscape", "eager")
     assert found.boxes.shape == (1, 5, 4)
     assert found.masks.shape == (1, 5, 14, 14)
@@ -259,8 +259,8 @@ def test_detections_are_inside_their_picture_best_first_and_padded_with_zeros(de
         assert not tensor.numpy()[padding].any()
 
 
-def test_a_picture_of_nothing_valid_gives_zeros(graph):
-    """A picture of size 0, as fills up the last batch of an evaluation."""
+def test_a_image_of_nothing_valid_gives_zeros(graph):
+    """An image of size 0, as fills up the last batch of an evaluation."""
     found = graph.detect(tf.zeros([1, 64, 64, 3]), tf.zeros([1, 2]))
     assert not any(np.any(t.numpy()) for t in found)
 
@@ -310,7 +310,7 @@ def test_every_experiment_builds(name):
 
 @pytest.mark.slow
 def test_tiny_overfit():
-    """Two pictures learnt by heart: the loss falls to a tenth, and both are found."""
+    """Two images learnt by heart: the loss falls to a tenth, and both are found."""
     tf_keras.utils.set_random_seed(0)
     config = tiny_network.config(norm="group_norm")
     config.box_head.fc_channels = 256  # of 32 hidden units all may die for some RoI
@@ -334,8 +334,8 @@ def test_tiny_overfit():
         history.append(float(loss))
     assert np.mean(history[-10:]) < 0.1 * np.mean(history[:3])
     found = network(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
-    for b, picture in enumerate((TWO_OBJECTS, WITH_CROWD)):
-        for thing in picture.objects:
+    for b, image in enumerate((TWO_OBJECTS, WITH_CROWD)):
+        for thing in image.objects:
             if not thing.is_crowd:
                 overlap = box_ops.iou(found.boxes[b], tf.constant([thing.box], tf.float32))[:, 0]
                 right = (found.classes[b] == thing.class_id) & (found.scores[b] > 0.5)

@@ -130,7 +130,7 @@ def test_group_norm_gradients_agree_with_keras():
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
 
 
-def test_group_norm_of_a_constant_picture_is_beta_with_finite_gradient():
+def test_group_norm_of_a_constant_image_is_beta_with_finite_gradient():
     layer = GroupNorm(1e-5)
     x = tf.fill([1, 3, 3, 4], 7.3)
     layer(x)
@@ -142,7 +142,7 @@ def test_group_norm_of_a_constant_picture_is_beta_with_finite_gradient():
     assert np.isfinite(tape.gradient(y, x)).all()
 
 
-def test_group_norm_treats_pictures_of_a_batch_apart():
+def test_group_norm_treats_images_of_a_batch_apart():
     x = random_features((2, 4, 4, 8))
     layer = GroupNorm(1e-5)
     np.testing.assert_allclose(layer(x)[:1], layer(x[:1]), atol=1e-6)

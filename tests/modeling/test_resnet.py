@@ -68,7 +68,7 @@ def test_shapes_are_halved_and_rounded_up(depth, size):
 
 def test_stem_by_hand():
     # Ones everywhere: the convolution counts the pixels its 7x7 window finds inside the 8x8
-    # picture (rows -3..3, -1..5, 1..7, 3..9 -> 4, 6, 7, 5 of them), times 3 channels.
+    # image (rows -3..3, -1..5, 1..7, 3..9 -> 4, 6, 7, 5 of them), times 3 channels.
     stem = small(norm_epsilon=0.0).stem
     stem(tf.zeros([1, 8, 8, 3]))
     stem.conv1.kernel.assign(tf.ones_like(stem.conv1.kernel))
@@ -97,7 +97,7 @@ def test_where_the_stride_stands(stride_in_1x1, window):
     assert set(rows) == set(columns) == window
 
 
-def test_features_of_a_dark_picture_do_not_depend_on_its_padding():
+def test_features_of_a_dark_image_do_not_depend_on_its_padding():
     # Symmetric padding is one more row of the zeros that are there already.
     resnet = small(34, freeze_at=0)
     x = tf.zeros([1, 64, 64, 3])
@@ -105,7 +105,7 @@ def test_features_of_a_dark_picture_do_not_depend_on_its_padding():
         np.testing.assert_array_equal(features, tf.zeros_like(features))
 
 
-def test_shifting_the_picture_by_the_stride_shifts_the_features():
+def test_shifting_the_image_by_the_stride_shifts_the_features():
     resnet = small(50)
     x = np.zeros([1, 256, 256, 3], np.float32)
     x[:, 96:160, 96:160] = np.random.default_rng(0).normal(size=(64, 64, 3))

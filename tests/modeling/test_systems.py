@@ -20,14 +20,14 @@ def config(system="mask_rcnn", features="fpn", proposals="rpn") -> fields.Model:
     return model
 
 
-def batch(pictures, num_proposals=0):
+def batch(images, num_proposals=0):
     """A batch; with proposals: each object's box, moved by a pixel, and the whole canvas."""
-    found = tiny_network.batch(pictures)
+    found = tiny_network.batch(images)
     if num_proposals:
-        boxes = np.zeros([len(pictures), num_proposals, 4], np.float32)
-        valid = np.zeros([len(pictures), num_proposals], bool)
-        for row, picture in enumerate(pictures):
-            given = [np.array(thing.box) + 1 for thing in picture.objects] + [[0, 0, 60, 60]]
+        boxes = np.zeros([len(images), num_proposals, 4], np.float32)
+        valid = np.zeros([len(images), num_proposals], bool)
+        for row, image in enumerate(images):
+            given = [np.array(thing.box) + 1 for thing in image.objects] + [[0, 0, 60, 60]]
             boxes[row, : len(given)] = given
             valid[row, : len(given)] = True
         found[schema.PROPOSAL_BOXES] = tf.constant(boxes)

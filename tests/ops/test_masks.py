@@ -139,7 +139,7 @@ def test_targets_equal_the_twin(convention, ratio):
 
 @pytest.mark.parametrize("ratio", [0, 1, 2, 3])
 def test_targets_by_hand(ratio):
-    # A solid object on rows 8..24, columns 16..48 of a 40 x 56 picture.
+    # A solid object on rows 8..24, columns 16..48 of a 40 x 56 image.
     arena = pack([[(np.ones((4, 8)), (8, 16, 24, 48))]])
 
     def target(roi, convention="detectron2"):
@@ -199,7 +199,7 @@ def test_adaptive_targets_of_many_samples():
                 np.testing.assert_array_equal(targets[0, r][decided], (want >= 0.5)[decided])
 
 
-def test_mirrored_pictures_have_mirrored_targets():
+def test_mirrored_images_have_mirrored_targets():
     images, image_size_hw, rois, gt_index = random_case()
     width = image_size_hw[:, None, None, 1]
     bits, offsets, sizes, frames = pack(images)

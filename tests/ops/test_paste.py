@@ -20,7 +20,7 @@ def sample(mask, y, x):
 
 
 def pixel_centres_twin(mask, box, height, width):
-    """Full picture of probabilities, every pixel asked where its centre lies in the box."""
+    """Full image of probabilities, every pixel asked where its centre lies in the box."""
     y1, x1, y2, x2 = (float(v) for v in box)
     full = np.zeros((height, width))
     if y2 > y1 and x2 > x1:
@@ -58,8 +58,8 @@ def to_full(pasted, height, width):
     return full
 
 
-# On a picture of 30 x 40: inside, in fractions, one pixel, thinner than a pixel, over each border,
-# around the whole picture, huge.
+# On an image of 30 x 40: inside, in fractions, one pixel, thinner than a pixel, over each border,
+# around the whole image, huge.
 BOXES = [
     (5, 6, 20, 30),
     (5.3, 6.8, 19.1, 30.4),
@@ -171,7 +171,7 @@ def test_crop_to_rle_equals_pycocotools(top, left, h, w, density):
 
 def test_threshold_is_inclusive_and_used():
     mask = np.full((4, 4), 0.25, np.float32)
-    box = (-100, -100, 100, 100)  # the picture lies in the middle of the mask
+    box = (-100, -100, 100, 100)  # the image lies in the middle of the mask
     for threshold, pixels in ((0.25, 200), (0.2501, 0)):
         rle = paste.paste_to_rle(mask, box, 10, 20, threshold)
         assert coco_mask.area(rle) == pixels

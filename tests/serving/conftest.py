@@ -29,7 +29,7 @@ class RectangleFinder(tf_keras.Model):
         red, green, blue = tf.unstack(images, axis=-1)  # normalised to 0..1
         maps = tf.stack([red - green, green - red], -1) - blue[..., tf.newaxis] > 0.5
         boxes, found = self._extents(maps)  # [B, 2, 4], [B, 2]
-        # What is outside the picture is padding: a leak of it would be a detection there.
+        # What is outside the image is padding: a leak of it would be a detection there.
         found &= tf.reduce_all(boxes[..., 2:] <= image_size_hw[:, tf.newaxis] + 1.0, -1)
         scores = tf.stack([self.red_score, self.green_score]) * tf.ones_like(boxes[..., 0])
         left_half = tf.cast(tf.range(28) < 14, tf.float32) * tf.ones([28, 1])
@@ -97,10 +97,10 @@ def draw_rectangles():
 
     def draw(height, width, rectangles, seed=0):
         random = np.random.default_rng(seed)
-        picture = random.integers(40, 80, (height, width, 1), np.uint8).repeat(3, axis=2)
+        image = random.integers(40, 80, (height, width, 1), np.uint8).repeat(3, axis=2)
         for color, (y1, x1, y2, x2) in rectangles.items():
-            picture[y1:y2, x1:x2] = color
-        return picture
+            image[y1:y2, x1:x2] = color
+        return image
 
     return draw
 

@@ -44,6 +44,6 @@ def test_rooms_import_only_what_they_may(room):
         assert ours <= {*ROOMS, *BESIDE}, path
 
 
-@pytest.mark.parametrize("name", ["predict.py", "picture_files.py", "visualize.py"])
+@pytest.mark.parametrize("name", ["predict.py", "image_files.py", "visualize.py"])
 def test_prediction_imports_only_what_it_may(name):
     assert not foreign(PACKAGE / name, PREDICTION)

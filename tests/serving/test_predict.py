@@ -1,4 +1,4 @@
-"""The command on folders as people have them: odd names, broken files, turned and huge pictures."""
+"""The command on folders as people have them: odd names, broken files, turned and huge images."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def model_path(export):
 
 @pytest.fixture
 def folder(tmp_path, draw_rectangles):
-    """Good pictures, one in a sub-folder, and two files that are not pictures."""
+    """Good images, one in a sub-folder, and two files that are not images."""
     (tmp_path / "in/Über füße").mkdir(parents=True)
     scene = Image.fromarray(draw_rectangles(100, 160, {RED: (20, 40, 60, 100)}))
     scene.save(tmp_path / "in/Über füße/ein Bild [1].png")
@@ -48,10 +48,10 @@ def test_folder(export, folder, tmp_path, capsys, input_type, batch_size):
     code = predict.run(str(export(input_type)), str(folder), str(out), 0.6, batch_size)
     printed = capsys.readouterr().out
     assert code == 1
-    assert "FAILED broken.jpg: not a picture" in printed
+    assert "FAILED broken.jpg: not an image" in printed
     assert "FAILED cut.png: " in printed
     assert printed.count("FAILED") == 2
-    assert "5/5 pictures" in printed
+    assert "5/5 images" in printed
     rows = json.loads((out / "detections.json").read_text(encoding="utf-8"))
     assert [r["image_id"] for r in rows] == ["b.webp", "one.png", "Über füße/ein Bild [1].png"]
     assert [r["category"] for r in rows] == ["green", "Röhre", "Röhre"]
@@ -77,7 +77,7 @@ def test_drawing_shows_scores_above_the_threshold(model_path, folder, tmp_path):
     above = np.asarray(Image.open(out / "drawn/b.webp.png"))
     assert below.shape == above.shape
     assert (below != above).any()
-    factor = below.shape[0] // 80  # small pictures are drawn enlarged
+    factor = below.shape[0] // 80  # small images are drawn enlarged
     original = np.asarray(Image.open(folder / "b.webp"))
     np.testing.assert_array_equal(below[::factor, ::factor], original)
 
@@ -95,7 +95,7 @@ def test_exif_orientation_is_applied(model_path, tmp_path, draw_rectangles, caps
     np.testing.assert_allclose(row["bbox"], [40, 20, 60, 40], atol=1.6)
 
 
-def test_huge_picture(model_path, tmp_path, draw_rectangles):
+def test_huge_image(model_path, tmp_path, draw_rectangles):
     huge = Image.fromarray(draw_rectangles(4000, 6000, {RED: (1000, 3000, 2500, 5000)}))
     huge.save(tmp_path / "a.jpg", quality=90)
     assert predict.run(model_path, str(tmp_path), str(tmp_path / "out"), 0.5, 1) == 0
@@ -104,17 +104,17 @@ def test_huge_picture(model_path, tmp_path, draw_rectangles):
     assert Image.open(tmp_path / "out/drawn/a.jpg").size == (6000, 4000)
 
 
-def test_one_bad_picture_does_not_take_its_batch_along(model_path, folder, monkeypatch):
+def test_one_bad_image_does_not_take_its_batch_along(model_path, folder, monkeypatch):
     """Pillow can read it but TensorFlow cannot: the batch is sent again one by one."""
     detect = predictor.Predictor(model_path)
     good = folder / "Über füße/ein Bild [1].png"
-    read = files.read_picture
+    read = files.read_image
 
     def read_some_wrongly(name, path):
-        picture = read(name, path)
-        return picture._replace(encoded=b"odd") if name == "odd" else picture
+        image = read(name, path)
+        return image._replace(encoded=b"odd") if name == "odd" else image
 
-    monkeypatch.setattr(files, "read_picture", read_some_wrongly)
+    monkeypatch.setattr(files, "read_image", read_some_wrongly)
     run = predict.Run(detect, folder.parent / "drawn", 0.5)
     with predict.ResultsFile(folder.parent / "r.json") as results:
         run.process([("a.png", good), ("odd", good), ("c.png", good)], results)
@@ -124,13 +124,13 @@ def test_one_bad_picture_does_not_take_its_batch_along(model_path, folder, monke
     assert [r["image_id"] for r in rows] == ["a.png", "c.png"]
 
 
-def test_find_pictures(folder, tmp_path):
+def test_find_images(folder, tmp_path):
     drawn = folder / "drawn"
     drawn.mkdir()
     Image.new("RGB", (2, 2)).save(drawn / "old.png")
 
     def names(pattern):
-        return [name for name, _ in files.find_pictures(str(pattern), drawn)]
+        return [name for name, _ in files.find_images(str(pattern), drawn)]
 
     nested = "Über füße/ein Bild [1].png"
     assert names(folder) == ["b.webp", "broken.jpg", "cut.png", "one.png", nested]
@@ -140,15 +140,15 @@ def test_find_pictures(folder, tmp_path):
     assert names(folder / nested) == ["ein Bild [1].png"]
     assert names(folder / "notes.txt") == ["notes.txt"]  # as the user says
     for nothing in (folder / "absent.jpg", folder / "*.gif", tmp_path / "absent"):
-        with pytest.raises(FileNotFoundError, match="no such file, and no pictures"):
+        with pytest.raises(FileNotFoundError, match="no such file, and no images"):
             names(nothing)
 
 
 def test_sixteen_bits(tmp_path):
     deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
     Image.fromarray(deep).save(tmp_path / "a.png")
-    picture = files.read_picture("a.png", tmp_path / "a.png")
-    np.testing.assert_array_equal(picture.pixels[..., 2], deep >> 8)
+    image = files.read_image("a.png", tmp_path / "a.png")
+    np.testing.assert_array_equal(image.pixels[..., 2], deep >> 8)
 
 
 def test_interrupted_results_get_no_name(tmp_path):
@@ -199,7 +199,7 @@ runpy.run_module("mrcnn_tf.predict", run_name="__main__")
     assert len(json.loads((tmp_path / "out/detections.json").read_text(encoding="utf-8"))) == 3
 
 
-def test_odd_real_pictures(model_path, shared, tmp_path, capsys):
+def test_odd_real_images(model_path, shared, tmp_path, capsys):
     """Gray, CMYK, alpha and turned photos: all are read, none fails."""
     folder = shared / "data/conformance/odd_cases/images"
     assert predict.run(model_path, str(folder), str(tmp_path), 0.5, 4) == 0
@@ -207,15 +207,15 @@ def test_odd_real_pictures(model_path, shared, tmp_path, capsys):
     assert "1 turned upright" in printed
     drawn = {p.relative_to(tmp_path / "drawn").as_posix() for p in tmp_path.rglob("drawn/**/*.*")}
     assert "sub dir/j_ünïcode name.jpg" in drawn
-    assert len(drawn) == len(files.find_pictures(str(folder), tmp_path))
+    assert len(drawn) == len(files.find_images(str(folder), tmp_path))
 
 
-def test_bytes_of_a_turned_picture_are_lossless(tmp_path):
+def test_bytes_of_a_turned_image_are_lossless(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    picture = files.read_picture("a.png", tmp_path / "a.png")
-    assert picture.turned
-    np.testing.assert_array_equal(picture.pixels, pixels[::-1, ::-1])
-    np.testing.assert_array_equal(Image.open(io.BytesIO(picture.encoded)), picture.pixels)
+    image = files.read_image("a.png", tmp_path / "a.png")
+    assert image.turned
+    np.testing.assert_array_equal(image.pixels, pixels[::-1, ::-1])
+    np.testing.assert_array_equal(Image.open(io.BytesIO(image.encoded)), image.pixels)

@@ -1,4 +1,4 @@
-"""Requests of unequal pictures, against the data path's own functions one picture at a time."""
+"""Requests of unequal images, against the data path's own functions one image at a time."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ def encode(image: Image.Image, file_format: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+def image(height: int, width: int, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
 
@@ -31,46 +31,46 @@ def example(file: bytes) -> bytes:
 
 
 FORMATS = {
-    "png": encode(picture(7, 5), "PNG"),
-    "png gray": encode(picture(7, 5).convert("L"), "PNG"),
-    "png gray alpha": encode(picture(7, 5).convert("LA"), "PNG"),
-    "png alpha": encode(picture(7, 5).convert("RGBA"), "PNG"),
-    "png palette": encode(picture(7, 5).convert("P"), "PNG"),
-    "bmp": encode(picture(7, 5), "BMP"),
-    "bmp gray": encode(picture(7, 5).convert("L"), "BMP"),
-    "gif": encode(picture(7, 5), "GIF"),
-    "gif animated": encode(picture(7, 5), "GIF", save_all=True, append_images=[picture(7, 5, 1)]),
-    "jpeg": encode(picture(70, 50), "JPEG", quality=80),
-    "jpeg gray": encode(picture(70, 50).convert("L"), "JPEG"),
+    "png": encode(image(7, 5), "PNG"),
+    "png gray": encode(image(7, 5).convert("L"), "PNG"),
+    "png gray alpha": encode(image(7, 5).convert("LA"), "PNG"),
+    "png alpha": encode(image(7, 5).convert("RGBA"), "PNG"),
+    "png palette": encode(image(7, 5).convert("P"), "PNG"),
+    "bmp": encode(image(7, 5), "BMP"),
+    "bmp gray": encode(image(7, 5).convert("L"), "BMP"),
+    "gif": encode(image(7, 5), "GIF"),
+    "gif animated": encode(image(7, 5), "GIF", save_all=True, append_images=[image(7, 5, 1)]),
+    "jpeg": encode(image(70, 50), "JPEG", quality=80),
+    "jpeg gray": encode(image(70, 50).convert("L"), "JPEG"),
 }
 
 
 @pytest.mark.parametrize("file", FORMATS.values(), ids=FORMATS.keys())
 def test_decodes_bit_equal_to_pillow(file):
     expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
-    decoded = tf.function(preprocessing.decode_picture)(tf.constant(file))
+    decoded = tf.function(preprocessing.decode_image)(tf.constant(file))
     np.testing.assert_array_equal(decoded, expected)
     size = tf.function(preprocessing.encoded_size_hw)(tf.constant(file))
     np.testing.assert_array_equal(size, expected.shape[:2])
 
 
 def test_cmyk_and_16_bits():
-    cmyk = encode(picture(40, 30).convert("CMYK"), "JPEG", quality=95)
+    cmyk = encode(image(40, 30).convert("CMYK"), "JPEG", quality=95)
     expected = np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB"), np.int32)
-    decoded = preprocessing.decode_picture(tf.constant(cmyk)).numpy()
+    decoded = preprocessing.decode_image(tf.constant(cmyk)).numpy()
     assert abs(decoded - expected).max() <= 2  # two ways to multiply with black
     deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
-    decoded = preprocessing.decode_picture(tf.constant(encode(Image.fromarray(deep), "PNG")))
+    decoded = preprocessing.decode_image(tf.constant(encode(Image.fromarray(deep), "PNG")))
     np.testing.assert_array_equal(decoded[..., 1], deep >> 8)
 
 
-def test_not_a_picture():
+def test_not_a_image():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessing.decode_picture(tf.constant(b"no picture"))
+        preprocessing.decode_image(tf.constant(b"no image"))
 
 
 @pytest.mark.parametrize("convention", data_preprocess.CONVENTIONS)
-def test_unequal_pictures_equal_the_data_path(convention):
+def test_unequal_images_equal_the_data_path(convention):
     prepare = preprocessing.Preprocessor(
         short_edge=64,
         long_edge=100,
@@ -79,17 +79,17 @@ def test_unequal_pictures_equal_the_data_path(convention):
         pixel_mean=(103.5, 116.25, 123.75),
         pixel_std=(57.0, 58.0, 59.0),
     )
-    pictures = [picture(90, 120, 1), picture(30, 20, 2), picture(1, 1, 3), picture(300, 10, 4)]
+    images = [image(90, 120, 1), image(30, 20, 2), image(1, 1, 3), image(300, 10, 4)]
     # By hand: 64/90 * 120 = 85.3; 2/3 is 96 x 64; 1 x 1 fills the square; 300 x 10 is cut at 100.
     sizes = [[64, 85], [96, 64], [64, 64], [100, 3]]
-    files = tf.constant([encode(p, "PNG") for p in pictures])
+    files = tf.constant([encode(p, "PNG") for p in images])
     batch = tf.function(prepare.from_image_bytes)(files)
     assert batch.images.shape == [4, 128, 96, 3]
     np.testing.assert_array_equal(batch.image_size_hw, np.float32(sizes))
     np.testing.assert_array_equal(batch.original_size_hw, [[90, 120], [30, 20], [1, 1], [300, 10]])
     for row, (height, width) in enumerate(sizes):
         expected = data_preprocess.prepare_image(
-            tf.constant(np.asarray(pictures[row])),
+            tf.constant(np.asarray(images[row])),
             tf.constant([height, width]),
             tf.constant([128, 96]),
             convention=convention,
@@ -107,7 +107,7 @@ def test_padded_as_in_evaluation(preprocess):
     """On the canvases of 64/100, (64, 96), (64, 128) and transposes; all of a request on one."""
     as_evaluated = dataclasses.replace(preprocess, short_edge=64, long_edge=100)
     as_evaluated = dataclasses.replace(as_evaluated, canvas_sizes=canvases.make((64,), 100))
-    square, wide, tall = (encode(picture(*hw), "PNG") for hw in ((50, 50), (50, 90), (90, 60)))
+    square, wide, tall = (encode(image(*hw), "PNG") for hw in ((50, 50), (50, 90), (90, 60)))
     prepare = tf.function(as_evaluated.from_image_bytes)
     for files, canvas in (
         ([square], (64, 96)),
@@ -122,7 +122,7 @@ def test_padded_as_in_evaluation(preprocess):
 
 
 def test_eager_is_the_same(preprocess):
-    files = tf.constant([encode(picture(40, 60), "PNG"), encode(picture(60, 40, 1), "JPEG")])
+    files = tf.constant([encode(image(40, 60), "PNG"), encode(image(60, 40, 1), "JPEG")])
     eager, graph = (
         preprocess.from_image_bytes(files),
         tf.function(preprocess.from_image_bytes)(files),
@@ -132,11 +132,11 @@ def test_eager_is_the_same(preprocess):
 
 
 def test_the_three_kinds_of_input_agree(preprocess):
-    pictures = [picture(50, 75, seed) for seed in (1, 2, 3)]
-    files = [encode(p, "PNG") for p in pictures]
+    images = [image(50, 75, seed) for seed in (1, 2, 3)]
+    files = [encode(p, "PNG") for p in images]
     from_bytes = preprocess.from_image_bytes(tf.constant(files))
     from_examples = preprocess.from_tf_example(tf.constant([example(f) for f in files]))
-    from_tensor = preprocess.from_image_tensor(tf.constant(np.stack(pictures)))
+    from_tensor = preprocess.from_image_tensor(tf.constant(np.stack(images)))
     assert from_bytes.images.shape == [3, 128, 192, 3]
     for other in (from_examples, from_tensor):
         for a, b in zip(from_bytes, other, strict=True):
@@ -148,4 +148,4 @@ def test_jpeg_is_decoded_as_for_training(preprocess, shared):
     path = sorted((shared / "data/fruits_nuts").rglob("*.jpg"))[0]
     file = path.read_bytes()
     as_trained = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
-    np.testing.assert_array_equal(preprocessing.decode_picture(tf.constant(file)), as_trained)
+    np.testing.assert_array_equal(preprocessing.decode_image(tf.constant(file)), as_trained)

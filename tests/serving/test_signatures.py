@@ -56,7 +56,7 @@ def encode_png(pixels):
 
 
 def check_answer(answer, row, pixels, truth, labels):
-    """The rectangles come back where they were drawn, in fractions of the original picture."""
+    """The rectangles come back where they were drawn, in fractions of the original image."""
     height, width = pixels.shape[:2]
     expected = [truth[c] for c in ((255, 0, 0), (0, 255, 0)) if c in truth]
     ids = [i for c, i in zip(((255, 0, 0), (0, 255, 0)), labels.ids, strict=True) if c in truth]
@@ -73,7 +73,7 @@ def check_answer(answer, row, pixels, truth, labels):
         assert not answer[name][row, len(expected) :].any(), name
 
 
-def test_unequal_pictures_in_one_request(exported, scenes, labels):
+def test_unequal_images_in_one_request(exported, scenes, labels):
     signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
     files = tf.constant([encode_png(pixels) for pixels, _ in scenes])
     answer = {k: v.numpy() for k, v in signature(input_tensor=files).items()}
@@ -86,7 +86,7 @@ def test_unequal_pictures_in_one_request(exported, scenes, labels):
 
 
 def test_any_batch_size_and_order(exported, scenes):
-    """A picture's answer does not depend on its companions."""
+    """An image's answer does not depend on its companions."""
     call = tf.saved_model.load(str(exported))  # the Object Detection API's clients call it so
     files = [encode_png(pixels) for pixels, _ in scenes]
     together = call(tf.constant(files[::-1]))
@@ -141,7 +141,7 @@ def test_only_stock_operations(exported):
 
 def test_loads_with_tensorflow_alone(exported, scenes, tmp_path):
     """In a fresh interpreter that refuses tf_keras, tf-models-official and this package."""
-    (tmp_path / "picture.png").write_bytes(encode_png(scenes[0][0]))
+    (tmp_path / "image.png").write_bytes(encode_png(scenes[0][0]))
     program = f"""
 import sys
 class Refuse:
@@ -151,7 +151,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import tensorflow as tf
 model = tf.saved_model.load({str(exported)!r})
-file = open({str(tmp_path / "picture.png")!r}, "rb").read()
+file = open({str(tmp_path / "image.png")!r}, "rb").read()
 answer = model.signatures["serving_default"](input_tensor=tf.constant([file]))
 print("found", int(answer["num_detections"][0]))
 """
@@ -195,9 +195,9 @@ def test_export_that_answers_differently_is_refused(tmp_path, detect, write, mon
 
 
 def red_request():
-    picture = np.zeros([60, 60, 3], np.uint8)
-    picture[10:30, 10:40] = (255, 0, 0)
-    return tf.constant([encode_png(picture)])
+    image = np.zeros([60, 60, 3], np.uint8)
+    image[10:30, 10:40] = (255, 0, 0)
+    return tf.constant([encode_png(image)])
 
 
 def test_variables_of_mixed_precision_layers(tmp_path, write):

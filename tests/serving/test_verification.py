@@ -8,7 +8,7 @@ from mrcnn_tf.serving import verification
 
 
 def answer(boxes, scores, ids, mask_value=1.0):
-    """One picture with these rows and one of padding."""
+    """One image with these rows and one of padding."""
     count = len(boxes)
     rows = {
         "detection_boxes": np.float32([*boxes, [0.0] * 4]),
@@ -71,8 +71,8 @@ def test_other_weights_are_noticed(export, variables, message):
         verification.verify_export(str(export("image_bytes")), variables, None, "image_bytes")
 
 
-def test_sample_pictures_are_seeded():
-    once, again = (verification.sample_pictures([(20, 30), (10, 10)]) for _ in range(2))
+def test_sample_images_are_seeded():
+    once, again = (verification.sample_images([(20, 30), (10, 10)]) for _ in range(2))
     assert [p.shape for p in once] == [(20, 30, 3), (10, 10, 3)]
     for a, b in zip(once, again, strict=True):
         np.testing.assert_array_equal(a, b)

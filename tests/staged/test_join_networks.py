@@ -27,11 +27,11 @@ def config(system, features, proposals, norm, frozen) -> fields.Model:
     return model
 
 
-def batch(pictures) -> dict[str, tf.Tensor]:
-    found = tiny_network.batch(pictures)
-    boxes = np.tile(np.array([[4, 6, 40, 30], [0, 0, 60, 60]], np.float32), [len(pictures), 1, 1])
+def batch(images) -> dict[str, tf.Tensor]:
+    found = tiny_network.batch(images)
+    boxes = np.tile(np.array([[4, 6, 40, 30], [0, 0, 60, 60]], np.float32), [len(images), 1, 1])
     found[schema.PROPOSAL_BOXES] = tf.constant(boxes)
-    found[schema.PROPOSALS_VALID] = tf.ones([len(pictures), 2], bool)
+    found[schema.PROPOSALS_VALID] = tf.ones([len(images), 2], bool)
     return found
 
 

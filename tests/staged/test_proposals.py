@@ -37,7 +37,7 @@ def batch_of(per_image, sizes, count=6, scale=1.0):
 
 @pytest.fixture
 def scenes(scene_type):
-    """Pictures with one to three filled rectangles, which a crop cuts to rectangles."""
+    """Images with one to three filled rectangles, which a crop cuts to rectangles."""
     made = []
     for k, (h, w) in enumerate([(40, 60), (60, 40), (50, 50), (40, 60), (33, 47)]):
         rng = np.random.default_rng(k)
@@ -186,9 +186,9 @@ def test_records_are_counted_without_reading_them(scenes, write_records, tmp_pat
     files = pipeline.find_files(write_records(scenes, 3))
     tf.io.TFRecordWriter(str(tmp_path / "empty")).close()
     assert record_files.count_records([*files, str(tmp_path / "empty")]) == 5
-    (first, *_) = record_files.sample_pictures(files, count=1)
+    (first, *_) = record_files.sample_images(files, count=1)
     assert (first.source_id.decode(), first.size_hw) == ("ü-0", (40, 60))
-    assert len(list(record_files.sample_pictures(files, count=3))) == 3
+    assert len(list(record_files.sample_images(files, count=3))) == 3
 
 
 def test_proposals_of_other_records_are_refused_before_training(
@@ -218,7 +218,7 @@ def test_proposals_of_other_records_are_refused_before_training(
     turned.masks = np.ones([1, 60, 40], bool)
     refused([turned], "image 'ü-3' is 60 x 40 pixels .* but was 40 x 60")
     same_size = scene_type(scenes[3].image // 2, **changes, source_id="ü-3")
-    refused([*scenes[:3], same_size], "image 'ü-3' of .* is not the picture of this id")
+    refused([*scenes[:3], same_size], "image 'ü-3' of .* is not the image of this id")
     with pytest.raises(FileNotFoundError, match="no proposals in 'nowhere'"):
         _build(rewrite(scenes), "nowhere")
 
@@ -229,7 +229,7 @@ def test_an_image_without_an_entry_is_named_when_its_turn_comes(
     """Where the look at some records did not find it."""
     folder = write(scenes[:4], write_records(scenes[:4]))
     pattern = write_records(scenes[1:])
-    monkeypatch.setattr(record_files, "sample_pictures", lambda files: [])
+    monkeypatch.setattr(record_files, "sample_images", lambda files: [])
     for is_training in (False, True):
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
             _read(_build(pattern, folder, is_training).take(20))
@@ -312,7 +312,7 @@ def test_proposals_move_with_the_objects(scenes, write_records, write, jitter):
 
 
 def test_the_best_are_kept_of_those_that_a_crop_leaves(scenes, write_records, write):
-    """The best is in the far corner, which most crops leave out, the next is the picture."""
+    """The best is in the far corner, which most crops leave out, the next is the image."""
     pattern = write_records(scenes)
     sizes = sizes_of(scenes)
     found = {i: [(h - 3, w - 3, h, w), (0, 0, h, w), (0, 0, h, 9)] for i, (h, w) in sizes.items()}

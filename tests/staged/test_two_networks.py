@@ -13,8 +13,8 @@ def network(system, proposals="rpn"):
     return tiny_network.build_network(model)
 
 
-def inputs(*pictures):
-    batch = tiny_network.batch(list(pictures))
+def inputs(*images):
+    batch = tiny_network.batch(list(images))
     return batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW]
 
 

@@ -1,4 +1,4 @@
-"""Two pictures on one device or one on each of two: prints what both ways of training give.
+"""Two images on one device or one on each of two: prints what both ways of training give.
 
 A process of its own, because TensorFlow has to be told before it starts how many devices a CPU is.
 
@@ -19,11 +19,11 @@ import tf_keras
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
-from tests.tiny_network import EMPTY, TWO_OBJECTS, Object, Picture
+from tests.tiny_network import EMPTY, TWO_OBJECTS, Image, Object
 
 STEPS = 2
-WIDE = Picture((62, 96), [Object((5, 40, 50, 88), 2)], key=31)
-TALL = Picture((96, 60), [Object((30, 8, 90, 44), 3, has_notch=True)], key=32)
+WIDE = Image((62, 96), [Object((5, 40, 50, 88), 2)], key=31)
+TALL = Image((96, 60), [Object((30, 8, 90, 44), 3, has_notch=True)], key=32)
 CASES = {
     "square": ([TWO_OBJECTS, EMPTY], (64, 64)),
     "landscape": ([EMPTY, WIDE], (64, 96)),
@@ -35,17 +35,17 @@ def train(strategy, num_replicas: int, mode: str, case: str, norm: str):
     """Return the reported losses of each step, and weights and statistics after all of them."""
     config = fields.Task(model=tiny_network.config(norm))
     task = task_lib.MaskRCNNTask(config, weight_decay=1e-2, compiled=mode == "compiled")
-    pictures, canvas_hw = CASES[case]
-    share = len(pictures) // num_replicas
+    images, canvas_hw = CASES[case]
+    share = len(images) // num_replicas
 
     def of_replica(context):
         first = context.replica_id_in_sync_group * share
-        return tiny_network.batch(pictures[first : first + share], canvas_hw)
+        return tiny_network.batch(images[first : first + share], canvas_hw)
 
     with strategy.scope():
         model = tiny_network.build_network(config.model, compiled=mode == "compiled")
         # Weak features. With strong ones the untrained RPN stretches boxes to many times the
-        # picture: the last bit of every weight then moves RoIs by up to 2e-3 pixels and a loss by
+        # image: the last bit of every weight then moves RoIs by up to 2e-3 pixels and a loss by
         # 1e-5, and what is compared is how sums were rounded, which batches of two and of one do
         # differently.
         for variable in model.pyramid.trainable_variables:

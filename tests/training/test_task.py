@@ -33,7 +33,7 @@ def grouped():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return tiny_network.batch([TWO_OBJECTS, EMPTY])
 
 
@@ -41,13 +41,13 @@ def copies(model):
     return [variable.numpy() for variable in model.trainable_variables]
 
 
-def test_one_step_is_sgd_with_decay_on_all_but_norms(grouped, pictures):
+def test_one_step_is_sgd_with_decay_on_all_but_norms(grouped, images):
     """new = old - rate * (gradient + decay * old), by hand from the gradient without decay."""
     rate, decay = 0.5, 0.125
     optimizer = tf_keras.optimizers.SGD(rate)
     before = copies(grouped)
-    *_, gradients = build_task("group_norm").forward_backward(pictures, grouped, optimizer)
-    logs = build_task("group_norm", decay).train_step(pictures, grouped, optimizer)
+    *_, gradients = build_task("group_norm").forward_backward(images, grouped, optimizer)
+    logs = build_task("group_norm", decay).train_step(images, grouped, optimizer)
     kinds = set()
     rows = zip(grouped.trainable_variables, before, gradients, strict=True)
     for variable, old, gradient in rows:
@@ -68,7 +68,7 @@ def test_one_step_is_sgd_with_decay_on_all_but_norms(grouped, pictures):
     assert int(optimizer.iterations) == 1
 
 
-def test_momentum_sees_the_decay(grouped, pictures):
+def test_momentum_sees_the_decay(grouped, images):
     """Coupled, as in Caffe2 and PyTorch: v = 0.9 v + (g + decay w); w -= rate v."""
     optimizer = tf_keras.optimizers.SGD(0.01, momentum=0.9)
     task, plain = build_task("group_norm", 0.1), build_task("group_norm")
@@ -76,22 +76,22 @@ def test_momentum_sees_the_decay(grouped, pictures):
     variable, start = grouped.trainable_variables[i], copies(grouped)
     want, velocity = start[i], 0.0
     for _ in range(2):
-        gradient = plain.forward_backward(pictures, grouped, optimizer)[-1][i].numpy()
+        gradient = plain.forward_backward(images, grouped, optimizer)[-1][i].numpy()
         velocity = 0.9 * velocity + gradient + 0.1 * want
         want = want - 0.01 * velocity
-        task.train_step(pictures, grouped, optimizer)
+        task.train_step(images, grouped, optimizer)
         np.testing.assert_allclose(variable.numpy(), want, rtol=1e-4, atol=1e-6)
     for v, value in zip(grouped.trainable_variables, start, strict=True):
         v.assign(value)
 
 
-def test_step_reports_every_loss_and_measure(grouped, pictures):
+def test_step_reports_every_loss_and_measure(grouped, images):
     task = build_task("group_norm")
     metrics = task.build_metrics(training=True)
     names = [*LOSSES, *metrics.OF_RPN, *metrics.OF_BOXES, "dropped_objects", "dropped_masks"]
     assert [m.name for m in metrics] == names
     start = copies(grouped)
-    loss = task.train_step(pictures, grouped, tf_keras.optimizers.SGD(1e-3), metrics)["loss"]
+    loss = task.train_step(images, grouped, tf_keras.optimizers.SGD(1e-3), metrics)["loss"]
     numbers = {m.name: float(m.result()) for m in metrics}
     assert sum(numbers[name] for name in LOSSES) == pytest.approx(float(loss), rel=1e-5)
     assert all(numbers[name] > 0 for name in LOSSES)
@@ -99,7 +99,7 @@ def test_step_reports_every_loss_and_measure(grouped, pictures):
         variable.assign(value)
 
 
-def test_a_step_without_positives_does_not_lower_the_recall(grouped, pictures):
+def test_a_step_without_positives_does_not_lower_the_recall(grouped, images):
     """The second batch has no objects: what there is to find was in the first one."""
     task = build_task("group_norm")
     metrics = {m.name: m for m in task.build_metrics(training=True)}
@@ -116,7 +116,7 @@ def test_a_step_without_positives_does_not_lower_the_recall(grouped, pictures):
         assert second[name] == pytest.approx(first[name] / 2), name
 
 
-def test_what_is_dropped_is_summed(grouped, pictures):
+def test_what_is_dropped_is_summed(grouped, images):
     task = build_task("group_norm")
     metrics = task.build_metrics(training=True)
     counts = {
@@ -124,52 +124,52 @@ def test_what_is_dropped_is_summed(grouped, pictures):
         schema.NUM_DROPPED_MASKS: tf.constant([1, 0]),
     }
     for _ in range(2):
-        task.train_step(pictures | counts, grouped, tf_keras.optimizers.SGD(0.0), metrics)
+        task.train_step(images | counts, grouped, tf_keras.optimizers.SGD(0.0), metrics)
     numbers = {m.name: float(m.result()) for m in metrics}
     assert numbers["dropped_objects"] == 14
     assert numbers["dropped_masks"] == 2
 
 
-def test_a_loss_that_is_not_finite_is_remembered(pictures):
+def test_a_loss_that_is_not_finite_is_remembered(images):
     """A NaN weight of the mask head: only that term and the images of that step are named."""
     model = tiny_network.build_network()
     task = build_task()
-    task.first_non_finite = divergence.FirstNonFinite(LOSSES, len(pictures["image"]))
+    task.first_non_finite = divergence.FirstNonFinite(LOSSES, len(images["image"]))
     optimizer = tf_keras.optimizers.SGD(0.0)
     strategy = tf.distribute.get_strategy()
-    task.train_step(pictures, model, optimizer)
+    task.train_step(images, model, optimizer)
     assert task.first_non_finite.describe(strategy) == ""
     kernel = next(v for v in model.trainable_variables if "mask" in v.name and "bias" not in v.name)
     kernel.assign(kernel * float("nan"))
-    task.train_step(pictures, model, optimizer)
+    task.train_step(images, model, optimizer)
     task.train_step(tiny_network.batch([WITH_CROWD, EMPTY]), model, optimizer)
     assert task.first_non_finite.describe(strategy) == (
         "not finite at step 2: mask_loss; images 1001, 7"
     )
 
 
-def test_loss_scaling_leaves_the_gradients_alone(grouped, pictures):
+def test_loss_scaling_leaves_the_gradients_alone(grouped, images):
     task = build_task("group_norm", weight_decay=0.1)
     plain = tf_keras.optimizers.SGD(0.1)
     scaled = tf_keras.mixed_precision.LossScaleOptimizer(
         tf_keras.optimizers.SGD(0.1), dynamic=False, initial_scale=1024.0
     )
-    terms, _, want = task.forward_backward(pictures, grouped, plain)
-    scaled_terms, _, got = task.forward_backward(pictures, grouped, scaled)
+    terms, _, want = task.forward_backward(images, grouped, plain)
+    scaled_terms, _, got = task.forward_backward(images, grouped, scaled)
     assert float(scaled_terms["loss"]) == pytest.approx(float(terms["loss"]))
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_variable_without_a_gradient_is_named(grouped, pictures):
+def test_a_variable_without_a_gradient_is_named(grouped, images):
     model = tiny_network.build_network()
     model.forgotten = tf.Variable([1.0], name="forgotten")
     with pytest.raises(ValueError, match="forgotten:0 gets no gradient"):
-        build_task().train_step(pictures, model, tf_keras.optimizers.SGD(0.1))
+        build_task().train_step(images, model, tf_keras.optimizers.SGD(0.1))
 
 
 @pytest.mark.slow
-def test_compiled_step_is_the_uncompiled_one(grouped, pictures):
+def test_compiled_step_is_the_uncompiled_one(grouped, images):
     optimizer = tf_keras.optimizers.SGD(0.1)
     compiled_model = tiny_network.build_network(
         tiny_network.config(norm="group_norm"), compiled=True
@@ -177,9 +177,9 @@ def test_compiled_step_is_the_uncompiled_one(grouped, pictures):
     compiled = task_lib.MaskRCNNTask(
         fields.Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
     )
-    terms, watched, gradients = compiled.forward_backward(pictures, compiled_model, optimizer)
+    terms, watched, gradients = compiled.forward_backward(images, compiled_model, optimizer)
     task = build_task("group_norm", 0.1)
-    want_terms, want_watched, want = task.forward_backward(pictures, grouped, optimizer)
+    want_terms, want_watched, want = task.forward_backward(images, grouped, optimizer)
     for name, value in (want_terms | want_watched).items():
         np.testing.assert_allclose((terms | watched)[name], value, rtol=1e-4, err_msg=name)
     largest = max(np.abs(g).max() for g in want)
@@ -216,8 +216,8 @@ SLOW = pytest.mark.slow
         pytest.param("graph", "portrait", "sync_batch_norm", marks=SLOW),
     ],
 )
-def test_two_replicas_with_a_picture_each_train_as_one_with_both(mode, case, norm):
-    """One of the pictures has no objects, so that averaging per replica would show."""
+def test_two_replicas_with_a_image_each_train_as_one_with_both(mode, case, norm):
+    """One of the images has no objects, so that averaging per replica would show."""
     found = replicas(mode, case, norm)
     for one, two in zip(found["one"], found["two"], strict=True):
         assert one["mask_loss"] > 0
@@ -287,15 +287,15 @@ def test_max_instances_moves_the_cap_of_scoring(tmp_path, max_instances, cap):
     assert f"mask_ar{cap}" in task.reduce_aggregated_logs(state)
 
 
-FILLER = tiny_network.Picture((1, 1), [], key=0)
+FILLER = tiny_network.Image((1, 1), [], key=0)
 
 
 def validation_losses(task, model, batches):
-    """{name: number} after a set of pictures; `FILLER` is what fills up the last batch."""
+    """{name: number} after a set of images; `FILLER` is what fills up the last batch."""
     metrics = task.build_metrics(training=False)
-    for pictures in batches:
-        batch = tiny_network.batch(pictures)
-        is_real = np.array([[picture is not FILLER] for picture in pictures], np.uint8)
+    for images in batches:
+        batch = tiny_network.batch(images)
+        is_real = np.array([[image is not FILLER] for image in images], np.uint8)
         batch[schema.SOURCE_ID] *= is_real
         assert "loss" not in task.validation_step(batch, model, metrics)
     return {m.name: float(m.result()) for m in metrics}
@@ -303,7 +303,7 @@ def validation_losses(task, model, batches):
 
 @pytest.mark.parametrize("normalizer", ["sampled", "anchors_per_image"])
 def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalizer):
-    """Pictures with unlike numbers of objects, so that a mean over batches would show."""
+    """Images with unlike numbers of objects, so that a mean over batches would show."""
     config = fields.Task(model=tiny_network.config())
     config.model.rpn.loss_normalizer = normalizer
     task = task_lib.MaskRCNNTask(config)

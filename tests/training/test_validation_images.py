@@ -12,11 +12,11 @@ MEAN, STD = (103.939, 116.779, 123.68), (57.4, 57.1, 58.4)
 
 
 @pytest.mark.parametrize("order", preprocess.CHANNEL_ORDERS)
-def test_the_picture_comes_back_from_network_input(order):
+def test_the_image_comes_back_from_network_input(order):
     """Not resized, so every byte has to be what it was; the padding is cut off."""
-    picture = np.random.default_rng(3).integers(0, 256, [20, 30, 3], np.uint8)
+    image = np.random.default_rng(3).integers(0, 256, [20, 30, 3], np.uint8)
     prepared = preprocess.prepare_image(
-        tf.constant(picture),
+        tf.constant(image),
         tf.constant([20, 30]),
         tf.constant([32, 64]),
         convention="detectron2",
@@ -27,7 +27,7 @@ def test_the_picture_comes_back_from_network_input(order):
     back = validation_images.to_rgb(
         prepared.numpy(), np.array([20.0, 30.0]), order, np.array(MEAN), np.array(STD)
     )
-    np.testing.assert_array_equal(back, picture)
+    np.testing.assert_array_equal(back, image)
 
 
 def row_of(batch, row=0):
@@ -51,8 +51,8 @@ def test_truth_mask_is_the_object_where_its_box_is():
     assert validation_images.truth_mask(image, 0, (60, 64)) is None
 
 
-def pictures_of():
-    return validation_images.ValidationPictures(
+def images_of():
+    return validation_images.ValidationImages(
         LabelMap((1, 2, 3), ("red", "green", "blue")),
         channel_order="bgr",
         pixel_mean=MEAN,
@@ -61,9 +61,9 @@ def pictures_of():
     )
 
 
-def evaluated(pictures):
+def evaluated(images):
     """A batch, and detections that are its ground truth with full masks, score 0.9."""
-    batch = tiny_network.batch(pictures)
+    batch = tiny_network.batch(images)
     batch[schema.IMAGE] *= 50.0
     return batch | {
         "boxes": batch[schema.GT_BOXES],
@@ -75,7 +75,7 @@ def evaluated(pictures):
 
 
 def test_truth_is_drawn_left_and_prediction_right():
-    drawings = pictures_of()
+    drawings = images_of()
     drawings.add(evaluated([TWO_OBJECTS]))
     sure = drawings.drawn["1001"]
     drawings.reset()
@@ -91,19 +91,19 @@ def test_truth_is_drawn_left_and_prediction_right():
 
 
 def test_the_first_images_are_drawn_and_no_filler(monkeypatch):
-    monkeypatch.setattr(validation_images, "NUM_PICTURES", 3)
-    drawings = pictures_of()
+    monkeypatch.setattr(validation_images, "NUM_IMAGES", 3)
+    drawings = images_of()
     batch = evaluated([EMPTY, TWO_OBJECTS])
     batch[schema.SOURCE_ID] *= tf.constant([[0], [1]], tf.uint8)
     drawings.add(batch)
     assert list(drawings.drawn) == ["1001"]
     drawings.add(evaluated([EMPTY, WITH_CROWD]))
-    drawings.add(evaluated([tiny_network.Picture((64, 64), [], key=9)]))
+    drawings.add(evaluated([tiny_network.Image((64, 64), [], key=9)]))
     assert list(drawings.drawn) == ["1001", "7", "-5"]
 
 
-def test_pictures_are_written_to_the_summary(tmp_path):
-    drawings = pictures_of()
+def test_images_are_written_to_the_summary(tmp_path):
+    drawings = images_of()
     drawings.add(evaluated([TWO_OBJECTS, WITH_CROWD]))
     drawings.write(step=5)  # nobody listens
     with tf.summary.create_file_writer(str(tmp_path)).as_default():

@@ -87,8 +87,8 @@ def test_the_detector_has_the_weights_of_the_file(converted):
 def test_the_detector_detects(converted):
     _, output, _ = converted
     loaded = Detector.load(f"{output}/params.yaml", output, SMALL_INPUT)
-    picture = np.random.default_rng(0).integers(0, 255, [48, 64, 3], np.uint8)
-    for detection in loaded([picture])[0]:
+    image = np.random.default_rng(0).integers(0, 255, [48, 64, 3], np.uint8)
+    for detection in loaded([image])[0]:
         assert detection.category in loaded.label_map.names
 
 
