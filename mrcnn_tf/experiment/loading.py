@@ -20,7 +20,7 @@ from official.modeling import hyperparams
 
 from mrcnn_tf.experiment import checks, fields, presets
 
-FOLDER = pathlib.Path(__file__).resolve().parent.parent / "experiments"
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 
 
 def names(folder: pathlib.Path = FOLDER) -> list[str]:
