@@ -18,7 +18,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -29,7 +28,8 @@ from mrcnn_tf import detector
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, loading, presets
-from mrcnn_tf.modeling import build
+from mrcnn_tf.experiment.experiment import Experiment, Task
+from mrcnn_tf.modeling import backbones, build
 from mrcnn_tf.training import task as task_lib
 from mrcnn_tf.weights import (
     assign,
@@ -37,19 +37,11 @@ from mrcnn_tf.weights import (
     conventions,
     detectron2,
     files,
-    keras_applications,
-    model_garden,
     recognize,
     torchvision,
 )
 
 _DETECTORS = {"torchvision": torchvision, "detectron2": detectron2}
-_BACKBONES: dict[str, Callable] = {
-    "torchvision": torchvision.load_backbone,
-    "detectron2": detectron2.load_backbone,
-    "keras": keras_applications.load_backbone,
-    "model_garden": model_garden.load_backbone,
-}
 # Data and schedule of the experiment that is written: {system: its name without features}.
 _BASES = {
     "mask_rcnn": "maskrcnn_r50_",
@@ -175,7 +167,7 @@ def _refuse_foreign_folder(output_dir: str) -> None:
         raise ValueError(f"{output_dir} holds checkpoints of a run ({latest}); choose another")
 
 
-def _layered(name: str, layer: dict[str, Any], params_override: str) -> fields.Experiment:
+def _layered(name: str, layer: dict[str, Any], params_override: str) -> Experiment:
     """Load an experiment with further fields, as if they stood in a --config_file."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(layer, file)
@@ -183,7 +175,7 @@ def _layered(name: str, layer: dict[str, Any], params_override: str) -> fields.E
         return loading.load(name, [file.name], params_override)
 
 
-def _check_conventions(needed: fields.Experiment, given: fields.Experiment) -> list[str]:
+def _check_conventions(needed: Experiment, given: Experiment) -> list[str]:
     """Compare an experiment with the one that the weights need.
 
     Returns:
@@ -206,7 +198,7 @@ def _check_conventions(needed: fields.Experiment, given: fields.Experiment) -> l
     ]
 
 
-def _checked_label_map(task: fields.Task, of_file: LabelMap | None) -> LabelMap | None:
+def _checked_label_map(task: Task, of_file: LabelMap | None) -> LabelMap | None:
     """Return the label map to write, after comparing the file's with the experiment's.
 
     Raises:
@@ -234,7 +226,8 @@ def _load(
     model: build.Model, found: recognize.Recognized, state_dict: files.State
 ) -> assign.Report:
     if found.system == "backbone":
-        return _BACKBONES[found.project](model.backbone, state_dict)
+        weights = backbones.entry_of(model.backbone).weights_module()
+        return weights.load(found.project, model.backbone, state_dict)
     return _DETECTORS[found.project].load(model, state_dict)
 
 
@@ -242,7 +235,7 @@ def _write(
     output_dir: str,
     model: build.Model | tf.train.Checkpoint,
     label_map: LabelMap | None,
-    experiment: fields.Experiment,
+    experiment: Experiment,
 ) -> None:
     """Write what a run would have left."""
     os.makedirs(output_dir, exist_ok=True)

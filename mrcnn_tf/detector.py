@@ -19,16 +19,17 @@ import tensorflow as tf
 
 from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
-from mrcnn_tf.modeling.faster_rcnn import FasterRCNN
+from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.serving import predictor, preprocessing, signatures, verification
 from mrcnn_tf.staged import stages
 from mrcnn_tf.staged.two_networks import ProposalsAsDetections, TwoNetworks
 from mrcnn_tf.training import task as task_lib
 
-Network = FasterRCNN | TwoNetworks | ProposalsAsDetections
+Network = MaskRCNN | TwoNetworks | ProposalsAsDetections
 
 # What an RPN alone answers: it does not tell classes apart.
 OBJECT = LabelMap((1,), ("object",))
@@ -123,7 +124,7 @@ class Detector:
         )
 
 
-def _load_network(config: fields.Experiment, checkpoint: str) -> tuple[Network, LabelMap]:
+def _load_network(config: Experiment, checkpoint: str) -> tuple[Network, LabelMap]:
     """Build what the experiment describes, and the RPN it was trained with if that is another."""
     if config.task.model.system == "rpn":
         rpn = build.build_model(config.task.model, num_classes=0)
@@ -137,7 +138,7 @@ def _load_network(config: fields.Experiment, checkpoint: str) -> tuple[Network, 
     return model, label_map
 
 
-def _load_rpn(detector: fields.Experiment) -> build.Model:
+def _load_rpn(detector: Experiment) -> build.Model:
     """Load the RPN that proposes for a detector without one.
 
     Raises:
@@ -163,7 +164,7 @@ def _load_rpn(detector: fields.Experiment) -> build.Model:
     return model
 
 
-def preprocessor(config: fields.Experiment) -> preprocessing.Preprocessor:
+def preprocessor(config: Experiment) -> preprocessing.Preprocessor:
     """How the experiment prepares images at inference."""
     pixels, data = config.task.model.pixels, config.task.validation_data
     bucket = canvases.make(tuple(data.short_edges), data.long_edge)

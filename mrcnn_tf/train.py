@@ -15,10 +15,12 @@ import tensorflow as tf
 from absl import app, flags, logging
 from official.common import distribute_utils
 from official.common import flags as garden_flags
+from official.core import config_definitions as cfg
 from official.core import train_lib, train_utils
 from official.modeling import performance
 
-from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import divergence, progress
 from mrcnn_tf.training import task as task_lib
@@ -37,7 +39,7 @@ def define_flags() -> None:
 
 
 def run(
-    experiment: fields.Experiment,
+    experiment: Experiment,
     mode: str,
     model_dir: str,
     checkpoint_path: str | None = None,
@@ -102,7 +104,7 @@ def run(
 
 
 def _run(
-    experiment: fields.Experiment,
+    experiment: Experiment,
     task: task_lib.MaskRCNNTask,
     mode: str,
     model_dir: str,
@@ -194,7 +196,7 @@ def _floats(output: orbit.runner.Output) -> dict[str, float]:
     return {key: float(value) for key, value in output.items()}
 
 
-def _strategy(runtime: fields.cfg.RuntimeConfig) -> tf.distribute.Strategy:
+def _strategy(runtime: cfg.RuntimeConfig) -> tf.distribute.Strategy:
     """Mirror over all visible GPUs; `runtime.num_gpus` (0 by default) is set to their number."""
     runtime.num_gpus = runtime.num_gpus or len(tf.config.list_physical_devices("GPU"))
     return distribute_utils.get_distribution_strategy(

@@ -29,9 +29,10 @@ from official.modeling import performance
 
 from mrcnn_tf.data import pipeline, record_files, schema
 from mrcnn_tf.durations import duration
-from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment.experiment import Experiment, Task
 from mrcnn_tf.modeling import build
-from mrcnn_tf.modeling.rpn import Proposals
+from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.staged.proposal_writer import ProposalWriter
 from mrcnn_tf.staged.proposals import ProposalReader
 from mrcnn_tf.training import progress
@@ -43,7 +44,7 @@ _OF_BATCH = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
 
 
 def run(
-    experiment: fields.Experiment, checkpoint_path: str, output_dir: str, overwrite: bool = False
+    experiment: Experiment, checkpoint_path: str, output_dir: str, overwrite: bool = False
 ) -> None:
     """Write the proposals of both sets.
 
@@ -70,15 +71,13 @@ def run(
 
 
 def _write_split(
-    experiment: fields.Experiment, split: str, checkpoint_path: str, folder: str, overwrite: bool
+    experiment: Experiment, split: str, checkpoint_path: str, folder: str, overwrite: bool
 ) -> None:
     """Write one set's proposals, unless they are there."""
     config = _config_of(experiment.task, split)
     files = pipeline.find_files(config.validation_data.input_path)
     task = task_lib.MaskRCNNTask(config)
-    model = build.build_model(
-        config.model, task.label_map.num_classes, compiled=experiment.runtime.enable_xla
-    )
+    model = build.build_model(config.model, task.label_map.num_classes)
     found = task_lib.load_checkpoint(model, checkpoint_path)
     decisive = _decisive(config, model)
     if not overwrite and os.path.exists(os.path.join(folder, "meta.json")):
@@ -102,7 +101,7 @@ def _write_split(
     )
 
 
-def _config_of(task: fields.Task, split: str) -> fields.Task:
+def _config_of(task: Task, split: str) -> Task:
     """Return a task whose validation is a pass over the split, with the split's proposals."""
     config = copy.deepcopy(task)
     if split == "train":
@@ -122,6 +121,7 @@ def _proposer(model: build.Model, compiled: bool) -> Callable[[tf.Tensor, tf.Ten
     """Return the network up to its proposals, traced once for all canvases."""
 
     def propose(images: tf.Tensor, image_size_hw: tf.Tensor) -> Proposals:
+        assert model.rpn is not None
         return model.rpn(model.features(images, training=False), image_size_hw)
 
     return tf.function(
@@ -135,7 +135,7 @@ def _proposer(model: build.Model, compiled: bool) -> Callable[[tf.Tensor, tf.Ten
     )
 
 
-def _decisive(config: fields.Task, model: build.Model) -> dict[str, Any]:
+def _decisive(config: Task, model: build.Model) -> dict[str, Any]:
     """What decides on the proposals of a set: JSON values."""
     data = config.validation_data
     weights = hashlib.sha256()

@@ -9,6 +9,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.detector import Detector, preprocessor
 from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment.experiment import maskrcnn
 from mrcnn_tf.staged.two_networks import TwoNetworks
 from tests import tiny_network
 
@@ -19,7 +20,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     more = {"system": "rpn", "rpn": {"post_nms_top_k_test": 40}}
     for name, fields in (("rpn", more), ("detector", {"proposals": "file"})):
-        experiment = fields.maskrcnn()
+        experiment = maskrcnn()
         experiment.task.model = tiny_network.config("group_norm")
         experiment.task.model.override(fields)
         if name == "rpn":

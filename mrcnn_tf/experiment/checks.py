@@ -1,7 +1,8 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
-from mrcnn_tf.experiment import presets
-from mrcnn_tf.experiment.fields import MODULES, Data, Experiment
+from mrcnn_tf.experiment.experiment import Experiment
+from mrcnn_tf.experiment.fields import MODULES, Data
+from mrcnn_tf.modeling import backbones, normalization
 
 
 def check(experiment: Experiment) -> None:
@@ -11,9 +12,7 @@ def check(experiment: Experiment) -> None:
       ValueError: with the field, the value received and what is allowed.
     """
     model, trainer = experiment.task.model, experiment.trainer
-    _one_of("task.model.preset", model.preset, presets.PRESETS)
     _one_of("task.model.system", model.system, ("mask_rcnn", "faster_rcnn", "rpn"))
-    _one_of("task.model.features", model.features, ("fpn", "c4"))
     _one_of("task.model.proposals", model.proposals, ("rpn", "file"))
     _one_of("stages.schedule", experiment.stages.schedule, ("joint", "separate", "alternating"))
     _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
@@ -24,17 +23,16 @@ def check(experiment: Experiment) -> None:
         model.detection.mask_paste,
         ("pixel_centres", "torchvision"),
     )
-    _one_of("task.model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152))
     _one_of("task.model.rpn.anchor_strides", model.rpn.anchor_strides, ("level", "grid"))
     _one_of(
         "task.model.rpn.loss_normalizer",
         model.rpn.loss_normalizer,
         ("sampled", "anchors_per_image"),
     )
-    norms = ("frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm")
-    _one_of("task.model.backbone.norm", model.backbone.norm, norms)
+    backbones.check(model.backbone)
+    _one_of("task.model.backbone.norm", model.backbone.norm, normalization.KINDS)
     for part in ("fpn", "box_head", "mask_head"):
-        _one_of(f"task.model.{part}.norm", getattr(model, part).norm, ("", *norms))
+        _one_of(f"task.model.{part}.norm", getattr(model, part).norm, ("", *normalization.KINDS))
     _one_of("task.model.backbone.weights", model.backbone.weights, ("", "imagenet"))
     for field in ("train_data", "validation_data"):
         data = getattr(experiment.task, field)
@@ -61,6 +59,11 @@ def _check_system(experiment: Experiment) -> None:
             f"task.model.mask_head.mask_size: got {model.mask_head.mask_size}, needs an even number"
         )
     c4_heads = model.features == "c4" and model.system != "rpn"
+    if c4_heads and not backbones.has_roi_stage(model.backbone):
+        raise ValueError(
+            f"task.model.features: got 'c4', but backbone.type {model.backbone.type!r} has no "
+            "stage that could be applied to RoIs; use features: fpn"
+        )
     if c4_heads and model.box_head.pool_size % 2:
         raise ValueError(
             f"task.model.box_head.pool_size: got {model.box_head.pool_size}, but with features: c4 "
@@ -158,22 +161,8 @@ def _check_parts(experiment: Experiment) -> None:
 def _check_start(experiment: Experiment) -> None:
     """Refuse weights to start from that do not fit, or do not exist."""
     model = experiment.task.model
-    if model.backbone.weights == "imagenet" and (
-        model.backbone.depth not in (50, 101) or model.backbone.base_width != 64
-    ):
-        raise ValueError(
-            "task.model.backbone.weights: 'imagenet' exists for depth 50 and 101 with base_width "
-            f"64, not for depth {model.backbone.depth} with base_width "
-            f"{model.backbone.base_width}; set it to '' to start from random weights"
-        )
-    if model.backbone.weights == "imagenet" and (
-        model.pixels.order != "bgr" or not model.backbone.stride_in_1x1
-    ):
-        raise ValueError(
-            "task.model.backbone.weights: 'imagenet' are the weights of tf_keras.applications, "
-            "which want pixels.order: bgr and backbone.stride_in_1x1: true, not "
-            f"{model.pixels.order} and {str(model.backbone.stride_in_1x1).lower()}"
-        )
+    if model.backbone.weights == "imagenet":
+        backbones.check_imagenet(model)
     from_scratch = not model.backbone.weights and "backbone" not in experiment.task.loaded_parts()
     if model.backbone.norm == "frozen_batch_norm" and from_scratch:
         raise ValueError(
@@ -210,7 +199,7 @@ def _check_data(where: str, data: Data) -> None:
             f"{where}.scale_jitter: needs canvas: bucket, not {data.canvas!r}, which would make "
             "batches of images of one size only"
         )
-    jitter = data.color_jitter.as_dict()
+    jitter = vars(data.color_jitter)
     for name, value in jitter.items():
         most = 0.5 if name == "hue" else 1.0
         if not 0.0 <= value <= most:

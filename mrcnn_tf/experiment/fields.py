@@ -1,26 +1,50 @@
-"""What an experiment may say: typed fields with the paper's numbers.
+"""What an experiment may say of network and data: typed fields with the paper's numbers.
 
-An experiment is a YAML file in `experiments/`; it states only how it differs from the defaults
-here. `experiments.py` puts defaults, preset (`presets.py`), file and command line together and has
-`config_checks.py` look at the whole; the model and the pipeline receive plain values through
-`modeling/build.py` and `task.py`.
+Every number stands here once. The layers take these fields as keyword arguments of the same names,
+with these defaults; schedule and run are in `experiment.py`. An experiment is a YAML file in
+`experiments/` that states only how it differs; `loading.py` puts defaults, preset (`presets.py`),
+file and command line together and has `checks.py` look at the whole.
+
+This module imports nothing, so that a network can be built without tf-models-official.
 
 Section numbers are those of Mask R-CNN (arXiv 1703.06870v3); FPN is arXiv 1612.03144, Faster R-CNN
 arXiv 1506.01497.
 """
 
 import dataclasses
-
-from official.core import config_definitions as cfg
-from official.core import exp_factory
-from official.modeling import hyperparams, optimization
+from collections.abc import Mapping
+from typing import Any
 
 # The parts of a network that `task.init_checkpoint_modules` may name.
 MODULES = ("backbone", "pyramid", "rpn", "roi_heads")
 
 
+class Fields:
+    """What all groups of fields can do; Model Garden's configs have methods of the same names."""
+
+    def override(self, values: Mapping[str, Any]) -> None:
+        """Set the fields that `values` names, nested like the fields; others stay.
+
+        Raises:
+          AttributeError: there is no such field.
+        """
+        for name, value in values.items():
+            current = getattr(self, name)
+            if isinstance(value, Mapping) and hasattr(current, "override"):
+                current.override(value)
+            else:
+                setattr(self, name, tuple(value) if isinstance(value, list) else value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields, nested."""
+        return {
+            name: value.as_dict() if hasattr(value, "as_dict") else value
+            for name, value in vars(self).items()
+        }
+
+
 @dataclasses.dataclass
-class Pixels(hyperparams.Config):
+class Pixels(Fields):
     """From a stored image to the network's input.
 
     Attributes:
@@ -38,10 +62,11 @@ class Pixels(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class Backbone(hyperparams.Config):
-    """ResNet (section 3.1, "Network Architecture").
+class Backbone(Fields):
+    """The network that makes the features (section 3.1, "Network Architecture").
 
     Attributes:
+      type: an entry of `modeling/backbones.py`; what follows up to `stride_in_1x1` is for "resnet".
       depth: 18, 34, 50, 101 or 152.
       base_width: channels of the stem; 64 in every published network.
       groups: of the 3x3 convolutions; more than 1 is a ResNeXt.
@@ -52,10 +77,11 @@ class Backbone(hyperparams.Config):
       norm_epsilon: added to the variance.
       norm_momentum: of the moving statistics; unused by frozen and group norm.
       freeze_at: 0 trains everything, 1 freezes the stem, 2 the stem and stage 2, ...
-      weights: "imagenet" starts from tf_keras.applications (ResNet-50 and 101), "" from random
-        numbers. `task.init_checkpoint` comes on top of either.
+      weights: "imagenet" starts from what the entry has, "" from random numbers.
+        `task.init_checkpoint` comes on top of either.
     """
 
+    type: str = "resnet"
     depth: int = 50
     base_width: int = 64
     groups: int = 1
@@ -69,7 +95,7 @@ class Backbone(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class FPN(hyperparams.Config):
+class FPN(Fields):
     """Feature pyramid (FPN section 3); P6 is P5 subsampled.
 
     Attributes:
@@ -84,7 +110,7 @@ class FPN(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class RPN(hyperparams.Config):
+class RPN(Fields):
     """Region proposal network (section 3.1; Faster R-CNN section 3; FPN section 4.1).
 
     Attributes:
@@ -107,6 +133,10 @@ class RPN(hyperparams.Config):
       nms_iou: per level.
       min_box_size: proposals with a smaller side, in pixels, are dropped.
       smooth_l1_beta: where the box loss turns from quadratic to linear; 0 is L1.
+      ignore_anchors_across_border: in training, anchors that reach beyond the image (not its
+        canvas) are neither positive nor negative, as in Faster R-CNN (section 3.3) and Detectron
+        (`RPN_STRADDLE_THRESH: 0`), whose FPN has that too although the text of FPN (section 5.1)
+        trains on them; without, they are anchors like others (Detectron2, torchvision).
       loss_normalizer: "sampled" divides by the anchors really sampled, "anchors_per_image" by
         their nominal number (Detectron2). They differ only if an image has too few anchors.
     """
@@ -128,11 +158,12 @@ class RPN(hyperparams.Config):
     nms_iou: float = 0.7
     min_box_size: float = 0.0
     smooth_l1_beta: float = 1.0 / 9.0
+    ignore_anchors_across_border: bool = True
     loss_normalizer: str = "sampled"
 
 
 @dataclasses.dataclass
-class RoIAlign(hyperparams.Config):
+class RoIAlign(Fields):
     """Pooling of RoI features (section 3, "RoIAlign").
 
     Attributes:
@@ -150,7 +181,7 @@ class RoIAlign(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class BoxHead(hyperparams.Config):
+class BoxHead(Fields):
     """Classification and box regression of RoIs (section 3.1; Fast R-CNN).
 
     Attributes:
@@ -181,7 +212,7 @@ class BoxHead(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class MaskHead(hyperparams.Config):
+class MaskHead(Fields):
     """Mask branch (figure 4 right).
 
     Attributes:
@@ -204,7 +235,7 @@ class MaskHead(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class Detection(hyperparams.Config):
+class Detection(Fields):
     """Inference (section 3.1, "Inference").
 
     Attributes:
@@ -225,7 +256,7 @@ class Detection(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class Model(hyperparams.Config):
+class Model(Fields):
     """The network.
 
     Attributes:
@@ -260,7 +291,7 @@ class Model(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class ColorJitter(hyperparams.Config):
+class ColorJitter(Fields):
     """How far the colours of training images move at random; 0 leaves a property alone.
 
     Attributes:
@@ -277,10 +308,11 @@ class ColorJitter(hyperparams.Config):
 
 
 @dataclasses.dataclass
-class Data(cfg.DataConfig):
+class Data(Fields):
     """Records and what happens to an image on its way into a batch.
 
     Attributes:
+      is_training: shuffled, repeated and augmented; else each image once, in order.
       input_path: pattern of the record files; label_map.json lies in their folder.
       global_batch_size: images per step over all replicas; 0 takes `images_per_replica` times
         the number of replicas.
@@ -304,6 +336,9 @@ class Data(cfg.DataConfig):
       proposals: folder that `write_proposals` made for these records, where the network makes none.
     """
 
+    is_training: bool = False
+    input_path: str = ""
+    global_batch_size: int = 0
     images_per_replica: int = 2
     short_edges: tuple[int, ...] = (800,)
     long_edge: int = 1333
@@ -316,113 +351,3 @@ class Data(cfg.DataConfig):
     exact_resume: bool = True
     seed: int = 0
     proposals: str = ""
-
-
-@dataclasses.dataclass
-class Task(cfg.TaskConfig):
-    """The task: model, data and what to score against.
-
-    Attributes:
-      name: the experiment's name.
-      init_checkpoint: a checkpoint, or a run's folder, whose weights training starts from.
-      init_checkpoint_modules: what of it is taken: "" what fits, to fine-tune on other classes
-        (`weights/fine_tune.py`, which prints what does not fit); "all", or some of `MODULES` with
-        commas between, whole and nothing else; the others start as without it.
-      annotation_file: COCO JSON to score against; empty scores against the validation records.
-      seed: of the weights and of anchor and RoI sampling.
-      allow_image_summary: draw the first images of each evaluation for TensorBoard.
-    """
-
-    name: str = ""
-    init_checkpoint_modules: str = ""
-    model: Model = dataclasses.field(default_factory=Model)
-    train_data: Data = dataclasses.field(
-        default_factory=lambda: Data(is_training=True, flip_probability=0.5)
-    )
-    validation_data: Data = dataclasses.field(default_factory=lambda: Data(is_training=False))
-    annotation_file: str = ""
-    seed: int = 0
-    allow_image_summary: bool = True
-
-    def loaded_parts(self) -> tuple[str, ...]:
-        """Parts of the network that start from `init_checkpoint`; none without one."""
-        if not self.init_checkpoint:
-            return ()
-        names = tuple(name.strip() for name in self.init_checkpoint_modules.split(","))
-        return MODULES if names in (("all",), ("",)) else names
-
-
-@dataclasses.dataclass
-class Trainer(cfg.TrainerConfig):
-    """The schedule (section 3.1, "Training"), declared for `reference_batch_size` images a step.
-
-    Attributes:
-      reference_batch_size: what learning rate, steps and intervals are meant for: 8 GPUs x 2. If
-        the real global batch is another, the rate is multiplied and steps are divided by their
-        ratio (linear rule, Goyal et al. 2017), and both are printed.
-      weight_decay: added to the gradient of every trainable kernel and bias, not to norms.
-      recovery_max_trials: how often a run goes back to its last checkpoint after a loss that is
-        not finite; then it ends with an error that names step, term and images.
-    """
-
-    reference_batch_size: int = 16
-    weight_decay: float = 1e-4
-    train_steps: int = 160_000
-    steps_per_loop: int = 20
-    summary_interval: int = 20
-    checkpoint_interval: int = 5_000
-    validation_interval: int = 20_000
-    recovery_max_trials: int = 0
-    best_checkpoint_export_subdir: str = "best"
-    best_checkpoint_eval_metric: str = "mask_ap"
-
-
-@dataclasses.dataclass
-class Stages(hyperparams.Config):
-    """Training in several runs, which `mrcnn_tf.train_stages` makes one after the other.
-
-    Attributes:
-      schedule: "joint", one run of RPN and detector together; "separate", an RPN, its proposals, a
-        detector on them, nothing shared (section 3.1); "alternating", the four steps after which
-        both share their features (Faster R-CNN section 3.2).
-      rpn_experiment: trains the RPN of the other two. In the params.yaml of a detector that was
-        trained apart, that of the RPN whose proposals it has seen.
-      rpn_checkpoint: the checkpoint, or run's folder, of that RPN: both become one SavedModel.
-    """
-
-    schedule: str = "joint"
-    rpn_experiment: str = ""
-    rpn_checkpoint: str = ""
-
-
-@dataclasses.dataclass
-class Experiment(cfg.ExperimentConfig):
-    """Everything: `task`, `trainer`, `runtime`, `stages`."""
-
-    task: Task = dataclasses.field(default_factory=Task)
-    trainer: Trainer = dataclasses.field(default_factory=Trainer)
-    runtime: cfg.RuntimeConfig = dataclasses.field(default_factory=cfg.RuntimeConfig)
-    stages: Stages = dataclasses.field(default_factory=Stages)
-
-
-@exp_factory.register_config_factory("maskrcnn")
-def maskrcnn() -> Experiment:
-    """Return the defaults that every experiment file starts from: the paper's R50-FPN."""
-    return Experiment(
-        trainer=Trainer(
-            optimizer_config=optimization.OptimizationConfig(
-                {
-                    "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},
-                    "learning_rate": {
-                        "type": "stepwise",
-                        "stepwise": {"boundaries": [120_000], "values": [0.02, 0.002]},
-                    },
-                    # The paper does not mention a warm-up; Detectron, its code, has this one.
-                    "warmup": {
-                        "type": "linear",
-                        "linear": {"warmup_steps": 500, "warmup_learning_rate": 0.02 / 3},
-                    },
-                }
-            )
-        )
-    )

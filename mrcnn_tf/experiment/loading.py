@@ -1,24 +1,19 @@
 """Finds experiments by name and puts one together: defaults, preset, file, command line.
 
-Later wins: the defaults of `configs.py`, the preset, the file `experiments/NAME.yaml`, further
-`--config_file`s, `--params_override`. Every name and type is checked on the way; Model Garden's
-own override accepts `train_steps: "abc"`.
+Later wins: the defaults of `fields.py`, the preset, the file `experiments/NAME.yaml`, further
+`--config_file`s, `--params_override`. How text becomes fields is in `overrides.py`.
 """
 
-import dataclasses
-import difflib
 import pathlib
-import re
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from official.core import exp_factory
-from official.modeling import hyperparams
 
-from mrcnn_tf.experiment import checks, fields, presets
+from mrcnn_tf.experiment import checks, overrides, presets
+from mrcnn_tf.experiment.experiment import Experiment, maskrcnn
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 
@@ -33,7 +28,7 @@ def load(
     config_files: Sequence[str] = (),
     params_override: str = "",
     folder: pathlib.Path = FOLDER,
-) -> fields.Experiment:
+) -> Experiment:
     """Return the experiment `name`, checked.
 
     Args:
@@ -51,20 +46,23 @@ def load(
         known = "\n  ".join(names(folder))
         raise ValueError(f"unknown experiment {name!r}. Known experiments:\n  {known}")
     layers = _with_bases(path, folder)
-    layers += [(file, _read(pathlib.Path(file))) for file in config_files]
+    layers += [(file, overrides.read(pathlib.Path(file))) for file in config_files]
     if params_override:
-        layers.append(("--params_override", parse_override(params_override)))
+        layers.append(("--params_override", overrides.parse_override(params_override)))
 
-    experiment = fields.maskrcnn()
+    experiment = maskrcnn()
     experiment.task.name = path.stem
-    preset = experiment.task.model.preset
     for source, layer in layers:
-        # The preset lies below all layers, so it has to be known before the first is laid.
-        preset = layer.get("task", {}).get("model", {}).get("preset", preset)
-        _check_names_and_types(experiment, layer, source)
-    if preset not in presets.PRESETS:
-        raise ValueError(f"task.model.preset: got {preset!r}, allowed are {list(presets.PRESETS)}")
-    experiment.task.model.override(presets.PRESETS[preset])
+        overrides.check_names_and_types(experiment, layer, source)
+    # Presets lie below all layers, so they have to be known before the first is laid.
+    for field, allowed in (("features", presets.FEATURES), ("preset", presets.PRESETS)):
+        chosen = getattr(experiment.task.model, field)
+        for _, layer in layers:
+            chosen = layer.get("task", {}).get("model", {}).get(field, chosen)
+        if chosen not in allowed:
+            names_allowed = ", ".join(map(repr, allowed))
+            raise ValueError(f"task.model.{field}: got {chosen!r}, allowed are {names_allowed}")
+        experiment.task.model.override(allowed[chosen])
     for _, layer in layers:
         experiment.override(layer)
     checks.check(experiment)
@@ -83,7 +81,7 @@ def _with_bases(path: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, dic
     while True:
         if str(path) in [source for source, _ in layers]:
             raise ValueError(f"{path}: base: the experiment is based on itself")
-        fields = _read(path)
+        fields = overrides.read(path)
         base = fields.pop("base", "")
         layers.insert(0, (str(path), fields))
         if not base:
@@ -94,7 +92,7 @@ def _with_bases(path: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, dic
             raise ValueError(f"{above}: base: unknown experiment {base!r}. Known are {known}")
 
 
-def save(experiment: fields.Experiment, path: str) -> None:
+def save(experiment: Experiment, path: str) -> None:
     """Write every field, so that `load(path)` gives the same experiment back."""
     with open(path, "w", encoding="utf-8") as file:
         yaml.safe_dump(_plain(experiment.as_dict()), file, sort_keys=False)
@@ -106,33 +104,7 @@ def register(folder: pathlib.Path = FOLDER) -> None:
         exp_factory.register_config_factory(name)(lambda name=name: load(name, folder=folder))
 
 
-def parse_override(text: str) -> dict[str, Any]:
-    """Parse YAML or JSON text, a YAML file's path, or `a.b=1,c.d=[2,3]` into a nested dict.
-
-    Raises:
-      ValueError: the text is none of these.
-    """
-    if text.endswith(".yaml") and pathlib.Path(text).is_file():
-        return _read(pathlib.Path(text))
-    try:
-        if re.match(r"\s*[\w.]+\s*=", text):
-            pairs = [part.partition("=") for part in _split_at_commas(text)]
-            if not all(equals for _, equals, _ in pairs):
-                raise ValueError("a part has no '='")
-            parsed = {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
-        else:
-            parsed = yaml.safe_load(text)
-        if not isinstance(parsed, dict):
-            raise ValueError("no field is named")
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"--params_override: {text!r} is neither YAML nor of the form a.b=value,c.d=value: "
-            f"{error}"
-        ) from error
-    return _nest(parsed)
-
-
-def scale_to_batch(experiment: fields.Experiment, global_batch_size: int) -> str:
+def scale_to_batch(experiment: Experiment, global_batch_size: int) -> str:
     """Adapt learning rate, steps and intervals to the real batch, in place.
 
     The linear rule (Goyal et al. 2017): with k times the images per step, k times the rate and
@@ -177,105 +149,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
-    if parsed is None:
-        return {}
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{path}: expected fields, got {type(parsed).__name__}")
-    return _nest(parsed)
-
-
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted keys into nested dicts."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, leaf = str(key).split(".")
-        here = nested
-        for parent in parents:
-            here = here.setdefault(parent, {})
-        if isinstance(value, Mapping):
-            value = _nest(value)
-            if isinstance(here.get(leaf), dict):
-                here[leaf].update(value)
-                continue
-        here[leaf] = value
-    return nested
-
-
-def _split_at_commas(text: str) -> list[str]:
-    """Split at commas that are neither in brackets nor in quotes."""
-    parts, depth, quote, start = [], 0, "", 0
-    for i, letter in enumerate(text):
-        if letter in "'\"" and quote in ("", letter):
-            quote = "" if quote else letter
-        if quote:
-            continue
-        depth += (letter in "[({") - (letter in "])}")
-        if letter == "," and depth == 0:
-            parts.append(text[start:i])
-            start = i + 1
-    return [*parts, text[start:]]
-
-
-def _check_names_and_types(
-    config: hyperparams.Config, layer: dict[str, Any], source: str, prefix: str = ""
-) -> None:
-    """Refuse unknown fields and wrong types; floats written as `1e-4` become floats in place."""
-    hints = typing.get_type_hints(type(config))
-    fields = [field.name for field in dataclasses.fields(config)]
-    for key, value in layer.items():
-        where = prefix + key
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.4)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise ValueError(
-                f"{source}: unknown field {where!r}{hint} Fields here: {', '.join(sorted(fields))}"
-            )
-        current = getattr(config, key)
-        if isinstance(current, hyperparams.Config):
-            if not isinstance(value, dict):
-                raise ValueError(f"{source}: {where} needs fields of its own, got {value!r}")
-            _check_names_and_types(current, value, source, where + ".")
-        elif key in hints:
-            layer[key] = _checked(value, hints[key], where, source)
-
-
-def _checked(value: Any, hint: Any, where: str, source: str) -> Any:
-    """Return `value` as the type `hint` wants it, or raise."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            try:
-                return _checked(value, option, where, source)
-            except ValueError:
-                continue
-    elif hint is type(None):
-        if value is None:
-            return None
-    elif origin in (list, tuple, Sequence):
-        if isinstance(value, list | tuple):
-            return [_checked(v, arguments[0], where, source) for v in value]
-    elif hint is Any:
-        return value
-    elif hint is float:
-        # YAML reads 1e-4 (no dot) as a string.
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except ValueError:
-                pass
-    elif hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif isinstance(hint, type) and isinstance(value, hint):
-        return value
-    expected = getattr(hint, "__name__", None) if origin is None else str(hint)
-    raise ValueError(
-        f"{source}: {where} must be {expected}, got {value!r} ({type(value).__name__})"
-    )

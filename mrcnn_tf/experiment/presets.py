@@ -1,8 +1,21 @@
-"""Presets: every convention that trained weights carry, by the project they come from.
+"""Presets: what goes together, as fields of `fields.Model` that differ from their defaults."""
 
-What each project does where it is not what the defaults of `configs.py` say; keys are fields of
-`configs.Model`.
-"""
+# `features: c4` has other numbers than FPN (section 3.1: N = 64, 300 proposals, 14x14 masks); those
+# before NMS are Detectron's.
+FEATURES: dict[str, dict] = {
+    "fpn": {},
+    "c4": {
+        "rpn": {
+            "pre_nms_top_k_train": 12000,
+            "pre_nms_top_k_test": 6000,
+            "post_nms_top_k_test": 300,
+        },
+        "box_head": {"pool_size": 14, "rois_per_image": 64},
+        "mask_head": {"mask_size": 14},
+    },
+}
+
+# `preset`: every convention that trained weights carry, by the project they come from.
 
 # The defaults are the preset "paper": its text where it speaks, Detectron (its code) where it is
 # silent, and the pixel statistics and norm epsilon of the ImageNet weights of
@@ -19,7 +32,12 @@ PRESETS: dict[str, dict] = {
         },
         # The released COCO weights run with epsilon 0 (`overwrite_eps`).
         "backbone": {"stride_in_1x1": False, "norm_epsilon": 0.0, "weights": ""},
-        "rpn": {"anchors_rounded": True, "anchor_strides": "grid", "min_box_size": 1e-3},
+        "rpn": {
+            "anchors_rounded": True,
+            "anchor_strides": "grid",
+            "min_box_size": 1e-3,
+            "ignore_anchors_across_border": False,
+        },
         "roi_align": {
             "aligned": False,
             "sampling_ratio": 2,
@@ -37,6 +55,7 @@ PRESETS: dict[str, dict] = {
         "rpn": {
             "post_nms_top_k_train": 1000,
             "smooth_l1_beta": 0.0,
+            "ignore_anchors_across_border": False,
             "loss_normalizer": "anchors_per_image",
         },
         "roi_align": {"sampling_ratio": 0},

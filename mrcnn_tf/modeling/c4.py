@@ -1,82 +1,53 @@
 """The C4 network: RPN and heads on the features of stage 4, stage 5 applied to each RoI.
 
-(figure 4 left; "ResNet-50-C4" of section 3.1.) There is no pyramid: `C4Features` picks one level.
-`C4RoIHeads` pools each RoI, runs the ResNet's fifth stage on it, and both branches share what comes
-out.
+(figure 4 left; "ResNet-50-C4" of section 3.1.) There is no pyramid. `C4RoIHeads` pools each RoI,
+runs the backbone's fifth stage on it, and both branches share what comes out.
 
 Shape letters: `B` images, `R` RoIs, `F` RoIs with a mask, `C` channels, `N` classes with
 background, `S` side of the pooled RoI, `M` mask side.
 """
 
-import functools
-from typing import Any
-
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf.modeling import roi_heads
-from mrcnn_tf.ops import roi_align
+from mrcnn_tf.modeling.roi_heads import BoxHead, MaskHead
+from mrcnn_tf.modeling.roi_pooling import RoIAlign
 
 LEVEL = 4  # stride 16
 
 
-class C4Features(tf_keras.layers.Layer):
-    """In the pyramid's place: of the backbone's levels only the fourth."""
-
-    def call(self, features: dict[int, tf.Tensor], training: bool = False) -> dict[int, tf.Tensor]:
-        """{level: [B, Hl, Wl, Cl]} -> {4: [B, H/16, W/16, C]}."""
-        return {LEVEL: features[LEVEL]}
-
-
 class C4RoIHeads(tf_keras.layers.Layer):
-    """RoIAlign, stage 5 of the ResNet, then a linear box branch and a small mask branch.
+    """RoIAlign, stage 5 of the backbone, then a linear box branch and a small mask branch.
 
     The paper's figure 4 pools 7x7 and takes the stride out of stage 5; its code (Detectron) and
     Detectron2 pool 14x14 and keep the stride, which gives the same 7x7 behind stage 5 from samples
     twice as dense. Their weights are the public ones, so we pool 14x14.
+
+    Args:
+      stage5: the backbone's, [.., S, S, C] -> [.., S/2, S/2, 2C]. It trains with the heads.
+      box_head: without hidden layers, takes the mean over each RoI; its `pool_size` is S, 14.
+      mask_head: without convolutions before its deconvolution, M is S; None for Faster R-CNN.
+      roi_align: pools.
+      name: layer name.
     """
 
     def __init__(
         self,
         stage5: tf_keras.layers.Layer,
-        box_head: roi_heads.BoxHead,
-        mask_head: roi_heads.MaskHead | None,
-        *,
-        pool_size: int,
-        sampling_ratio: int,
-        aligned: bool,
-        compiled: bool,
+        box_head: BoxHead,
+        mask_head: MaskHead | None,
+        roi_align: RoIAlign,
         name: str = "roi_heads",
     ):
-        """Put the branches behind stage 5.
-
-        Args:
-          stage5: the backbone's, [.., S, S, C] -> [.., S/2, S/2, 2C]. It trains with the heads.
-          box_head: without hidden layers, takes the mean over each RoI.
-          mask_head: without convolutions before its deconvolution; None for Faster R-CNN.
-          pool_size: S, 14; masks are as large.
-          sampling_ratio: see `roi_align.roi_align`.
-          aligned: see `roi_align.roi_align`.
-          compiled: whether this is traced for XLA, see `roi_align.roi_align`.
-          name: layer name.
-        """
         super().__init__(name=name)
         self.stage5 = stage5
         self.box_head = box_head
-        self.mask_head: Any = mask_head
-        self.mask_size = pool_size
-        self._align = functools.partial(
-            roi_align.roi_align,
-            levels=None,
-            output_size=pool_size,
-            sampling_ratio=sampling_ratio,
-            aligned=aligned,
-            compiled=compiled,
-        )
+        self.mask_head = mask_head
+        self._align = roi_align
 
     def pool(self, features: dict[int, tf.Tensor], rois: tf.Tensor) -> tf.Tensor:
         """RoIAlign: {4: [B, H4, W4, C]} and rois float32 [B, R, 4] -> [B, R, S, S, C]."""
-        return self._align(features, rois)
+        return self._align(features, rois, self.box_head.pool_size)
 
     def roi_features(
         self, features: dict[int, tf.Tensor], rois: tf.Tensor, training: bool
@@ -102,21 +73,23 @@ class C4RoIHeads(tf_keras.layers.Layer):
         training: bool = False,
     ) -> tf.Tensor:
         """Mask logits [B, R, M, M] of `rois` for `classes` [B, R]; see `MaskHead.call`."""
-        shared = self.roi_features(features, rois, training)
-        return self.mask_head(shared, classes)
+        assert self.mask_head is not None
+        return self.mask_head(self.roi_features(features, rois, training), classes)
 
     def train(
         self,
         features: dict[int, tf.Tensor],
         rois: tf.Tensor,
         classes: tf.Tensor,
-        num_masks: int,
         training: bool,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Both branches on the same RoIs: stage 5 runs once. Arguments as `FPNRoIHeads.train`."""
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Both branches on the same RoIs: stage 5 runs once. As `FPNRoIHeads.train`."""
         shared = self.roi_features(features, rois, training)
         class_logits, box_deltas = self._box_branch(shared)
-        mask_logits = self.mask_head(shared[:, :num_masks], classes[:, :num_masks])
+        if self.mask_head is None:
+            return class_logits, box_deltas, None
+        count = self.box_head.max_positives
+        mask_logits = self.mask_head(shared[:, :count], classes[:, :count])
         return class_logits, box_deltas, mask_logits
 
     def _box_branch(self, shared: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

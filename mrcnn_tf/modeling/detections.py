@@ -43,7 +43,6 @@ def select_detections(
     min_box_size: float,
     soft_nms_sigma: float,
     max_detections: int,
-    compiled: bool,
 ) -> Detections:
     """Decode every class's box of every RoI, suppress per class, keep the best over all classes.
 
@@ -61,7 +60,6 @@ def select_detections(
       min_box_size: boxes with a side that is not longer, in pixels, are dropped before.
       soft_nms_sigma: 0 for that; above, Soft-NMS with this sigma instead, see `soft_nms.py`.
       max_detections: D.
-      compiled: whether this is traced for XLA, see `nms.nms`.
     """
     batch, count, foreground = tf.shape(rois)[0], tf.shape(rois)[1], class_logits.shape[2] - 1
     scores = tf.nn.softmax(class_logits)[:, :, 1:]  # [B, P, N-1]
@@ -87,7 +85,6 @@ def select_detections(
             iou_threshold=nms_iou,
             max_outputs=max_detections,
             groups=groups,
-            compiled=compiled,
         )
         kept_scores = tf.gather(scores, index, batch_dims=1)
     return Detections(

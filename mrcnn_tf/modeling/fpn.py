@@ -6,9 +6,11 @@ Shape letters: `B` images, `Hl Wl` size of level l (stride 2**l), `C` channels.
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import normalization
 from mrcnn_tf.modeling.conv import XAVIER, Conv2D
 
+Defaults = fields.FPN
 _NUM_BACKBONE_LEVELS = 5  # a ResNet's last level
 
 
@@ -22,11 +24,10 @@ class FPN(tf_keras.layers.Layer):
 
     Args:
       channels: channels of every level.
+      norm: one of `normalization.KINDS` after every convolution, or "" for none.
+      frozen: does not train.
       min_level: finest level.
       max_level: coarsest level, at least 5.
-      norm: one of `normalization.KINDS` after every convolution, or None.
-      norm_epsilon: see `normalization.build`.
-      norm_momentum: see `normalization.build`.
       name: layer name.
 
     Source: Lin et al. 2017, arXiv:1612.03144. P6 by subsampling P5 is its footnote 2; XavierFill as
@@ -35,12 +36,11 @@ class FPN(tf_keras.layers.Layer):
 
     def __init__(
         self,
-        channels: int = 256,
+        channels: int = Defaults.channels,
+        norm: str = Defaults.norm,
+        frozen: bool = Defaults.frozen,
         min_level: int = 2,
         max_level: int = 6,
-        norm: str | None = None,
-        norm_epsilon: float = 1e-5,
-        norm_momentum: float = 0.9,
         name: str = "fpn",
     ):
         super().__init__(name=name)
@@ -49,24 +49,23 @@ class FPN(tf_keras.layers.Layer):
                 f"need 2 <= min_level <= 5 <= max_level, not {min_level} and {max_level}"
             )
         self.channels = channels
-        self.min_level = min_level
-        self.max_level = max_level
+        self.levels = range(min_level, max_level + 1)
+        self.norm = norm
+        build_norm = normalization.builder(norm)
         for level in range(min_level, _NUM_BACKBONE_LEVELS + 1):
             for kind, kernel_size in (("lateral", 1), ("output", 3)):
                 conv = Conv2D(
                     channels,
                     kernel_size,
-                    use_bias=norm is None,
+                    use_bias=build_norm is None,
                     kernel_initializer=XAVIER,
                     name=f"{kind}{level}",
                 )
                 setattr(self, f"{kind}{level}", conv)
-                if norm is not None:
-                    norm_layer = normalization.build(
-                        norm, norm_epsilon, norm_momentum, f"{kind}{level}_norm"
-                    )
+                if build_norm is not None:
+                    norm_layer = build_norm(name=f"{kind}{level}_norm")
                     setattr(self, f"{kind}{level}_norm", norm_layer)
-        self.norm = norm
+        self.trainable = not frozen
 
     def call(self, features: dict[int, tf.Tensor], training: bool = False) -> dict[int, tf.Tensor]:
         """Merge the backbone's levels.
@@ -81,17 +80,17 @@ class FPN(tf_keras.layers.Layer):
         """
         merged = None
         pyramid = {}
-        for level in range(_NUM_BACKBONE_LEVELS, self.min_level - 1, -1):
+        for level in range(_NUM_BACKBONE_LEVELS, self.levels[0] - 1, -1):
             lateral = self._convolve(f"lateral{level}", features[level], training)
             merged = lateral if merged is None else lateral + enlarge_like(merged, lateral)
             pyramid[level] = self._convolve(f"output{level}", merged, training)
-        for level in range(_NUM_BACKBONE_LEVELS + 1, self.max_level + 1):
+        for level in range(_NUM_BACKBONE_LEVELS + 1, self.levels[-1] + 1):
             pyramid[level] = pyramid[level - 1][:, ::2, ::2]
         return dict(sorted(pyramid.items()))
 
     def _convolve(self, name: str, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         outputs = getattr(self, name)(inputs)
-        if self.norm is None:
+        if not self.norm:
             return outputs
         return getattr(self, f"{name}_norm")(outputs, training=training)
 

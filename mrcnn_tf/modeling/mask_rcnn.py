@@ -1,4 +1,4 @@
-"""Mask R-CNN: features -> proposals -> RoIs -> box and mask branch. The paper's figure 1 as code.
+"""Mask R-CNN: features -> proposals -> RoIs -> box branch -> mask branch. Figure 1 as code.
 
 The same object trains and infers:
 
@@ -6,77 +6,93 @@ The same object trains and infers:
     outputs = model.train_forward(batch, seed, step)       # training: DetectorOutputs
     sums = model.losses_of(outputs)                        # {name: LossSum}
 
-What it has in common with Faster R-CNN (how RoIs are sampled, how boxes are found) is written
-there: `faster_rcnn.py`. The parts are interchangeable: `fpn.py` with `roi_heads.py`, or `c4.py`.
+Without a mask head it is Faster R-CNN; without an RPN its proposals are given (section 3.1: "RPN is
+trained separately and does not share features with Mask R-CNN, unless specified"). The parts are
+interchangeable: `fpn.py` with `FPNRoIHeads`, or no pyramid with `C4RoIHeads`.
 
 Shape letters: `B` images, `H W` canvas, `P` proposals, `G` padded objects, `R` sampled RoIs, `F` of
 them possibly positive, `D` detections, `N` classes with background, `M` mask side. Boxes are yxyx
 in network-input pixels.
 """
 
-import dataclasses
+import functools
 
 import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling import detections as detections_lib
-from mrcnn_tf.modeling import faster_rcnn, losses
-from mrcnn_tf.modeling import first_stage as first_stage_lib
-from mrcnn_tf.modeling import rpn as rpn_lib
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.modeling import losses
 from mrcnn_tf.modeling import targets as targets_lib
+from mrcnn_tf.modeling.c4 import C4RoIHeads
+from mrcnn_tf.modeling.detections import Detections, select_detections
 from mrcnn_tf.modeling.outputs import DetectorOutputs, MaskOutputs
+from mrcnn_tf.modeling.proposals import Proposals, given_proposals
+from mrcnn_tf.modeling.roi_heads import FPNRoIHeads
+from mrcnn_tf.modeling.rpn import RPN
 from mrcnn_tf.ops import masks as mask_ops
+from mrcnn_tf.ops import sampling
+
+Defaults = fields.Detection
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskSettings:
-    """How mask targets are made; named as in `configs.MaskHead`.
+class MaskRCNN(tf_keras.Model):
+    """The network and its two uses.
 
-    Attributes:
-      target: "detectron2" or "torchvision", see `masks.mask_targets`.
-      target_sampling_ratio: see there.
+    Args:
+      backbone: images [B, H, W, 3] -> {level: [B, Hl, Wl, C]}.
+      pyramid: backbone features -> {level: [B, Hl, Wl, C]} for the RPN and the heads; None: they
+        look at the backbone's last level.
+      rpn: proposes; None where proposals are given.
+      roi_heads: box head and, unless this is Faster R-CNN, mask head.
+      max_instances: D.
+      ignore_crowds: RoIs on crowd regions are no negatives.
+      score_threshold: see `fields.Detection`, here and below.
+      name: model name.
     """
-
-    target: str
-    target_sampling_ratio: int
-
-
-class MaskRCNN(faster_rcnn.FasterRCNN):
-    """The network and its two uses."""
 
     def __init__(
         self,
         backbone: tf_keras.layers.Layer,
-        pyramid: tf_keras.layers.Layer,
-        rpn: first_stage_lib.RPN | first_stage_lib.GivenProposals,
-        roi_heads: tf_keras.layers.Layer,
-        settings: faster_rcnn.BoxSettings,
-        mask_settings: MaskSettings,
+        pyramid: tf_keras.layers.Layer | None,
+        rpn: RPN | None,
+        roi_heads: FPNRoIHeads | C4RoIHeads,
+        *,
+        max_instances: int = fields.Model.max_instances,
+        ignore_crowds: bool = fields.Model.ignore_crowds,
+        score_threshold: float = Defaults.score_threshold,
+        nms_iou: float = Defaults.nms_iou,
+        min_box_size: float = Defaults.min_box_size,
+        soft_nms_sigma: float = Defaults.soft_nms_sigma,
         name: str = "mask_rcnn",
     ):
-        """Put the parts together.
+        super().__init__(name=name)
+        self.backbone = backbone
+        self.pyramid = pyramid
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.ignore_crowds = ignore_crowds
+        self._select_detections = functools.partial(
+            select_detections,
+            regression_weights=roi_heads.box_head.regression_weights,
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            min_box_size=min_box_size,
+            soft_nms_sigma=soft_nms_sigma,
+            max_detections=max_instances,
+        )
 
-        Args:
-          backbone: as for `FasterRCNN`.
-          pyramid: likewise.
-          rpn: likewise.
-          roi_heads: also `masks(features, rois, classes, training)`, `train(features, rois,
-            classes, num_masks, training)` and `mask_size`, see `roi_heads.py` and `c4.py`.
-          settings: as for `FasterRCNN`.
-          mask_settings: of the mask targets.
-          name: model name.
-        """
-        super().__init__(backbone, pyramid, rpn, roi_heads, settings, name)
-        self.mask_settings = mask_settings
+    def features(self, images: tf.Tensor, training: bool) -> dict[int, tf.Tensor]:
+        """What RPN and heads look at: [B, H, W, 3] -> {level: [B, Hl, Wl, C]}."""
+        return features_of(self.backbone, self.pyramid, images, training)
 
     def call(
         self,
         images: tf.Tensor,
         image_size_hw: tf.Tensor,
-        proposals: rpn_lib.Proposals | None = None,
+        proposals: Proposals | None = None,
         training: bool = False,
-    ) -> detections_lib.Detections:
+    ) -> Detections:
         """Find objects (section 3.1, "Inference").
 
         The box branch runs on all proposals, the mask branch on the best boxes only; of the K
@@ -90,16 +106,28 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
           training: whether norms use batch statistics.
 
         Returns:
-          Detections.
+          Detections; masks None without a mask head.
+
+        Raises:
+          ValueError: the network has no RPN, and there are no proposals.
         """
         features = self.features(images, training)
-        proposals = self.rpn(features, image_size_hw, proposals)
-        detections = self.find_boxes(features, proposals, image_size_hw, training)
-        mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
-        masks = tf.where(
-            detections.valid[..., tf.newaxis, tf.newaxis], tf.sigmoid(mask_logits), 0.0
+        if self.rpn is not None:
+            proposals = self.rpn(features, image_size_hw)
+        proposals = _needed(proposals)
+        class_logits, box_deltas = self.roi_heads.boxes(features, proposals.boxes, training)
+        detections = self._select_detections(
+            class_logits, box_deltas, proposals.boxes, proposals.valid, image_size_hw
         )
-        return detections._replace(masks=masks)
+        if self.roi_heads.mask_head is None:
+            return detections
+        mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
+        is_found = detections.valid[..., tf.newaxis, tf.newaxis]
+        return detections._replace(masks=tf.where(is_found, tf.sigmoid(mask_logits), 0.0))
+
+    def infer(self, batch: dict[str, tf.Tensor]) -> Detections:
+        """Find objects in a batch as in `data/schema.py`, on its proposals if it has some."""
+        return self(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW], given_proposals(batch))
 
     def train_forward(
         self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
@@ -116,26 +144,70 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
           DetectorOutputs.
         """
         features = self.features(batch[schema.IMAGE], training)
-        rpn_outputs, proposals = self.rpn.train_forward(features, batch, seed, step)
-        rois = self.sample_rois(proposals, batch, seed, step)
+        rpn_outputs, proposals = None, given_proposals(batch)
+        if self.rpn is not None:
+            rpn_outputs, proposals = self.rpn.train_forward(features, batch, seed, step)
+        rois = self.sample_rois(_needed(proposals), batch, seed, step)
         class_logits, box_deltas, mask_logits = self.roi_heads.train(
-            features, rois.rois, rois.classes, self.settings.max_positives, training
+            features, rois.rois, rois.classes, training
         )
-        masks = MaskOutputs(mask_logits, *self._mask_targets(rois, batch))
+        masks = None
+        if mask_logits is not None:
+            masks = MaskOutputs(mask_logits, *self._mask_targets(rois, batch))
         return DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois, masks)
 
     def losses_of(self, outputs: DetectorOutputs) -> dict[str, losses.LossSum]:
-        """The five terms, not yet divided; see `losses.py`."""
-        masks = outputs.masks
-        assert masks is not None
-        mask_loss = losses.mask_loss(masks.logits, masks.targets, masks.valid)
-        return super().losses_of(outputs) | {"mask_loss": mask_loss}
+        """The RPN's two terms, `class_loss`, `box_loss` and `mask_loss`, of the parts there are.
+
+        Not yet divided; see `losses.py`.
+        """
+        rois, masks = outputs.roi_targets, outputs.masks
+        sums = {}
+        if self.rpn is not None and outputs.rpn is not None:
+            sums = self.rpn.losses_of(outputs.rpn)
+        sums["class_loss"] = losses.class_loss(outputs.class_logits, rois.classes, rois.valid)
+        sums["box_loss"] = losses.box_loss(
+            outputs.box_deltas,
+            rois.deltas,
+            rois.classes,
+            rois.is_positive,
+            rois.valid,
+            self.roi_heads.box_head.smooth_l1_beta,
+        )
+        if masks is not None:
+            sums["mask_loss"] = losses.mask_loss(masks.logits, masks.targets, masks.valid)
+        return sums
+
+    def sample_rois(
+        self,
+        proposals: Proposals,
+        batch: dict[str, tf.Tensor],
+        seed: int,
+        step: tf.Tensor,
+    ) -> targets_lib.RoITargets:
+        """Sample N RoIs per image, positives:negatives at most 1:3; see `targets.roi_targets`."""
+        head = self.roi_heads.box_head
+        return targets_lib.roi_targets(
+            proposals.boxes,
+            proposals.valid,
+            batch[schema.GT_BOXES],
+            batch[schema.GT_CLASSES],
+            batch[schema.GT_VALID],
+            batch[schema.GT_IS_CROWD],
+            sampling.image_seeds(seed, step, batch[schema.IMAGE_KEY], stream=1),
+            positive_iou=head.positive_iou,
+            num_samples=head.rois_per_image,
+            positive_fraction=head.positive_fraction,
+            regression_weights=head.regression_weights,
+            ignore_crowds=self.ignore_crowds,
+        )
 
     def _mask_targets(
         self, rois: targets_lib.RoITargets, batch: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The RoI ∩ its mask: targets [B, F, M, M] and valid [B, F], True on positives only."""
-        count = self.settings.max_positives  # F
+        count, head = self.roi_heads.box_head.max_positives, self.roi_heads.mask_head
+        assert head is not None
         gt_index = rois.gt_index[:, :count]
         target_masks = mask_ops.mask_targets(
             batch[schema.GT_MASK_BITS],
@@ -145,9 +217,32 @@ class MaskRCNN(faster_rcnn.FasterRCNN):
             batch[schema.IMAGE_SIZE_HW],
             rois.rois[:, :count],
             gt_index,
-            self.roi_heads.mask_size,
-            convention=self.mask_settings.target,
-            sampling_ratio=self.mask_settings.target_sampling_ratio,
+            head.mask_size,
+            convention=head.target,
+            sampling_ratio=head.target_sampling_ratio,
         )
         has_mask = tf.gather(batch[schema.GT_MASKS_VALID], gt_index, batch_dims=1)
         return target_masks, rois.is_positive[:, :count] & has_mask
+
+
+def features_of(
+    backbone: tf_keras.layers.Layer,
+    pyramid: tf_keras.layers.Layer | None,
+    images: tf.Tensor,
+    training: bool,
+) -> dict[int, tf.Tensor]:
+    """Backbone and pyramid, or the backbone's last level: [B, H, W, 3] -> {level: [.., C]}."""
+    features = backbone(images, training=training)
+    if pyramid is not None:
+        return pyramid(features, training=training)
+    last = max(features)
+    return {last: features[last]}
+
+
+def _needed(proposals: Proposals | None) -> Proposals:
+    if proposals is None:
+        raise ValueError(
+            "this network has no RPN of its own (task.model.proposals: file): it needs proposals "
+            "beside the images"
+        )
+    return proposals

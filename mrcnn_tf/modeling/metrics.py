@@ -15,7 +15,7 @@ OF_RPN = ("rpn_accuracy", "rpn_recall", "positive_anchors")
 OF_BOXES = ("class_accuracy", "positive_class_accuracy", "positive_rois")
 
 
-def measures(outputs: RPNOutputs | DetectorOutputs) -> dict[str, Weighted]:
+def metrics(outputs: RPNOutputs | DetectorOutputs) -> dict[str, Weighted]:
     """Return those of the RPN and those of the boxes, as far as the network has these parts."""
     if isinstance(outputs, RPNOutputs):
         return of_rpn(outputs)

@@ -4,6 +4,7 @@ All kinds name their variables as Keras does (`gamma`, `beta`, `moving_mean`, `m
 so that weights trained under one kind of batch norm load into another.
 """
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -38,6 +39,14 @@ def build(kind: str, epsilon: float, momentum: float, name: str) -> tf_keras.lay
     if kind == "group_norm":
         return GroupNorm(epsilon, name=name)
     raise ValueError(f"unknown normalisation {kind!r}; known: {', '.join(KINDS)}")
+
+
+def builder(kind: str) -> NormBuilder | None:
+    """Return what builds the norms of pyramid and heads, None for kind "".
+
+    Epsilon and momentum are what every project has there.
+    """
+    return functools.partial(build, kind, epsilon=1e-5, momentum=0.9) if kind else None
 
 
 class FrozenBatchNorm(tf_keras.layers.Layer):

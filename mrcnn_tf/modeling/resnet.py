@@ -6,10 +6,12 @@ channels. With explicit symmetric padding, `Hl` is `H / 2**l` rounded up, step b
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf.experiment.fields import Backbone as Defaults
 from mrcnn_tf.modeling import normalization
 from mrcnn_tf.modeling.conv import Conv2D
 from mrcnn_tf.modeling.normalization import NormBuilder
@@ -18,6 +20,30 @@ from mrcnn_tf.modeling.normalization import NormBuilder
 _BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 _BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 DEPTHS = (*_BASIC, *_BOTTLENECK)
+
+# What people call them: {name: fields of `fields.Backbone`}.
+_IN_3X3 = {"stride_in_1x1": False}  # as published
+VARIANTS: dict[str, dict[str, Any]] = {f"resnet{depth}": {"depth": depth} for depth in DEPTHS} | {
+    "resnext50_32x4d": {"depth": 50, "groups": 32, "width_per_group": 4} | _IN_3X3,
+    "resnext101_32x8d": {"depth": 101, "groups": 32, "width_per_group": 8} | _IN_3X3,
+}
+
+
+def check(fields: Defaults) -> None:
+    """Refuse what `ResNet` cannot be built with; see `backbones.Entry.check`."""
+    if fields.depth not in DEPTHS:
+        allowed = ", ".join(map(str, DEPTHS))
+        raise ValueError(f"task.model.backbone.depth: got {fields.depth!r}, allowed are {allowed}")
+    if fields.freeze_at not in range(6):
+        raise ValueError(
+            f"task.model.backbone.freeze_at: got {fields.freeze_at!r}, allowed are 0 (nothing) to "
+            "5 (all)"
+        )
+    if fields.groups > 1 and fields.depth in _BASIC:
+        raise ValueError(
+            f"task.model.backbone.groups: got {fields.groups}, but depth {fields.depth} has no "
+            "bottlenecks to group"
+        )
 
 
 class Stem(tf_keras.layers.Layer):
@@ -179,8 +205,7 @@ class ResNet(tf_keras.layers.Layer):
         the stem and the stages 2..l. The batch norms in it use their moving statistics.
       groups: see `BottleneckBlock`; 32 of 8 are Detectron2's X101-32x8d.
       width_per_group: see `BottleneckBlock`.
-      last_level: where `call` stops. With 4 (the C4 network), `stage5` is there for who applies it
-        to something else.
+      last_level: where `call` stops. With 4 (the C4 network), `stage5` is there as `roi_stage`.
       name: layer name.
 
     Raises:
@@ -192,16 +217,16 @@ class ResNet(tf_keras.layers.Layer):
 
     def __init__(
         self,
-        depth: int = 50,
-        base_width: int = 64,
-        stride_in_1x1: bool = True,
-        norm: str = "frozen_batch_norm",
-        norm_epsilon: float = 1e-5,
-        norm_momentum: float = 0.9,
-        freeze_at: int = 2,
+        depth: int = Defaults.depth,
+        base_width: int = Defaults.base_width,
+        groups: int = Defaults.groups,
+        width_per_group: int = Defaults.width_per_group,
+        stride_in_1x1: bool = Defaults.stride_in_1x1,
+        norm: str = Defaults.norm,
+        norm_epsilon: float = Defaults.norm_epsilon,
+        norm_momentum: float = Defaults.norm_momentum,
+        freeze_at: int = Defaults.freeze_at,
         last_level: int = 5,
-        groups: int = 1,
-        width_per_group: int = 64,
         name: str = "resnet",
     ):
         super().__init__(name=name)
@@ -245,6 +270,11 @@ class ResNet(tf_keras.layers.Layer):
     def _freeze(self, freeze_at: int) -> None:
         for layer in [self.stem, self.stage2, self.stage3, self.stage4, self.stage5][:freeze_at]:
             layer.trainable = False
+
+    @property
+    def roi_stage(self) -> Stage:
+        """The stage that C4 applies to each RoI."""
+        return self.stage5
 
     def call(self, images: tf.Tensor, training: bool = False) -> dict[int, tf.Tensor]:
         """Compute the feature maps.

@@ -1,47 +1,59 @@
 """The FPN heads: RoIAlign, the two-layer box head and the convolutional mask head (figure 4 right).
 
-Shape letters: `B` images, `R` RoIs, `C` channels, `N` classes with background, `M` mask side.
+Shape letters: `B` images, `R` RoIs, `F` RoIs with a mask, `C` channels, `N` classes with
+background, `M` mask side.
 """
 
-import functools
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf.experiment.fields import BoxHead as BoxDefaults
+from mrcnn_tf.experiment.fields import MaskHead as MaskDefaults
+from mrcnn_tf.modeling import normalization
 from mrcnn_tf.modeling.conv import MSRA, ConvNormReLU
-from mrcnn_tf.modeling.normalization import NormBuilder
-from mrcnn_tf.ops import roi_align
+from mrcnn_tf.modeling.roi_pooling import RoIAlign
 
 
 class BoxHead(tf_keras.layers.Layer):
-    """Hidden layers, then class logits and class-specific box deltas (FPN section 4.2)."""
+    """Hidden layers, then class logits and class-specific box deltas (FPN section 4.2).
+
+    The numbers are described in `fields.BoxHead`, whose names they have; how many RoIs it learns
+    from and which are positive is asked by the network, which samples them.
+
+    Args:
+      num_classes: N, with background.
+      pool_size: side of the RoI features in front of it.
+      norm: after each convolution, one of `normalization.KINDS` or "" for none.
+      name: layer name.
+    """
 
     def __init__(
         self,
         num_classes: int,
-        fc_layers: int,
-        fc_channels: int,
-        conv_layers: int = 0,
-        conv_channels: int = 256,
-        build_norm: NormBuilder | None = None,
+        pool_size: int = BoxDefaults.pool_size,
+        fc_layers: int = BoxDefaults.fc_layers,
+        fc_channels: int = BoxDefaults.fc_channels,
+        conv_layers: int = BoxDefaults.conv_layers,
+        conv_channels: int = BoxDefaults.conv_channels,
+        norm: str = BoxDefaults.norm,
+        rois_per_image: int = BoxDefaults.rois_per_image,
+        positive_fraction: float = BoxDefaults.positive_fraction,
+        positive_iou: float = BoxDefaults.positive_iou,
+        regression_weights: Sequence[float] = BoxDefaults.regression_weights,
+        smooth_l1_beta: float = BoxDefaults.smooth_l1_beta,
         name: str = "box_head",
     ):
-        """Create the layers.
-
-        Args:
-          num_classes: N, with background.
-          fc_layers: hidden dense layers.
-          fc_channels: of each.
-          conv_layers: 3x3 convolutions in front of them; none in the paper, four in Detectron2's
-            and torchvision's later recipes.
-          conv_channels: of each.
-          build_norm: called with `name`, the norm after each convolution; None for none.
-          name: layer name.
-        """
         super().__init__(name=name)
         self.num_classes = num_classes
-        self.convs = _convs(conv_layers, conv_channels, build_norm)
+        self.pool_size = pool_size
+        self.rois_per_image = rois_per_image
+        self.positive_fraction = positive_fraction
+        self.positive_iou = positive_iou
+        self.regression_weights = tuple(regression_weights)
+        self.smooth_l1_beta = smooth_l1_beta
+        self.convs = _convs(conv_layers, conv_channels, norm)
         self.hidden = [
             tf_keras.layers.Dense(
                 fc_channels,
@@ -63,6 +75,11 @@ class BoxHead(tf_keras.layers.Layer):
             kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.001),
             name="box_deltas",
         )
+
+    @property
+    def max_positives(self) -> int:
+        """F, how many of an image's sampled RoIs may be positive; they come first."""
+        return int(self.rois_per_image * self.positive_fraction)
 
     def call(self, roi_features: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Classify RoIs and refine their boxes.
@@ -96,29 +113,35 @@ class MaskHead(tf_keras.layers.Layer):
     """3x3 convolutions, a 2x2 deconvolution and a 1x1 predictor with one map per class.
 
     Masks and classes are decoupled (section 3): map k is asked for class k only, so of the N - 1
-    maps just the one that is needed is computed to the end.
+    maps just the one that is needed is computed to the end. The numbers are described in
+    `fields.MaskHead`, whose names they have.
+
+    Args:
+      num_classes: N, with background.
+      mask_size: M, side of what comes out.
+      norm: after each 3x3 convolution, one of `normalization.KINDS` or "" for none.
+      target: how the network makes the targets that it learns from.
+      target_sampling_ratio: likewise.
+      name: layer name.
     """
 
     def __init__(
         self,
         num_classes: int,
-        conv_layers: int,
-        conv_channels: int,
-        build_norm: NormBuilder | None = None,
+        mask_size: int = MaskDefaults.mask_size,
+        conv_layers: int = MaskDefaults.conv_layers,
+        conv_channels: int = MaskDefaults.conv_channels,
+        norm: str = MaskDefaults.norm,
+        target: str = MaskDefaults.target,
+        target_sampling_ratio: int = MaskDefaults.target_sampling_ratio,
         name: str = "mask_head",
     ):
-        """Create the layers.
-
-        Args:
-          num_classes: N, with background.
-          conv_layers: 3x3 convolutions.
-          conv_channels: of each and of the deconvolution.
-          build_norm: called with `name`, the norm after each 3x3 convolution; None for none.
-          name: layer name.
-        """
         super().__init__(name=name)
         self.num_classes = num_classes
-        self.convs = _convs(conv_layers, conv_channels, build_norm)
+        self.mask_size = mask_size
+        self.target = target
+        self.target_sampling_ratio = target_sampling_ratio
+        self.convs = _convs(conv_layers, conv_channels, norm)
         self.deconv = tf_keras.layers.Conv2DTranspose(
             conv_channels,
             2,
@@ -177,8 +200,9 @@ class MaskHead(tf_keras.layers.Layer):
         return tf.reshape(logits, [batch, rois, size, size])
 
 
-def _convs(count: int, channels: int, build_norm: NormBuilder | None) -> list[ConvNormReLU]:
+def _convs(count: int, channels: int, norm: str) -> list[ConvNormReLU]:
     """Stack 3x3 convolutions, initialised as Detectron does in its heads (He et al. 2015)."""
+    build_norm = normalization.builder(norm)
     return [
         ConvNormReLU(
             channels, build_norm(name="norm") if build_norm else None, MSRA, name=f"conv{i + 1}"
@@ -188,50 +212,26 @@ def _convs(count: int, channels: int, build_norm: NormBuilder | None) -> list[Co
 
 
 class FPNRoIHeads(tf_keras.layers.Layer):
-    """Both heads on a pyramid: each RoI is pooled from the level that suits its size."""
+    """Both heads on a pyramid: each RoI is pooled from the level that suits its size.
+
+    Args:
+      box_head: takes [B, R, side, side, C] with side its `pool_size`.
+      mask_head: takes [B, R, M/2, M/2, C]; None for Faster R-CNN.
+      roi_align: pools.
+      name: layer name.
+    """
 
     def __init__(
         self,
         box_head: BoxHead,
         mask_head: MaskHead | None,
-        *,
-        box_pool_size: int,
-        mask_size: int,
-        sampling_ratio: int,
-        aligned: bool,
-        log_epsilon: float,
-        level_epsilon: float,
-        compiled: bool,
+        roi_align: RoIAlign,
         name: str = "roi_heads",
     ):
-        """Put the heads behind their RoIAlign.
-
-        Args:
-          box_head: takes [B, R, box_pool_size, box_pool_size, C].
-          mask_head: takes [B, R, M/2, M/2, C]; None for Faster R-CNN.
-          box_pool_size: 7.
-          mask_size: M, 28.
-          sampling_ratio: see `roi_align.roi_align`.
-          aligned: see `roi_align.roi_align`.
-          log_epsilon: `epsilon` of `roi_align.assign_levels`.
-          level_epsilon: see `roi_align.assign_levels`.
-          compiled: whether this is traced for XLA, see `roi_align.roi_align`.
-          name: layer name.
-        """
         super().__init__(name=name)
         self.box_head = box_head
-        self.mask_head: Any = mask_head
-        self.mask_size = mask_size
-        self._box_pool_size = box_pool_size
-        self._align = functools.partial(
-            roi_align.roi_align,
-            sampling_ratio=sampling_ratio,
-            aligned=aligned,
-            compiled=compiled,
-        )
-        self._assign_levels = functools.partial(
-            roi_align.assign_levels, epsilon=log_epsilon, level_epsilon=level_epsilon
-        )
+        self.mask_head = mask_head
+        self._align = roi_align
 
     def pool(self, features: dict[int, tf.Tensor], rois: tf.Tensor, size: int) -> tf.Tensor:
         """RoIAlign from P2..P5 (P6 serves the RPN only: FPN section 4.1, footnote).
@@ -244,15 +244,14 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         Returns:
           [B, R, size, size, C], no gradient to `rois`.
         """
-        pooled_from = {level: f for level, f in features.items() if level <= 5}
-        levels = self._assign_levels(rois, min(pooled_from), max(pooled_from))
-        return self._align(pooled_from, rois, levels, size)
+        return self._align({level: f for level, f in features.items() if level <= 5}, rois, size)
 
     def boxes(
         self, features: dict[int, tf.Tensor], rois: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Class logits [B, R, N] and deltas [B, R, N-1, 4] of `rois`; see `BoxHead.call`."""
-        return self.box_head(self.pool(features, rois, self._box_pool_size), training=training)
+        pooled = self.pool(features, rois, self.box_head.pool_size)
+        return self.box_head(pooled, training=training)
 
     def masks(
         self,
@@ -262,7 +261,8 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         training: bool = False,
     ) -> tf.Tensor:
         """Mask logits [B, R, M, M] of `rois` for `classes` [B, R]; see `MaskHead.call`."""
-        pooled = self.pool(features, rois, self.mask_size // 2)
+        assert self.mask_head is not None
+        pooled = self.pool(features, rois, self.mask_head.mask_size // 2)
         return self.mask_head(pooled, classes, training=training)
 
     def train(
@@ -270,21 +270,24 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         features: dict[int, tf.Tensor],
         rois: tf.Tensor,
         classes: tf.Tensor,
-        num_masks: int,
         training: bool,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """Both branches on sampled RoIs.
 
         Args:
           features: {level: [B, Hl, Wl, C]}.
-          rois: float32 [B, R, 4], positives first.
+          rois: float32 [B, R, 4], positives first: the mask branch runs on the first F, see
+            `BoxHead.max_positives`.
           classes: int32 [B, R], the true ones.
-          num_masks: F; the mask branch runs on the first F RoIs.
           training: whether norms use batch statistics.
 
         Returns:
-          Class logits [B, R, N], deltas [B, R, N-1, 4] and mask logits [B, F, M, M].
+          Class logits [B, R, N], deltas [B, R, N-1, 4] and mask logits [B, F, M, M], None without
+          a mask head.
         """
         class_logits, box_deltas = self.boxes(features, rois, training)
-        mask_logits = self.masks(features, rois[:, :num_masks], classes[:, :num_masks], training)
+        if self.mask_head is None:
+            return class_logits, box_deltas, None
+        count = self.box_head.max_positives
+        mask_logits = self.masks(features, rois[:, :count], classes[:, :count], training)
         return class_logits, box_deltas, mask_logits

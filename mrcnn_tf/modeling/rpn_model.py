@@ -1,41 +1,43 @@
 """The region proposal network by itself: backbone, pyramid, RPN (Faster R-CNN section 3.1).
 
 Its boxes are the result: they are scored by average recall, and written to files for a detector
-that is trained apart. Shape letters as in `first_stage.py`.
+that is trained apart. Shape letters as in `rpn.py`.
 """
 
 import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.data import schema
-from mrcnn_tf.modeling import first_stage, losses
-from mrcnn_tf.modeling import rpn as rpn_lib
+from mrcnn_tf.modeling import losses
+from mrcnn_tf.modeling.mask_rcnn import features_of
 from mrcnn_tf.modeling.outputs import RPNOutputs
+from mrcnn_tf.modeling.proposals import Proposals
+from mrcnn_tf.modeling.rpn import RPN
 
 
 class RPNModel(tf_keras.Model):
-    """Images -> proposals."""
+    """Images -> proposals; parts and their meaning as in `mask_rcnn.MaskRCNN`."""
 
     def __init__(
         self,
         backbone: tf_keras.layers.Layer,
-        pyramid: tf_keras.layers.Layer,
-        rpn: first_stage.RPN,
+        pyramid: tf_keras.layers.Layer | None,
+        rpn: RPN,
         name: str = "rpn_model",
     ):
-        """Put the parts together; see `faster_rcnn.FasterRCNN`."""
+        """Put the parts together."""
         super().__init__(name=name)
         self.backbone = backbone
         self.pyramid = pyramid
         self.rpn = rpn
 
     def features(self, images: tf.Tensor, training: bool) -> dict[int, tf.Tensor]:
-        """Backbone and pyramid: [B, H, W, 3] -> {level: [B, Hl, Wl, C]}."""
-        return self.pyramid(self.backbone(images, training=training), training=training)
+        """What the RPN looks at: [B, H, W, 3] -> {level: [B, Hl, Wl, C]}."""
+        return features_of(self.backbone, self.pyramid, images, training)
 
     def call(
         self, images: tf.Tensor, image_size_hw: tf.Tensor, training: bool = False
-    ) -> rpn_lib.Proposals:
+    ) -> Proposals:
         """Propose boxes.
 
         Args:
@@ -49,14 +51,14 @@ class RPNModel(tf_keras.Model):
         """
         return self.rpn(self.features(images, training), image_size_hw)
 
-    def infer(self, batch: dict[str, tf.Tensor]) -> rpn_lib.Proposals:
+    def infer(self, batch: dict[str, tf.Tensor]) -> Proposals:
         """Propose boxes for a batch as in `data/schema.py`."""
         return self(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
 
     def train_forward(
         self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
     ) -> RPNOutputs:
-        """Run the network on sampled anchors; arguments as `FasterRCNN.train_forward`."""
+        """Run the network on sampled anchors; arguments as `MaskRCNN.train_forward`."""
         features = self.features(batch[schema.IMAGE], training)
         outputs, _ = self.rpn.train_forward(features, batch, seed, step)
         return outputs

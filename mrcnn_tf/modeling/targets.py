@@ -57,6 +57,7 @@ def anchor_targets(
     gt_boxes: tf.Tensor,
     gt_valid: tf.Tensor,
     gt_is_crowd: tf.Tensor,
+    image_size_hw: tf.Tensor,
     seeds: tf.Tensor,
     *,
     positive_iou: float,
@@ -64,6 +65,7 @@ def anchor_targets(
     num_samples: int,
     positive_fraction: float,
     ignore_crowds: bool,
+    ignore_across_border: bool,
 ) -> AnchorTargets:
     """Match anchors to objects and sample some (Faster R-CNN section 3.1.2).
 
@@ -72,22 +74,31 @@ def anchor_targets(
       gt_boxes: float32 [B, G, 4], the same frame.
       gt_valid: bool [B, G].
       gt_is_crowd: bool [B, G]; crowd regions are no objects to match.
+      image_size_hw: float32 [B, (height, width)], the image inside the canvas.
       seeds: [B, 2], see `sampling.image_seeds`.
       positive_iou: from here on an anchor is positive.
       negative_iou: below it is negative.
       num_samples: S.
       positive_fraction: at most this part of them is positive.
       ignore_crowds: anchors on a crowd region are not negatives.
+      ignore_across_border: anchors that reach beyond the image, into the padding of its canvas or
+        out of it, are neither positive nor negative.
     """
     batched = tf.broadcast_to(anchors, [tf.shape(gt_boxes)[0], *tf.unstack(tf.shape(anchors))])
     is_object = gt_valid & ~gt_is_crowd
+    ignored = _on_crowd(batched, gt_boxes, gt_valid & gt_is_crowd) if ignore_crowds else None
+    if ignore_across_border:
+        across = box_ops.is_across_border(anchors, image_size_hw)  # [B, A]
+        # Without area they overlap no object, so that they are the best match of none either.
+        batched = tf.where(across[..., tf.newaxis], 0.0, batched)
+        ignored = across if ignored is None else ignored | across
     matches = matching.match(
         box_ops.iou(batched, gt_boxes),
         is_object,
         positive_iou,
         negative_iou,
         allow_low_quality=True,
-        ignored=_on_crowd(batched, gt_boxes, gt_valid & gt_is_crowd) if ignore_crowds else None,
+        ignored=ignored,
     )
     sample = sampling.sample(
         matches.is_positive, matches.is_negative, num_samples, positive_fraction, seeds

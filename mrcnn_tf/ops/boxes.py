@@ -108,6 +108,22 @@ def is_nonempty(boxes, min_size=0.0):
     return (y2 - y1 > min_size) & (x2 - x1 > min_size)
 
 
+def is_across_border(boxes, image_size_hw):
+    """Say which boxes reach beyond the image, on whichever side.
+
+    Args:
+      boxes: float32 [N, (y1, x1, y2, x2)], pixels.
+      image_size_hw: float32 [B, (height, width)], pixels.
+
+    Returns:
+      bool [B, N]; a box that ends exactly on the border is inside.
+
+    Source: Faster R-CNN section 3.3, "cross-boundary anchors".
+    """
+    corner = tf.reduce_any(boxes[:, :2] < 0.0, axis=-1)  # [N]
+    return corner | tf.reduce_any(boxes[:, 2:] > image_size_hw[:, tf.newaxis, :], axis=-1)
+
+
 def scale(boxes, scale_yx):
     """Multiply the coordinates of boxes.
 

@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.modeling import build
 from mrcnn_tf.training import task as task_lib
 
@@ -27,7 +28,7 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def join(
-    experiment: fields.Experiment, rpn_checkpoint: str, detector_checkpoint: str, model_dir: str
+    experiment: Experiment, rpn_checkpoint: str, detector_checkpoint: str, model_dir: str
 ) -> str:
     """Write the checkpoint of the joint network, its label map and its experiment.
 

@@ -27,7 +27,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment import loading, overrides
+from mrcnn_tf.experiment.experiment import Experiment
 
 DETECTOR = "detector"  # where a separate schedule leaves its result
 
@@ -104,7 +105,7 @@ class Schedule:
         self._model_dir = model_dir
         self._files = [f"--config_file={file}" for file in config_files]
         self._given = config_files, params_override
-        self._override = _flat(loading.parse_override(params_override or "{}"))
+        self._override = _flat(overrides.parse_override(params_override or "{}"))
         self._check_pair(self._load("rpn", {}))
         self.stages: list[Stage] = []
         if plan.schedule == "separate":
@@ -186,12 +187,12 @@ class Schedule:
     def _folder(self, name: str) -> str:
         return os.path.join(self._model_dir, name)
 
-    def _load(self, kind: str, differs: dict[str, Any]) -> fields.Experiment:
+    def _load(self, kind: str, differs: dict[str, Any]) -> Experiment:
         """Load the experiment of a stage, which refuses what cannot work."""
         override = self._override | {"stages.schedule": "joint"} | differs
         return loading.load(self._names[kind], self._given[0], json.dumps(override))
 
-    def _check_pair(self, rpn: fields.Experiment) -> None:
+    def _check_pair(self, rpn: Experiment) -> None:
         """Refuse an RPN that cannot propose for the detector."""
         name = self._names["rpn"]
         if rpn.task.model.system != "rpn":
@@ -210,11 +211,11 @@ class Schedule:
 
 
 def of_run(
-    experiment: fields.Experiment,
+    experiment: Experiment,
     folder: str,
     config_files: Sequence[str] = (),
     params_override: str = "",
-) -> tuple[fields.Experiment, str]:
+) -> tuple[Experiment, str]:
     """What to score, export and run of a run's folder, if RPN and detector were trained apart.
 
     Args:
@@ -268,10 +269,10 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _value(experiment: fields.Experiment, field: str) -> Any:
+def _value(experiment: Experiment, field: str) -> Any:
     value: Any = experiment
     for name in field.split("."):
         value = getattr(value, name)
-    if isinstance(value, fields.hyperparams.Config):
+    if hasattr(value, "as_dict"):
         return value.as_dict()
     return list(value) if isinstance(value, tuple | list) else value

@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 from mrcnn_tf.modeling.detections import Detections
-from mrcnn_tf.modeling.faster_rcnn import FasterRCNN
-from mrcnn_tf.modeling.rpn import Proposals
+from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
+from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.modeling.rpn_model import RPNModel
 
 
@@ -14,7 +14,7 @@ class TwoNetworks(tf.Module):
     Each has a backbone of its own, so it takes about twice the time of a joint network.
     """
 
-    def __init__(self, rpn: RPNModel, detector: FasterRCNN):
+    def __init__(self, rpn: RPNModel, detector: MaskRCNN):
         """Put the two after each other.
 
         Args:

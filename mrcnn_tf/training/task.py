@@ -12,9 +12,11 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
 from mrcnn_tf.experiment import fields
-from mrcnn_tf.modeling import build, metrics
+from mrcnn_tf.experiment.experiment import Task
+from mrcnn_tf.modeling import backbones, build
+from mrcnn_tf.modeling import metrics as metrics_lib
 from mrcnn_tf.training import divergence, progress, validation_images
-from mrcnn_tf.weights import fine_tune, keras_applications
+from mrcnn_tf.weights import fine_tune
 
 VALIDATION_LOSS = "validation_loss"  # sum of all terms, over the whole validation set
 # What a loop's images lost: {what it is called: the batch's key that counts it}.
@@ -40,7 +42,7 @@ class SumOfMeans(tf_keras.metrics.MeanTensor):
         return tf.reduce_sum(super().result())
 
 
-@task_factory.register_task_cls(fields.Task)
+@task_factory.register_task_cls(Task)
 class MaskRCNNTask(base_task.Task):
     """Trains and evaluates Mask R-CNN.
 
@@ -51,7 +53,7 @@ class MaskRCNNTask(base_task.Task):
 
     def __init__(
         self,
-        params: fields.Task,
+        params: Task,
         weight_decay: float = 0.0,
         compiled: bool = False,
         logging_dir: str | None = None,
@@ -61,7 +63,7 @@ class MaskRCNNTask(base_task.Task):
 
         Args:
           params: the task's part of the experiment.
-          weight_decay: see `fields.Trainer`.
+          weight_decay: see `Trainer`.
           compiled: compile forward and backward pass and inference with XLA.
           logging_dir: the run's folder.
           label_map: the classes of the network; default those of the records.
@@ -89,9 +91,7 @@ class MaskRCNNTask(base_task.Task):
     def build_model(self) -> build.Model:
         """Build the model, its variables created and randomly initialised."""
         tf_keras.utils.set_random_seed(self.task_config.seed)
-        return build.build_model(
-            self.task_config.model, self.label_map.num_classes, compiled=self._compiled
-        )
+        return build.build_model(self.task_config.model, self.label_map.num_classes)
 
     def initialize(self, model: build.Model) -> None:
         """Load the weights that training starts from; called where there is nothing to resume.
@@ -102,7 +102,7 @@ class MaskRCNNTask(base_task.Task):
         config = self.task_config
         parts = config.loaded_parts()
         if config.model.backbone.weights == "imagenet" and "backbone" not in parts:
-            keras_applications.load_imagenet(model.backbone, config.model.backbone.depth)
+            backbones.entry_of(model.backbone).weights_module().load_imagenet(model.backbone)
         if config.init_checkpoint and not config.init_checkpoint_modules:
             theirs = label_map_of(config.init_checkpoint)
             print(fine_tune.load_what_fits(model, config.init_checkpoint, self.label_map, theirs))
@@ -150,7 +150,7 @@ class MaskRCNNTask(base_task.Task):
             pixel_std=tuple(model.pixels.std),
             flip_probability=params.flip_probability,
             scale_jitter=scale_jitter,
-            color_jitter=augment.ColorJitter(**params.color_jitter.as_dict()),
+            color_jitter=augment.ColorJitter(**vars(params.color_jitter)),
             shuffle_buffer=params.shuffle_buffer_size,
             max_instances=model.max_instances,
             mask_arena_pixels=params.mask_arena_pixels,
@@ -171,7 +171,7 @@ class MaskRCNNTask(base_task.Task):
         """
         names = self.loss_names
         if training:
-            names += build.measure_names(self.task_config.model)
+            names += build.metric_names(self.task_config.model)
         metrics = [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
         if not training:
             return [*metrics, SumOfMeans(VALIDATION_LOSS, tf.float32, shape=[len(names)])]
@@ -228,7 +228,7 @@ class MaskRCNNTask(base_task.Task):
 
         def forward(inputs, step):
             outputs = model.train_forward(inputs, self.task_config.seed, step)
-            return model.losses_of(outputs), metrics.measures(outputs)
+            return model.losses_of(outputs), metrics_lib.metrics(outputs)
 
         def both(inputs, step) -> _ForwardBackward:
             with tf.GradientTape() as tape:
@@ -396,7 +396,7 @@ def batch_size(data: fields.Data, replicas: int) -> int:
     return data.global_batch_size
 
 
-def read_label_map(config: fields.Task) -> LabelMap:
+def read_label_map(config: Task) -> LabelMap:
     """Return the label map beside the records; generic names if the experiment gives a number.
 
     Records of other converters have no label map: then the categories of `annotation_file` are it.
@@ -428,7 +428,7 @@ def read_label_map(config: fields.Task) -> LabelMap:
     )
 
 
-def _find_label_map(config: fields.Task) -> tuple[str, LabelMap] | None:
+def _find_label_map(config: Task) -> tuple[str, LabelMap] | None:
     for data in (config.train_data, config.validation_data):
         path = os.path.join(os.path.dirname(data.input_path), schema.LABEL_MAP_FILE)
         if tf.io.gfile.exists(path):
@@ -480,7 +480,9 @@ def load_checkpoint(
     whole = set(parts) == set(fields.MODULES)
     wanted = model
     if not whole:
-        wanted = tf.train.Checkpoint(**{part: getattr(model, part) for part in parts})
+        wanted = tf.train.Checkpoint(
+            **{part: getattr(model, part) for part in parts if getattr(model, part) is not None}
+        )
     try:
         status = tf.train.Checkpoint(model=wanted).read(found)
         status.expect_partial().assert_existing_objects_matched()

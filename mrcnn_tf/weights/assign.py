@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.modeling import backbones
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import layouts
 from mrcnn_tf.weights.layouts import Layout
@@ -252,6 +253,12 @@ def batch_norm(norm: Any, name: str) -> list[Entry]:
         Entry(norm.moving_mean, (f"{name}.running_mean",), layouts.SAME),
         Entry(norm.moving_variance, (f"{name}.running_var",), layouts.SAME),
     ]
+
+
+def backbone_entries(project: str, backbone: Any, *args: Any, **kwargs: Any) -> list[Entry]:
+    """Entries of a detector's backbone, of whichever kind, in a project's names."""
+    weights = backbones.entry_of(backbone).weights_module()
+    return weights.entries(project, backbone, *args, **kwargs)
 
 
 def residual_convs(resnet: ResNet) -> Iterator[tuple[int, int, str, Any, Any]]:

@@ -1,4 +1,4 @@
-"""What weights need besides themselves: the fields of `configs.Model` that go with a file.
+"""What weights need besides themselves: the fields of `fields.Model` that go with a file.
 
 The same numbers in another convention are another network: a stride one convolution later, a half
 pixel, an epsilon. A file does not hold them, so they follow from the project and from what its
@@ -72,7 +72,7 @@ _BATCH_NORMS = ("frozen_batch_norm", "batch_norm", "sync_batch_norm")  # infer a
 
 
 def model_fields(found: Recognized) -> tuple[Fields, list[str]]:
-    """Return the fields of `configs.Model` that a file needs, and what was concluded.
+    """Return the fields of `fields.Model` that a file needs, and what was concluded.
 
     Args:
       found: what `recognize` says of the file.
@@ -160,7 +160,7 @@ def differences(needed: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[li
     """Compare two models' fields.
 
     Args:
-      needed: `configs.Model.as_dict()` that the weights were made for.
+      needed: `fields.Model.as_dict()` that the weights were made for.
       given: that of the experiment that would use them.
 
     Returns:

@@ -6,12 +6,12 @@ The backbones that Detectron2 starts from are in two spellings: Caffe2's (`res2_
 as scale and offset only) and its own.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import tf_keras
 
-from mrcnn_tf.modeling.fpn import FPN
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
@@ -70,12 +70,13 @@ def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
       model: as for `load`.
       norms_folded: the file has no running statistics, as Detectron2's oldest.
     """
-    if isinstance(model.pyramid, FPN):
-        found = backbone_entries(model.backbone, "backbone.bottom_up.", norms_folded=norms_folded)
+    of_backbone = functools.partial(assign.backbone_entries, "detectron2", model.backbone)
+    if model.pyramid is not None:
+        found = of_backbone("backbone.bottom_up.", norms_folded=norms_folded)
         found += _pyramid(model.pyramid)
     else:  # C4: stage 5 belongs to the heads
-        found = backbone_entries(model.backbone, "backbone.", "roi_heads.", norms_folded)
-    if hasattr(model.rpn, "head"):  # else its proposals come from a file
+        found = of_backbone("backbone.", "roi_heads.", norms_folded)
+    if model.rpn is not None:  # else its proposals come from a file
         found += _rpn(model.rpn.head)
     if hasattr(model, "roi_heads"):
         found += _box_head(model.roi_heads.box_head, getattr(model.pyramid, "channels", None))
@@ -127,7 +128,7 @@ def _pyramid(fpn: Any) -> list[Entry]:
     for level in range(2, 6):
         for kind in ("lateral", "output"):
             name, layer = f"backbone.fpn_{kind}{level}", getattr(fpn, f"{kind}{level}")
-            if fpn.norm is None:
+            if not fpn.norm:
                 found += assign.with_bias(layer, name)
             else:
                 norm = getattr(fpn, f"{kind}{level}_norm")

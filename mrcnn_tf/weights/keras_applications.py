@@ -29,6 +29,8 @@ _BUILDERS = {
     152: tf_keras.applications.ResNet152,
 }
 
+DEPTHS = tuple(_BUILDERS)
+
 
 def load_imagenet(resnet: ResNet, depth: int) -> None:
     """Assign Keras' ImageNet weights, downloaded once into Keras' own cache.

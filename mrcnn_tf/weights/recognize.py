@@ -64,9 +64,9 @@ class Recognized:
       depth: of the ResNet.
       base_width: channels of the stem.
       groups: of the 3x3 convolutions, 1 unless a ResNeXt.
-      width_per_group: as in `configs.Backbone`.
+      width_per_group: as in `fields.Backbone`.
       num_classes: with background; 0 where there is no classifier.
-      sizes: layer sizes as fields of `configs.Model`, {"fpn": {"channels": 256}, ...}.
+      sizes: layer sizes as fields of `fields.Model`, {"fpn": {"channels": 256}, ...}.
     """
 
     project: str
@@ -219,7 +219,7 @@ def _count(shapes: Mapping[str, Shape], *patterns: str) -> int:
 
 
 def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
-    """Layer sizes and norms, as fields of `configs.Model`."""
+    """Layer sizes and norms, as fields of `fields.Model`."""
     sizes: dict[str, dict[str, Any]] = {}
     lateral = _first(
         shapes, r"backbone\.fpn_lateral5\.weight", r"backbone\.fpn\.inner_blocks\.3(\.0)?\.weight"

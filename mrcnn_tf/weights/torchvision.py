@@ -13,7 +13,6 @@ from typing import Any
 
 import tf_keras
 
-from mrcnn_tf.modeling.fpn import FPN
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
@@ -55,10 +54,11 @@ def entries(model: tf_keras.Model) -> list[Entry]:
     Raises:
       ValueError: torchvision has no such model.
     """
-    if not isinstance(model.pyramid, FPN):
+    if model.pyramid is None:
         raise ValueError("torchvision has no models without a feature pyramid")
-    found = [*backbone_entries(model.backbone, "backbone.body."), *_pyramid(model.pyramid)]
-    if hasattr(model.rpn, "head"):  # else its proposals come from a file
+    found = assign.backbone_entries("torchvision", model.backbone, "backbone.body.")
+    found += _pyramid(model.pyramid)
+    if model.rpn is not None:  # else its proposals come from a file
         found += _rpn(model.rpn.head)
     if hasattr(model, "roi_heads"):
         found += _box_head(model.roi_heads.box_head, model.pyramid.channels)
@@ -89,7 +89,7 @@ def _pyramid(fpn: Any) -> list[Entry]:
         for ours, theirs in (("lateral", "inner_blocks"), ("output", "layer_blocks")):
             name = f"backbone.fpn.{theirs}.{level - 2}"
             layer = getattr(fpn, f"{ours}{level}")
-            if fpn.norm is None:
+            if not fpn.norm:
                 found += assign.with_bias(layer, name, f"{name}.0")
             else:
                 norm = getattr(fpn, f"{ours}{level}_norm")

@@ -27,7 +27,7 @@ FILES = (
         ),
         (
             "maskrcnn_r50_fpn",
-            "task.model.features=c4",
+            "task.model.features=c4,task.model.box_head.pool_size=7",
             "pool_size: got 7, but with features: c4 stage 5 halves it: it needs an even number, "
             "14 in the paper's code, and so does task.model.mask_head.mask_size",
         ),

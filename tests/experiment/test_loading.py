@@ -2,7 +2,8 @@ import textwrap
 
 import pytest
 
-from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment import loading, overrides
+from mrcnn_tf.experiment.experiment import Experiment
 
 
 def write(folder, name, text):
@@ -127,13 +128,13 @@ def test_a_preset_lies_below_what_the_experiment_says(folder):
     ],
 )
 def test_forms_of_params_override(text, nested):
-    assert loading.parse_override(text) == nested
+    assert overrides.parse_override(text) == nested
 
 
 @pytest.mark.parametrize("text", ["nonsense", "a=1,b", "[1, 2]"])
 def test_other_forms_are_refused(text):
     with pytest.raises(ValueError, match="params_override"):
-        loading.parse_override(text)
+        overrides.parse_override(text)
 
 
 def test_unknown_experiment_lists_the_known_ones(folder):
@@ -168,7 +169,7 @@ def test_names_and_types_are_checked(folder, override, message):
         ("task.model.preset=caffe", "preset: got 'caffe', allowed are"),
         ("task.model.backbone.depth=51", "depth: got 51, allowed are 18, 34, 50, 101, 152"),
         ("task.model.rpn.anchor_sizes=[32,64]", "one size for each of P2..P6"),
-        ("task.model.backbone.depth=18", "'imagenet' exists for depth 50 and 101"),
+        ("task.model.backbone.depth=18", "'imagenet' exists for depth 50, 101 and 152"),
         ("task.model.backbone.weights=''", "frozen_batch_norm' over random weights"),
         (
             "task.model.backbone.weights='',task.model.backbone.norm=group_norm",
@@ -235,4 +236,4 @@ def test_registered_for_model_gardens_factory(folder):
     from official.core import exp_factory
 
     loading.register(folder)
-    assert isinstance(exp_factory.get_exp_config("small"), fields.Experiment)
+    assert isinstance(exp_factory.get_exp_config("small"), Experiment)

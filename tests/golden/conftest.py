@@ -8,22 +8,23 @@ recipe: `recipe.py` beside the recordings or, if there is none, the one here.
 is absent, a thinned-out recording that is kept here (`data/`, made by `make_small.py`).
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mrcnn_tf.data import schema
-from mrcnn_tf.experiment import presets
-from mrcnn_tf.modeling import build, first_stage
-from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
-from mrcnn_tf.modeling.rpn import Proposals
+from mrcnn_tf.experiment import fields, presets
+from mrcnn_tf.modeling import build
+from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.weights import conventions, detectron2, recognize, torchvision
 
 _HERE = pathlib.Path(__file__).parent
@@ -133,10 +134,10 @@ class Replay:
         self.recording = recording
         state_dict = recording.state_dict()
         # What `convert_weights` concludes from names and shapes.
-        fields, _ = conventions.model_fields(recognize.recognize(state_dict))
+        needed, _ = conventions.model_fields(recognize.recognize(state_dict))
         self.config = fields.Model()
-        self.config.override(presets.PRESETS[fields["preset"]])
-        self.config.override(fields)
+        self.config.override(presets.PRESETS[needed["preset"]])
+        self.config.override(needed)
         self.model = build.build_model(self.config, recording.num_classes)
         weights = _FORMATS[recording.source]
         self.report = weights.load(self.model, state_dict)
@@ -160,6 +161,8 @@ class Replay:
 
     @functools.cached_property
     def features(self) -> dict[int, tf.Tensor]:
+        if self.model.pyramid is None:  # C4
+            return {4: self.backbone_features[4]}
         return tf.function(self.model.pyramid)(self.backbone_features)
 
     @functools.cached_property
@@ -250,7 +253,7 @@ class Replay:
     @functools.cached_property
     def training(self) -> Training:
         """Losses and gradients with every anchor and every proposal sampled."""
-        model = self._unsampled_model()
+        model = self.model
         variables = model.trainable_variables
 
         @tf.function
@@ -262,7 +265,8 @@ class Replay:
             norms = [tf.norm(g) for g in tape.gradient(total, variables)]
             return losses, norms, outputs.roi_targets
 
-        losses, norms, targets = step(self.batch)
+        with self._nothing_sampled_away():
+            losses, norms, targets = step(self.batch)
         norm_of = {id(v): float(norm) for v, norm in zip(variables, norms, strict=True)}
         valid = targets.valid[0]
         return Training(
@@ -272,33 +276,24 @@ class Replay:
             targets.classes[0][valid].numpy(),
         )
 
-    def _unsampled_model(self) -> MaskRCNN:
-        """Return the same layers, taking every anchor and every proposal."""
-        model, recording = self.model, self.recording
+    @contextlib.contextmanager
+    def _nothing_sampled_away(self) -> Iterator[None]:
+        """Let the network take every anchor and every proposal."""
+        recording, rpn, box_head = self.recording, self.model.rpn, self.model.roi_heads.box_head
         labels = recording.arrays["train_roi_labels"] + recording.class_offset
         num_positives = np.count_nonzero(labels % recording.num_classes)
-        num_rois = model.rpn.settings.post_nms_top_k_train + recording.meta["objects"]
-        rpn_settings = dataclasses.replace(
-            model.rpn.settings,
+        num_rois = rpn.post_nms_top_k_train + recording.meta["objects"]
+        with pytest.MonkeyPatch.context() as patch:
             # Detectron2 was recorded with 131072, and divides by this number.
-            anchors_per_image=max(131072, int(recording.arrays["anchors_count"])),
-            positive_fraction=1.0,
-        )
-        settings = dataclasses.replace(
-            model.settings,
-            rois_per_image=num_rois,
+            anchors = max(131072, int(recording.arrays["anchors_count"]))
+            patch.setattr(rpn, "anchors_per_image", anchors)
+            patch.setattr(rpn, "positive_fraction", 1.0)
+            patch.setattr(box_head, "rois_per_image", num_rois)
             # Room for all positives and some more. The mask branch runs on so many: 1.0 would
             # make it 100 times as large as it need be.
-            positive_fraction=min(1.0, (2 * num_positives + 16) / num_rois),
-        )
-        return MaskRCNN(
-            model.backbone,
-            model.pyramid,
-            first_stage.RPN(model.rpn.head, rpn_settings),
-            model.roi_heads,
-            settings,
-            model.mask_settings,
-        )
+            part = min(1.0, (2 * num_positives + 16) / num_rois)
+            patch.setattr(box_head, "positive_fraction", part)
+            yield
 
 
 @pytest.fixture(scope="session")

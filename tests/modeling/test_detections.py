@@ -7,7 +7,6 @@ import tensorflow as tf
 from mrcnn_tf.modeling import detections
 from mrcnn_tf.ops import boxes as box_ops
 
-EITHER = pytest.mark.parametrize("compiled", [True, False])
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 SETTINGS = {
     "regression_weights": WEIGHTS,
@@ -68,7 +67,6 @@ def check(found, given, settings, image_sizes=IMAGE_SIZES):
         np.testing.assert_allclose(found.boxes[b], boxes, atol=1e-3)
 
 
-@EITHER
 @pytest.mark.parametrize(
     "changes",
     [
@@ -81,11 +79,11 @@ def check(found, given, settings, image_sizes=IMAGE_SIZES):
         {"regression_weights": (1.0, 2.0, 3.0, 4.0)},
     ],
 )
-def test_agrees_with_a_slow_twin(changes, compiled):
+def test_agrees_with_a_slow_twin(changes):
     settings = SETTINGS | changes
     given = inputs()
     found = detections.select_detections(
-        *map(tf.constant, given), tf.constant(IMAGE_SIZES), **settings, compiled=compiled
+        *map(tf.constant, given), tf.constant(IMAGE_SIZES), **settings
     )
     check(found, given, settings)
 
@@ -101,8 +99,8 @@ def test_same_in_a_graph_of_unknown_sizes_and_under_xla():
     for jit_compile in (False, True):
 
         @tf.function(input_signature=signature, jit_compile=jit_compile)
-        def run(*args, compiled=jit_compile):
-            return detections.select_detections(*args, **SETTINGS, compiled=compiled)
+        def run(*args):
+            return detections.select_detections(*args, **SETTINGS)
 
         given = inputs(seed=1)
         check(run(*map(tf.constant, given), IMAGE_SIZES), given, SETTINGS)
@@ -122,7 +120,6 @@ def one_image(scores, boxes, valid=None, **changes):
         tf.constant([valid]),
         tf.constant([[50.0, 60.0]]),
         **SETTINGS | {"max_detections": 4, "nms_iou": 0.5, "score_threshold": 0.05} | changes,
-        compiled=True,
     )
 
 
@@ -165,7 +162,7 @@ def test_what_is_not_finite_is_not_detected(bad):
     deltas[0, 1, 2, 0] = bad
     rois[0, 2, 3] = bad
     found = detections.select_detections(
-        *map(tf.constant, (logits, deltas, rois, valid)), IMAGE_SIZES, **SETTINGS, compiled=True
+        *map(tf.constant, (logits, deltas, rois, valid)), IMAGE_SIZES, **SETTINGS
     )
     valid[0, [0, 2]] = False
     check(found, (*given, valid), SETTINGS)

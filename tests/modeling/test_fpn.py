@@ -118,4 +118,4 @@ def test_gradients_reach_every_level_and_weight():
 @pytest.mark.parametrize("levels", [(1, 6), (6, 6), (2, 4)])
 def test_wrong_levels_are_refused(levels):
     with pytest.raises(ValueError, match="2 <= min_level <= 5 <= max_level"):
-        FPN(4, *levels)
+        FPN(4, min_level=levels[0], max_level=levels[1])

@@ -30,7 +30,7 @@ class Network:
     @classmethod
     def build(cls, mode: str) -> "Network":
         """`mode`: eager, graph or xla; the last two are traced once, for unknown B, H and W."""
-        model = tiny_network.build_network(compiled=mode == "xla")
+        model = tiny_network.build_network()
 
         def train(batch, step):
             with tf.GradientTape() as tape:
@@ -314,7 +314,7 @@ def test_tiny_overfit():
     tf_keras.utils.set_random_seed(0)
     config = tiny_network.config(norm="group_norm")
     config.box_head.fc_channels = 256  # of 32 hidden units all may die for some RoI
-    network = build.build_model(config, tiny_network.NUM_CLASSES, compiled=True)
+    network = build.build_model(config, tiny_network.NUM_CLASSES)
     batch = tiny_network.batch([TWO_OBJECTS, WITH_CROWD])
     optimizer = tf_keras.optimizers.SGD(0.02, momentum=0.9)
     optimizer.build(network.trainable_variables)

@@ -44,7 +44,7 @@ WANT = {
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_values_and_what_they_are_a_mean_over(compiled):
-    found = tf.function(lambda: metrics.measures(SEEN), jit_compile=compiled)()
+    found = tf.function(lambda: metrics.metrics(SEEN), jit_compile=compiled)()
     assert tuple(found) == (*metrics.OF_RPN, *metrics.OF_BOXES)
     for name, want in WANT.items():
         np.testing.assert_allclose(found[name], want, rtol=1e-6, err_msg=name)
@@ -55,7 +55,7 @@ def test_without_positives_recalls_weigh_nothing():
     nothing = outputs_of(
         [[1.0], [-1.0]], [[F], [F]], [[T], [T]], [[1], [0]], [[0], [0]], [[T], [T]]
     )
-    found = metrics.measures(nothing)
+    found = metrics.metrics(nothing)
     for name in ("rpn_recall", "positive_class_accuracy"):
         assert [float(t) for t in found[name]] == [0, 0]
     assert [float(t) for t in found["rpn_accuracy"]] == [0.5, 2]

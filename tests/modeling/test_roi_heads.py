@@ -1,29 +1,20 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
 
 from mrcnn_tf.modeling import roi_heads
+from mrcnn_tf.modeling.roi_pooling import RoIAlign
 from mrcnn_tf.ops import roi_align
 
 NUM_CLASSES = 4
 MIXED = pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 
 
-def build(**changes):
-    settings = {
-        "box_pool_size": 3,
-        "mask_size": 8,
-        "sampling_ratio": 2,
-        "aligned": True,
-        "log_epsilon": 1e-8,
-        "level_epsilon": 0.0,
-        "compiled": False,
-    }
+def build(**conventions):
     return roi_heads.FPNRoIHeads(
-        roi_heads.BoxHead(NUM_CLASSES, fc_layers=2, fc_channels=6),
-        roi_heads.MaskHead(NUM_CLASSES, conv_layers=1, conv_channels=5),
-        **settings | changes,
+        roi_heads.BoxHead(NUM_CLASSES, pool_size=3, fc_channels=6, rois_per_image=20),
+        roi_heads.MaskHead(NUM_CLASSES, mask_size=8, conv_layers=1, conv_channels=5),
+        RoIAlign(**conventions),
     )
 
 
@@ -169,25 +160,20 @@ def test_pooling_is_roi_align_with_the_settings_given(aligned):
 
 
 def test_both_branches_same_eager_graph_and_xla():
-    heads, heads_for_xla = build(), build(compiled=True)
-    heads_for_xla.box_head, heads_for_xla.mask_head = heads.box_head, heads.mask_head
+    heads = build()
     maps, boxes, classes = features(), rois(), tf.constant([[1, 2, 3, 1, 0]] * 2)
 
-    def run(maps, boxes, classes, heads=heads):
+    def run(maps, boxes, classes):
         return (*heads.boxes(maps, boxes), heads.masks(maps, boxes, classes))
-
-    def run_for_xla(maps, boxes, classes):
-        return run(maps, boxes, classes, heads_for_xla)
 
     run(maps, boxes, classes)
     perturb(heads.box_head, heads.mask_head)
     eager = run(maps, boxes, classes)
     assert [t.shape for t in eager] == [(2, 5, 4), (2, 5, 3, 4), (2, 5, 8, 8)]
-    assert heads.mask_size == 8
     specs = {level: tf.TensorSpec([None, None, None, 3]) for level in maps}
     signature = [specs, tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None], tf.int32)]
-    for function, jit_compile in ((run, False), (run_for_xla, True)):
-        traced = tf.function(function, signature, jit_compile=jit_compile)
+    for jit_compile in (False, True):
+        traced = tf.function(run, signature, jit_compile=jit_compile)
         for a, b in zip(traced(maps, boxes, classes), eager, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -223,12 +209,9 @@ def test_float32_answers_under_mixed_precision(policy, mixed_precision):
 def test_convolutions_and_norms_in_front_of_the_hidden_layers():
     """torchvision's second version: a layer at a time, by hand."""
 
-    def build_norm(name):
-        return tf_keras.layers.BatchNormalization(epsilon=1e-5, name=name)
-
     head = roi_heads.BoxHead(
         NUM_CLASSES, fc_layers=1, fc_channels=6, conv_layers=2, conv_channels=3,
-        build_norm=build_norm,
+        norm="batch_norm",
     )  # fmt: skip
     pooled = np.random.default_rng(3).normal(size=(2, 4, 5, 5, 4)).astype(np.float32)
     logits, deltas = head(pooled)
@@ -247,6 +230,6 @@ def test_convolutions_and_norms_in_front_of_the_hidden_layers():
     want = hidden @ head.class_logits.kernel.numpy() + head.class_logits.bias.numpy()
     np.testing.assert_allclose(logits, want.reshape(2, 4, NUM_CLASSES), atol=1e-5)
     assert deltas.shape == (2, 4, NUM_CLASSES - 1, 4)
-    mask_head = roi_heads.MaskHead(NUM_CLASSES, 2, 3, build_norm)
+    mask_head = roi_heads.MaskHead(NUM_CLASSES, 14, 2, 3, "batch_norm")
     mask_head(pooled, tf.ones([2, 4], tf.int32), training=True)
     assert len(mask_head.trainable_variables) == 2 * 3 + 4

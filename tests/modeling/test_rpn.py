@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.modeling import proposals as proposals_lib
 from mrcnn_tf.modeling import rpn
 from mrcnn_tf.ops import anchors as anchor_ops
 from mrcnn_tf.ops import boxes as box_ops
 
-EITHER = pytest.mark.parametrize("compiled", [True, False])
 SIZES = {2: (8, 6), 3: (4, 3), 4: (2, 2)}
 IMAGE_SIZES = np.array([[32, 24], [20, 13]], np.float32)  # the second is smaller than the canvas
 SETTINGS = {"pre_nms_top_k": 30, "post_nms_top_k": 25, "nms_iou": 0.6, "min_box_size": 0.5}
@@ -67,7 +67,6 @@ def check(proposals, logits, deltas, anchors, settings, image_sizes=IMAGE_SIZES)
         np.testing.assert_allclose(proposals.boxes[b], boxes, atol=1e-4)
 
 
-@EITHER
 @pytest.mark.parametrize(
     "changes",
     [
@@ -79,10 +78,10 @@ def check(proposals, logits, deltas, anchors, settings, image_sizes=IMAGE_SIZES)
         {"min_box_size": 6.0},
     ],
 )
-def test_agrees_with_a_slow_twin(changes, compiled):
+def test_agrees_with_a_slow_twin(changes):
     settings = SETTINGS | changes
     given = inputs()
-    proposals = rpn.generate_proposals(*tensors(*given), **settings, compiled=compiled)
+    proposals = proposals_lib.generate_proposals(*tensors(*given), **settings)
     check(proposals, *given, settings)
 
 
@@ -95,8 +94,8 @@ def test_same_eager_in_a_graph_of_unknown_sizes_and_under_xla():
     for jit_compile in (False, True):
 
         @tf.function(input_signature=signature, jit_compile=jit_compile)
-        def run(*args, compiled=jit_compile):
-            return rpn.generate_proposals(*args, **SETTINGS, compiled=compiled)
+        def run(*args):
+            return proposals_lib.generate_proposals(*args, **SETTINGS)
 
         check(run(*tensors(*given)), *given, SETTINGS)
         # One image and another canvas through the same function.
@@ -111,7 +110,7 @@ def test_same_eager_in_a_graph_of_unknown_sizes_and_under_xla():
         check(run(*tensors(*given_2, sizes)), *given_2, SETTINGS, sizes)
 
 
-@pytest.mark.parametrize("mode", ["kernel", "tiled", "xla"])
+@pytest.mark.parametrize("mode", ["graph", "xla"])
 def test_what_is_not_finite_never_becomes_a_proposal(mode):
     logits, deltas, anchors = inputs(seed=3)
     rng = np.random.default_rng(5)
@@ -123,19 +122,16 @@ def test_what_is_not_finite_never_becomes_a_proposal(mode):
     ranked = {level: np.where(np.isfinite(v), v, -np.inf) for level, v in logits.items()}
 
     def run(*args):
-        return rpn.generate_proposals(*args, **SETTINGS, compiled=mode != "kernel")
+        return proposals_lib.generate_proposals(*args, **SETTINGS)
 
-    function = tf.function(run, jit_compile=True) if mode == "xla" else run
+    function = tf.function(run, jit_compile=mode == "xla")
     check(function(*tensors(logits, deltas, anchors)), ranked, deltas, anchors, SETTINGS)
 
 
-@EITHER
-def test_nothing_but_nan_gives_no_proposals(compiled):
+def test_nothing_but_nan_gives_no_proposals():
     logits, deltas, anchors = inputs()
     logits = {level: np.full_like(v, np.nan) for level, v in logits.items()}
-    proposals = rpn.generate_proposals(
-        *tensors(logits, deltas, anchors), **SETTINGS, compiled=compiled
-    )
+    proposals = proposals_lib.generate_proposals(*tensors(logits, deltas, anchors), **SETTINGS)
     assert not proposals.valid.numpy().any()
     assert not proposals.boxes.numpy().any()
 
@@ -148,7 +144,7 @@ def test_by_hand():
     }
     logits = {2: tf.constant([[0.5, 2.0, 9.0]]), 3: tf.constant([[1.0, 3.0]])}
     deltas = {2: tf.zeros([1, 3, 4]), 3: tf.zeros([1, 2, 4])}
-    proposals = rpn.generate_proposals(
+    proposals = proposals_lib.generate_proposals(
         logits,
         deltas,
         anchors,
@@ -157,7 +153,6 @@ def test_by_hand():
         post_nms_top_k=5,
         nms_iou=0.7,
         min_box_size=0.0,
-        compiled=True,
     )
     want = [[5, 5, 20, 22], [0, 0, 10, 9], [0, 0, 10, 10], [0, 0, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(proposals.boxes[0], want)
@@ -168,9 +163,7 @@ def test_no_gradient_flows_through_proposals():
     logits, deltas, anchors, sizes = tensors(*inputs())
     with tf.GradientTape() as tape:
         tape.watch([logits, deltas])
-        proposals = rpn.generate_proposals(
-            logits, deltas, anchors, sizes, **SETTINGS, compiled=True
-        )
+        proposals = proposals_lib.generate_proposals(logits, deltas, anchors, sizes, **SETTINGS)
         total = tf.reduce_sum(proposals.boxes)
     assert tape.gradient(total, [*logits.values(), *deltas.values()]) == [None] * 6
 

@@ -49,7 +49,7 @@ SYSTEMS = [
 
 
 @pytest.mark.parametrize(("system", "features", "proposals"), SYSTEMS)
-def test_losses_gradients_and_measures(system, features, proposals):
+def test_losses_gradients_and_metrics(system, features, proposals):
     model_config = config(system, features, proposals)
     network = tiny_network.build_network(model_config)
     given = batch([TWO_OBJECTS, WITH_CROWD, EMPTY], 4 if proposals == "file" else 0)
@@ -59,7 +59,7 @@ def test_losses_gradients_and_measures(system, features, proposals):
         loss = tf.add_n([term.mean() for term in sums.values()])
     assert tuple(sums) == build.loss_names(model_config)
     assert all(term.total > 0 for term in sums.values())
-    assert set(metrics.measures(outputs)) == set(build.measure_names(model_config))
+    assert set(metrics.metrics(outputs)) == set(build.metric_names(model_config))
     variables = network.trainable_variables
     for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
         assert gradient is not None, variable.name
@@ -70,7 +70,7 @@ def test_losses_gradients_and_measures(system, features, proposals):
 def test_compiled_inference_is_the_eager_one(system, features, proposals):
     given = batch([TWO_OBJECTS, EMPTY], 4 if proposals == "file" else 0)
     eager = tiny_network.build_network(config(system, features, proposals)).infer(given)
-    network = tiny_network.build_network(config(system, features, proposals), compiled=True)
+    network = tiny_network.build_network(config(system, features, proposals))
     compiled = tf.function(network.infer, jit_compile=True, autograph=False)(given)
     assert eager.valid.numpy().any()
     for name, want in eager._asdict().items():

@@ -33,6 +33,7 @@ ANCHOR_SETTINGS = {
     "negative_iou": 0.3,
     "num_samples": 9,
     "positive_fraction": 0.5,
+    "ignore_across_border": False,
 }
 ROI_SETTINGS = {
     "positive_iou": 0.5,
@@ -41,6 +42,7 @@ ROI_SETTINGS = {
     "regression_weights": (10.0, 10.0, 5.0, 5.0),
 }
 GT = (GT_BOXES, GT_VALID, GT_IS_CROWD)
+SIZE = tf.constant([[100.0, 100.0]])
 
 
 def seeds(*keys, step=0):
@@ -58,7 +60,7 @@ def sampled(target, b=0):
 @pytest.mark.parametrize("ignore_crowds", [True, False])
 def test_anchors_by_hand(ignore_crowds):
     target = targets.anchor_targets(
-        ANCHORS, *GT, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=ignore_crowds
+        ANCHORS, *GT, SIZE, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=ignore_crowds
     )
     positives, negatives = sampled(target)
     assert positives == {0, 1, 4, 5}
@@ -72,7 +74,9 @@ def test_anchors_by_hand(ignore_crowds):
 
 
 def test_anchor_deltas_lead_back_to_the_matched_object():
-    target = targets.anchor_targets(ANCHORS, *GT, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=True)
+    target = targets.anchor_targets(
+        ANCHORS, *GT, SIZE, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=True
+    )
     boxes = box_ops.decode(target.deltas[0], tf.gather(ANCHORS, target.index[0])).numpy()
     for slot in np.flatnonzero(target.is_positive[0]):
         of = 0 if target.index[0, slot] < 3 else 1
@@ -83,6 +87,7 @@ def test_anchor_counts_are_held_and_positives_come_first():
     target = targets.anchor_targets(
         tf.tile(ANCHORS, [5, 1]),
         *GT,
+        SIZE,
         seeds(1),
         **ANCHOR_SETTINGS | {"num_samples": 16},
         ignore_crowds=True,
@@ -95,7 +100,7 @@ def test_anchor_counts_are_held_and_positives_come_first():
 def test_an_image_without_objects_teaches_background():
     no_objects = (tf.zeros([1, 4, 4]), tf.zeros([1, 4], tf.bool), tf.zeros([1, 4], tf.bool))
     target = targets.anchor_targets(
-        ANCHORS, *no_objects, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=True
+        ANCHORS, *no_objects, SIZE, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=True
     )
     assert sampled(target) == (set(), set(range(9)))
     assert np.isfinite(target.deltas.numpy()).all()
@@ -104,9 +109,36 @@ def test_an_image_without_objects_teaches_background():
 def test_nothing_but_a_crowd_has_no_positives():
     crowd_only = (GT_BOXES, GT_VALID & GT_IS_CROWD, GT_IS_CROWD)
     target = targets.anchor_targets(
-        ANCHORS, *crowd_only, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=True
+        ANCHORS, *crowd_only, SIZE, seeds(1), **ANCHOR_SETTINGS, ignore_crowds=True
     )
     assert sampled(target) == (set(), {0, 1, 2, 3, 4, 5, 6, 8})
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_anchors_across_the_border_take_no_part(jit_compile):
+    """Of an image 20 pixels high on a larger canvas: what ends at 20 is inside, 50 is not.
+
+    Anchor 9 reaches over the left edge; it is the best one object 1 has, whose next best ones are
+    then positive instead, as if it did not exist (Faster R-CNN section 3.3).
+    """
+    anchors = tf.concat([ANCHORS, [[0.0, -1, 20, 20]]], axis=0)
+    objects = tf.constant([[[0.0, 0, 20, 20], [0, 40, 20, 60]]])
+    settings = ANCHOR_SETTINGS | {"ignore_across_border": True, "num_samples": 10}
+
+    @tf.function(jit_compile=jit_compile)
+    def run(size):
+        valid, crowd = tf.constant([[True, True]]), tf.constant([[False, False]])
+        return targets.anchor_targets(
+            anchors, objects, valid, crowd, size, seeds(1), **settings, ignore_crowds=True
+        )
+
+    assert sampled(run(tf.constant([[20.0, 60.0]]))) == ({0, 1, 4, 5}, {3})
+    # 1 pixel less wide, anchor 5 is out too; object 1 keeps anchor 4, its equal.
+    assert sampled(run(tf.constant([[20.0, 59.0]]))) == ({0, 1, 4}, {3})
+    # Nothing inside: nothing to learn, and nothing that is not finite.
+    nothing = run(tf.constant([[4.0, 4.0]]))
+    assert not nothing.valid.numpy().any()
+    assert np.isfinite(nothing.deltas.numpy()).all()
 
 
 PROPOSALS = tf.constant(
@@ -220,8 +252,8 @@ def random_batch():
 def both(proposals, valid, gt_boxes, classes, gt_valid, crowd, image_seeds):
     return (
         targets.anchor_targets(
-            proposals[0], gt_boxes, gt_valid, crowd, image_seeds, **ANCHOR_SETTINGS,
-            ignore_crowds=True,
+            proposals[0], gt_boxes, gt_valid, crowd, tf.fill([3, 2], 100.0), image_seeds,
+            **ANCHOR_SETTINGS, ignore_crowds=True,
         ),
         targets.roi_targets(
             proposals, valid, gt_boxes, classes, gt_valid, crowd, image_seeds, **ROI_SETTINGS,
@@ -261,8 +293,8 @@ def test_what_an_image_samples_depends_on_itself_and_the_step_only():
     moved_seeds = seeds(7, 5, 6)
     moved_rois = targets.roi_targets(*moved, moved_seeds, **ROI_SETTINGS, ignore_crowds=True)
     moved_anchors = targets.anchor_targets(
-        anchors_fixed[0], moved[2], moved[4], moved[5], moved_seeds, **ANCHOR_SETTINGS,
-        ignore_crowds=True,
+        anchors_fixed[0], moved[2], moved[4], moved[5], tf.fill([3, 2], 100.0), moved_seeds,
+        **ANCHOR_SETTINGS, ignore_crowds=True,
     )  # fmt: skip
     want = tf.nest.map_structure(lambda t: tf.gather(t, order), together)
     assert_equal((moved_anchors, moved_rois), want)

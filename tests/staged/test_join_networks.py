@@ -8,6 +8,7 @@ import tf_keras
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment.experiment import Task, maskrcnn
 from mrcnn_tf.modeling import build
 from mrcnn_tf.staged import join_networks
 from mrcnn_tf.staged.two_networks import TwoNetworks
@@ -38,7 +39,7 @@ def batch(images) -> dict[str, tf.Tensor]:
 def train_and_write(model_config, folder, start="", modules="all") -> build.Model:
     """Two steps of SGD with weight decay, from a checkpoint if one is given; then a checkpoint."""
     fields = {"init_checkpoint": str(start), "init_checkpoint_modules": modules} if start else {}
-    task = task_lib.MaskRCNNTask(fields.Task(model=model_config, **fields), weight_decay=1e-2)
+    task = task_lib.MaskRCNNTask(Task(model=model_config, **fields), weight_decay=1e-2)
     model = task.build_model()
     if start:
         task.initialize(model)
@@ -53,7 +54,7 @@ def train_and_write(model_config, folder, start="", modules="all") -> build.Mode
 
 
 def values(*layers) -> dict[str, np.ndarray]:
-    return {variable.name: variable.numpy() for layer in layers for variable in layer.weights}
+    return {v.name: v.numpy() for layer in layers if layer for v in layer.weights}
 
 
 @pytest.mark.parametrize(("features", "norm"), [("fpn", "batch_norm"), ("c4", "group_norm")])
@@ -72,7 +73,7 @@ def test_frozen_features_stay_bit_for_bit_and_the_networks_become_one(tmp_path, 
         np.testing.assert_array_equal(value, values(heads)[name], name)
     assert all(np.any(v != before[n]) for n, v in values(heads.roi_heads).items() if "kernel" in n)
 
-    experiment = fields.maskrcnn()
+    experiment = maskrcnn()
     experiment.task.model = config("mask_rcnn", features, "rpn", norm, False)
     experiment.task.train_data.input_path = f"{tmp_path}/train-*"
     (tmp_path / schema.LABEL_MAP_FILE).write_text(LabelMap((4, 5, 9), ("a", "b", "c")).to_json())
@@ -98,4 +99,4 @@ def test_frozen_features_stay_bit_for_bit_and_the_networks_become_one(tmp_path, 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(ValueError, match=f"no checkpoint: '{tmp_path}'"):
-        join_networks.join(fields.maskrcnn(), str(tmp_path), str(tmp_path), str(tmp_path))
+        join_networks.join(maskrcnn(), str(tmp_path), str(tmp_path), str(tmp_path))

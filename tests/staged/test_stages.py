@@ -76,7 +76,7 @@ def test_the_four_steps(experiment, frozen):
     assert [s.arguments[0].removeprefix("mrcnn_tf.") for s in schedule.stages] == [
         *("train", "write_proposals", "train"),
         *("train", "write_proposals", "train"),
-        *("join_networks", "train"),
+        *("staged.join_networks", "train"),
     ]
     runs = [flags_of(s) for s in schedule.stages if s.arguments[0] == "mrcnn_tf.train"]
     folders = ["r/step1_rpn", "r/step2_detector", "r/step3_rpn", "r/step4_detector", "r"]

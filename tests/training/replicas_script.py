@@ -2,7 +2,7 @@
 
 A process of its own, because TensorFlow has to be told before it starts how many devices a CPU is.
 
-    python -m tests.replicas_script {eager|graph|compiled} {square|landscape|portrait} NORM
+    python -m tests.training.replicas_script {eager|graph|compiled} {square|landscape|portrait} NORM
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, Image, Object
@@ -33,7 +33,7 @@ CASES = {
 
 def train(strategy, num_replicas: int, mode: str, case: str, norm: str):
     """Return the reported losses of each step, and weights and statistics after all of them."""
-    config = fields.Task(model=tiny_network.config(norm))
+    config = Task(model=tiny_network.config(norm))
     task = task_lib.MaskRCNNTask(config, weight_decay=1e-2, compiled=mode == "compiled")
     images, canvas_hw = CASES[case]
     share = len(images) // num_replicas
@@ -43,7 +43,7 @@ def train(strategy, num_replicas: int, mode: str, case: str, norm: str):
         return tiny_network.batch(images[first : first + share], canvas_hw)
 
     with strategy.scope():
-        model = tiny_network.build_network(config.model, compiled=mode == "compiled")
+        model = tiny_network.build_network(config.model)
         # Weak features. With strong ones the untrained RPN stretches boxes to many times the
         # image: the last bit of every weight then moves RoIs by up to 2e-3 pixels and a loss by
         # 1e-5, and what is compared is how sums were rounded, which batches of two and of one do

@@ -61,8 +61,8 @@ def test_reset_begins_anew():
 
 TWO_REPLICAS = """
 import tensorflow as tf
-from mrcnn_tf import divergence
-from tests.test_divergence import TERMS, ids
+from mrcnn_tf.training import divergence
+from tests.training.test_divergence import TERMS, ids
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

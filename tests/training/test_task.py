@@ -12,17 +12,19 @@ import tf_keras
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment.experiment import Task
+from mrcnn_tf.modeling import metrics as metrics_lib
 from mrcnn_tf.training import divergence
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
 
 LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 def build_task(norm="frozen_batch_norm", weight_decay=0.0, **fields):
-    config = fields.Task(model=tiny_network.config(norm=norm), **fields)
+    config = Task(model=tiny_network.config(norm=norm), **fields)
     return task_lib.MaskRCNNTask(config, weight_decay=weight_decay)
 
 
@@ -85,10 +87,16 @@ def test_momentum_sees_the_decay(grouped, images):
         v.assign(value)
 
 
-def test_step_reports_every_loss_and_measure(grouped, images):
+def test_step_reports_every_loss_and_metric(grouped, images):
     task = build_task("group_norm")
     metrics = task.build_metrics(training=True)
-    names = [*LOSSES, *metrics.OF_RPN, *metrics.OF_BOXES, "dropped_objects", "dropped_masks"]
+    names = [
+        *LOSSES,
+        *metrics_lib.OF_RPN,
+        *metrics_lib.OF_BOXES,
+        "dropped_objects",
+        "dropped_masks",
+    ]
     assert [m.name for m in metrics] == names
     start = copies(grouped)
     loss = task.train_step(images, grouped, tf_keras.optimizers.SGD(1e-3), metrics)["loss"]
@@ -171,11 +179,9 @@ def test_a_variable_without_a_gradient_is_named(grouped, images):
 @pytest.mark.slow
 def test_compiled_step_is_the_uncompiled_one(grouped, images):
     optimizer = tf_keras.optimizers.SGD(0.1)
-    compiled_model = tiny_network.build_network(
-        tiny_network.config(norm="group_norm"), compiled=True
-    )
+    compiled_model = tiny_network.build_network(tiny_network.config(norm="group_norm"))
     compiled = task_lib.MaskRCNNTask(
-        fields.Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
+        Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
     )
     terms, watched, gradients = compiled.forward_backward(images, compiled_model, optimizer)
     task = build_task("group_norm", 0.1)
@@ -189,7 +195,7 @@ def test_compiled_step_is_the_uncompiled_one(grouped, images):
 
 def replicas(mode, case, norm):
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.replicas_script", mode, case, norm],
+        [sys.executable, "-m", "tests.training.replicas_script", mode, case, norm],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -304,7 +310,7 @@ def validation_losses(task, model, batches):
 @pytest.mark.parametrize("normalizer", ["sampled", "anchors_per_image"])
 def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalizer):
     """Images with unlike numbers of objects, so that a mean over batches would show."""
-    config = fields.Task(model=tiny_network.config())
+    config = Task(model=tiny_network.config())
     config.model.rpn.loss_normalizer = normalizer
     task = task_lib.MaskRCNNTask(config)
     model = tiny_network.build_network(config.model)
@@ -319,11 +325,11 @@ def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalize
 @pytest.mark.slow
 def test_compiled_validation_is_the_uncompiled_one():
     batches = [[TWO_OBJECTS, WITH_CROWD], [EMPTY, FILLER]]
-    config = fields.Task(model=tiny_network.config())
+    config = Task(model=tiny_network.config())
     numbers = [
         validation_losses(
             task_lib.MaskRCNNTask(config, compiled=compiled),
-            tiny_network.build_network(compiled=compiled),
+            tiny_network.build_network(),
             batches,
         )
         for compiled in (False, True)
@@ -332,7 +338,7 @@ def test_compiled_validation_is_the_uncompiled_one():
 
 
 @pytest.mark.parametrize(
-    ("fields", "replicas", "want"),
+    ("given", "replicas", "want"),
     [
         ({}, 1, 2),
         ({}, 8, 16),
@@ -341,8 +347,8 @@ def test_compiled_validation_is_the_uncompiled_one():
         ({"global_batch_size": 8, "images_per_replica": 3}, 4, 8),
     ],
 )
-def test_batch_size(fields, replicas, want):
-    assert task_lib.batch_size(fields.Data(**fields), replicas) == want
+def test_batch_size(given, replicas, want):
+    assert task_lib.batch_size(fields.Data(**given), replicas) == want
 
 
 def test_batch_size_that_does_not_divide():
@@ -351,7 +357,7 @@ def test_batch_size_that_does_not_divide():
 
 
 def config_of(folder, num_classes):
-    return fields.Task(
+    return Task(
         model=fields.Model(num_classes=num_classes),
         train_data=fields.Data(input_path=str(folder / "train-*"), is_training=True),
     )
@@ -399,7 +405,7 @@ def test_label_map_is_read_from_beside_the_records(tmp_path):
 def test_label_map_of_the_validation_records_serves_too(tmp_path):
     label_map = LabelMap((5,), ("dog",))
     (tmp_path / schema.LABEL_MAP_FILE).write_text(label_map.to_json())
-    config = fields.Task(validation_data=fields.Data(input_path=str(tmp_path / "val-*")))
+    config = Task(validation_data=fields.Data(input_path=str(tmp_path / "val-*")))
     assert task_lib.read_label_map(config) == label_map
 
 
@@ -482,7 +488,7 @@ def test_checkpoint_of_another_network_is_refused(checkpoint):
 
 def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(checkpoint):
     path, _, _ = checkpoint
-    config = fields.Task(model=tiny_network.config())
+    config = Task(model=tiny_network.config())
     config.model.num_classes = NUM_CLASSES + 5
     model = task_lib.MaskRCNNTask(config).build_model()
     with pytest.raises(ValueError, match=f"{path} does not fit this model") as error:
@@ -495,7 +501,7 @@ def test_a_network_that_is_only_scored_may_know_more_classes_than_the_records(tm
     records = LabelMap((1, 3), ("person", "car"))
     (tmp_path / "label_map.json").write_text(records.to_json())
     data = fields.Data(input_path=str(tmp_path / "val-*.tfrecord"))
-    config = fields.Task(model=tiny_network.config(), validation_data=data)
+    config = Task(model=tiny_network.config(), validation_data=data)
     config.model.num_classes = 0
     theirs = LabelMap((1, 2, 3), ("person", "bicycle", "car"))
     assert task_lib.MaskRCNNTask(config).label_map == records

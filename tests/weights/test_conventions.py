@@ -17,10 +17,10 @@ def recognized(shapes):
 
 def model_of(shapes):
     """The configuration that a file needs, as `convert_weights` lays it over the defaults."""
-    fields, _ = conventions.model_fields(recognized(shapes))
+    needed, _ = conventions.model_fields(recognized(shapes))
     model = fields.Model()
-    model.override(presets.PRESETS[fields["preset"]])
-    model.override(fields)
+    model.override(presets.PRESETS[needed["preset"]])
+    model.override(needed)
     return model
 
 

@@ -1,0 +1,120 @@
+"""The backbones there are: one entry each, and nothing else knows which one a network has.
+
+A backbone is a layer `images [B, H, W, 3] -> {level: [B, Hl, Wl, C]}` with
+
+    out_channels   {level: C}
+    roi_stage      the stage that C4 applies to each RoI; absent if it has none
+
+that takes `last_level` and `freeze_at`, and of the fields of `fields.Backbone` those that are named
+in its constructor. Adding one is a file beside `resnet.py`, an entry here and, if there are weights
+to read, a module in `weights/`.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tf_keras
+
+from mrcnn_tf.experiment.fields import Backbone, Model
+from mrcnn_tf.modeling import resnet
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a backbone offers.
+
+    Attributes:
+      layer: builds it.
+      variants: {name that people use: fields that it stands for}.
+      check: called with `fields.Backbone`, raises ValueError for what cannot be built.
+      weights: the module that knows the names of its weights in other projects' files, and where
+        pretrained ones are: `load_imagenet(layer)`, `check_imagenet(fields.Model)` and
+        `entries(project, layer, ...)`, see `weights/resnets.py`. Given by name, because weights
+        are read into networks and not the other way round.
+    """
+
+    layer: Callable[..., tf_keras.layers.Layer]
+    variants: Mapping[str, Mapping[str, Any]]
+    check: Callable[[Backbone], None]
+    weights: str
+
+    def build(self, fields: Backbone, last_level: int) -> tf_keras.layers.Layer:
+        """Build the layer up to `last_level`, with the fields that it has."""
+        takes = inspect.signature(self.layer).parameters
+        named = {name: value for name, value in vars(fields).items() if name in takes}
+        return self.layer(**named, last_level=last_level)
+
+    def weights_module(self) -> Any:
+        """Import the module that knows its weights."""
+        return importlib.import_module(self.weights)
+
+
+BACKBONES = {
+    "resnet": Entry(
+        layer=resnet.ResNet,
+        variants=resnet.VARIANTS,
+        check=resnet.check,
+        weights="mrcnn_tf.weights.resnets",
+    ),
+}
+
+
+def entry_of(layer: tf_keras.layers.Layer) -> Entry:
+    """Return the entry that built a backbone."""
+    return next(entry for entry in BACKBONES.values() if isinstance(layer, entry.layer))  # type: ignore[arg-type]
+
+
+def build(fields: Backbone, last_level: int) -> tf_keras.layers.Layer:
+    """Build the backbone of an experiment.
+
+    Args:
+      fields: `type` says which.
+      last_level: coarsest level that `call` returns: 5, or 4 for C4.
+
+    Raises:
+      ValueError: there is no such backbone, or it cannot be built so.
+    """
+    check(fields)
+    return BACKBONES[fields.type].build(fields, last_level)
+
+
+def check(fields: Backbone) -> None:
+    """Refuse what cannot be built.
+
+    Raises:
+      ValueError: with the field, the value received and what is allowed.
+    """
+    if fields.type not in BACKBONES:
+        allowed = ", ".join(map(repr, BACKBONES))
+        raise ValueError(f"task.model.backbone.type: got {fields.type!r}, allowed are {allowed}")
+    BACKBONES[fields.type].check(fields)
+
+
+def has_roi_stage(fields: Backbone) -> bool:
+    """Whether a C4 network can be made of it."""
+    return hasattr(BACKBONES[fields.type].layer, "roi_stage")
+
+
+def check_imagenet(model: Model) -> None:
+    """Refuse `backbone.weights: imagenet` where there are none that fit.
+
+    Raises:
+      ValueError: with the fields that do not fit.
+    """
+    BACKBONES[model.backbone.type].weights_module().check_imagenet(model)
+
+
+def variant(name: str) -> dict[str, Any]:
+    """Return the fields that a name such as "resnet50" stands for.
+
+    Raises:
+      ValueError: no backbone has it; the known ones are listed.
+    """
+    for kind, entry in BACKBONES.items():
+        if name in entry.variants:
+            return {"type": kind, **entry.variants[name]}
+    known = ", ".join(name for entry in BACKBONES.values() for name in entry.variants)
+    raise ValueError(f"unknown backbone {name!r}; known are {known}")

@@ -1,0 +1,97 @@
+"""The rooms of the package and the arrows between them, as docs/architecture.md draws them."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "mrcnn_tf"
+
+# {room: the rooms that it may import}. "fields" are experiment/fields.py and presets.py, which
+# import nothing; "" are the commands and the Python API in the package's root.
+ARROWS = {
+    "fields": set(),
+    "ops": set(),
+    "data": {"ops"},
+    "images": set(),
+    "modeling": {"ops", "data", "fields"},
+    "weights": {"modeling", "data", "fields"},
+    "evaluation": {"data", "ops"},
+    "serving": {"data", "ops", "modeling", "images"},
+    "experiment": {"fields", "modeling"},
+    "training": {
+        *("experiment", "fields", "modeling", "data", "evaluation", "weights", "images", "ops"),
+    },
+    "staged": {"training", "experiment", "fields", "modeling", "data", ""},
+}
+FIELDS = {"mrcnn_tf.experiment.fields", "mrcnn_tf.experiment.presets"}
+
+# What only calculates runs without tf-models-official; prediction also without Keras.
+LIBRARIES = {"tensorflow", "tf_keras", "numpy", "pycocotools"}
+OF_ROOM = {
+    "fields": set(),
+    "images": {"numpy", "PIL", "pycocotools"},
+    "ops": LIBRARIES - {"tf_keras"},
+    "data": LIBRARIES - {"tf_keras"},
+    "evaluation": LIBRARIES - {"tf_keras"},
+    "serving": LIBRARIES - {"tf_keras"},
+    "modeling": LIBRARIES,
+}
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """Names of all modules that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(module: str) -> str:
+    """The room of `mrcnn_tf.ROOM.module[.name]`."""
+    if any(module == name or module.startswith(name + ".") for name in FIELDS):
+        return "fields"
+    parts = module.split(".")
+    return parts[1] if (PACKAGE / parts[1]).is_dir() else ""
+
+
+def files_of(room: str) -> list[pathlib.Path]:
+    if room == "fields":
+        return [PACKAGE / "experiment" / name for name in ("fields.py", "presets.py")]
+    files = sorted((PACKAGE / room).glob("*.py"))
+    return [path for path in files if room != "experiment" or path not in files_of("fields")]
+
+
+def test_every_room_is_drawn():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/*.py")}
+    assert rooms == ARROWS.keys() - {"fields"}
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_rooms_import_only_what_they_may(room):
+    for path in files_of(room):
+        for name in imported(path):
+            if name.startswith("mrcnn_tf."):
+                assert room_of(name) in ARROWS[room] | {room}, f"{path} imports {name}"
+            elif room in OF_ROOM and name.split(".")[0] not in sys.stdlib_module_names:
+                assert name.split(".")[0] in OF_ROOM[room], f"{path} imports {name}"
+
+
+def test_the_arrows_have_no_circle():
+    left = {room: to - {""} for room, to in ARROWS.items()}
+    while left:
+        free = [room for room, to in left.items() if not to & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        left = {room: to for room, to in left.items() if room not in free}
+
+
+def test_prediction_needs_neither_keras_nor_model_garden():
+    allowed = {"tensorflow", "numpy", "pycocotools", "PIL", "absl", "mrcnn_tf"}
+    for name in imported(PACKAGE / "predict.py"):
+        assert name.split(".")[0] in allowed | sys.stdlib_module_names, name
