@@ -32,10 +32,10 @@ def build(kind: str, epsilon: float, momentum: float, name: str) -> tf_keras.lay
     """
     if kind == "frozen_batch_norm":
         return FrozenBatchNorm(epsilon, name=name)
-    if kind in ("batch_norm", "sync_batch_norm"):
-        return tf_keras.layers.BatchNormalization(
-            momentum=momentum, epsilon=epsilon, synchronized=kind == "sync_batch_norm", name=name
-        )
+    if kind == "batch_norm":
+        return tf_keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name)
+    if kind == "sync_batch_norm":
+        return SyncBatchNorm(epsilon, momentum, name=name)
     if kind == "group_norm":
         return GroupNorm(epsilon, name=name)
     raise ValueError(f"unknown normalisation {kind!r}; known: {', '.join(KINDS)}")
@@ -90,6 +90,81 @@ class FrozenBatchNorm(tf_keras.layers.Layer):
         scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
         offset = self.beta - self.moving_mean * scale
         return inputs * tf.cast(scale, inputs.dtype) + tf.cast(offset, inputs.dtype)
+
+
+class SyncBatchNorm(tf_keras.layers.Layer):
+    """Batch norm whose statistics are those of the batches of all replicas together.
+
+    Unlike Keras' it sums over replicas only where there are several, so that with one it compiles
+    under any strategy. Sums are taken of the distances to the moving mean, which all replicas
+    share: E[(x - s)^2] - E[x - s]^2 loses no digits to a mean that is large against the deviation,
+    and needs one exchange, not two.
+
+    Args:
+      epsilon: added to the variance.
+      momentum: share of the moving statistics that one training step keeps.
+      name: layer name.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.9, name: str | None = None):
+        super().__init__(name=name)
+        self.epsilon = epsilon
+        self.momentum = momentum
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Create the four variables [C], named as Keras names them."""
+        shape = [input_shape[-1]]
+
+        def statistic(name: str, initializer: str) -> tf.Variable:
+            return self.add_weight(
+                name,
+                shape,
+                initializer=initializer,
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.MEAN,
+                experimental_autocast=False,
+            )
+
+        self.gamma = self.add_weight(
+            "gamma", shape, initializer="ones", experimental_autocast=False
+        )
+        self.beta = self.add_weight("beta", shape, initializer="zeros", experimental_autocast=False)
+        self.moving_mean = statistic("moving_mean", "zeros")
+        self.moving_variance = statistic("moving_variance", "ones")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalise [B, H, W, C] over all but the last axis, of all replicas."""
+        x = tf.cast(inputs, tf.float32)
+        mean, variance = tf.convert_to_tensor(self.moving_mean), self.moving_variance
+        if training and self.trainable:
+            mean, variance = self._statistics(x)
+            self._follow(self.moving_mean, mean)
+            self._follow(self.moving_variance, variance)
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast((x - mean) * scale + self.beta, inputs.dtype)
+
+    def _statistics(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and variance of x [B, H, W, C] over all replicas, [C] each."""
+        shift = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
+        distance = x - shift
+        count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
+        sums = [
+            count,
+            tf.reduce_sum(distance, [0, 1, 2]),
+            tf.reduce_sum(tf.square(distance), [0, 1, 2]),
+        ]
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            sums = context.all_reduce("sum", sums)
+        count, total, total_of_squares = sums
+        offset = total / tf.maximum(count, 1.0)
+        variance = total_of_squares / tf.maximum(count, 1.0) - tf.square(offset)
+        return shift + offset, tf.maximum(variance, 0.0)
+
+    def _follow(self, moving: tf.Variable, value: tf.Tensor) -> None:
+        moving.assign(moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
 
 
 def num_groups(channels: int) -> int:

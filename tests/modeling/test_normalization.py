@@ -148,7 +148,7 @@ def test_group_norm_treats_images_of_a_batch_apart():
     np.testing.assert_allclose(layer(x)[:1], layer(x[:1]), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["frozen_batch_norm", "batch_norm", "group_norm"])
+@pytest.mark.parametrize("kind", normalization.KINDS)
 def test_gradients_agree_under_xla(kind):
     x = tf.constant(random_features((2, 4, 3, 8)))
     pull = tf.constant(random_features((2, 4, 3, 8), seed=5))
@@ -165,6 +165,48 @@ def test_gradients_agree_under_xla(kind):
     for function in (tf.function(gradient), tf.function(gradient, jit_compile=True)):
         for got, expected in zip(function(x), want, strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_sync_batch_norm_is_batch_norm_where_there_is_one_replica():
+    """Values and gradients of Keras', whose moving variance alone has Bessel's correction."""
+    x = tf.constant(random_features((2, 4, 3, 8)))
+    pull = tf.constant(random_features((2, 4, 3, 8), seed=5))
+    results = []
+    for kind in ("batch_norm", "sync_batch_norm"):
+        layer = normalization.build(kind, 1e-5, 0.75, "norm")
+        layer(x)
+        layer.gamma.assign(tf.linspace(0.5, 2.0, 8))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(y * pull)
+        results.append([y, *tape.gradient(loss, [x, layer.gamma, layer.beta]), layer.moving_mean])
+    for got, want in zip(*results, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        layer.moving_variance, 0.75 + 0.25 * np.var(x, axis=(0, 1, 2)), rtol=1e-5
+    )
+
+
+def test_sync_batch_norm_keeps_its_digits_where_the_mean_is_large():
+    """Deviation 1 around 4096 in float32: E[x^2] - E[x]^2 would be wrong by whole units."""
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)) + 4096
+    layer = normalization.build("sync_batch_norm", 1e-5, 0.0, "norm")  # statistics of the last step
+    layer(x.astype(np.float32), training=True)
+    layer(x.astype(np.float32), training=True)  # now near the moving mean
+    np.testing.assert_allclose(layer.moving_variance, x.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_sync_batch_norm_compiles_on_one_replica_of_a_mirrored_strategy():
+    x = tf.constant(random_features((2, 4, 3, 8)))
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        layer = normalization.build("sync_batch_norm", 1e-5, 0.9, "norm")
+        layer(x)
+    compiled = tf.function(lambda: layer(x, training=True), jit_compile=True)
+    y = strategy.run(tf.function(lambda: compiled()))
+    np.testing.assert_allclose(np.mean(y, (0, 1, 2)), np.zeros(8), atol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * np.mean(x, (0, 1, 2)), rtol=1e-4)
 
 
 def test_unknown_kind_lists_the_known_ones():

@@ -12,27 +12,19 @@ from tests.tiny_network import EMPTY, MAX_INSTANCES, TWO_OBJECTS, WITH_CROWD
 
 
 def config(system="mask_rcnn", features="fpn", proposals="rpn") -> fields.Model:
-    fields = {"system": system, "features": features, "proposals": proposals}
+    differs = {"system": system, "features": features, "proposals": proposals}
     if features == "c4":
-        fields |= {"box_head": {"pool_size": 6}, "mask_head": {"mask_size": 6}}
+        differs |= {"box_head": {"pool_size": 6}, "mask_head": {"mask_size": 6}}
     model = tiny_network.config()
-    model.override(fields)
+    model.override(differs)
     return model
 
 
 def batch(images, num_proposals=0):
-    """A batch; with proposals: each object's box, moved by a pixel, and the whole canvas."""
-    found = tiny_network.batch(images)
+    given = tiny_network.batch(images)
     if num_proposals:
-        boxes = np.zeros([len(images), num_proposals, 4], np.float32)
-        valid = np.zeros([len(images), num_proposals], bool)
-        for row, image in enumerate(images):
-            given = [np.array(thing.box) + 1 for thing in image.objects] + [[0, 0, 60, 60]]
-            boxes[row, : len(given)] = given
-            valid[row, : len(given)] = True
-        found[schema.PROPOSAL_BOXES] = tf.constant(boxes)
-        found[schema.PROPOSALS_VALID] = tf.constant(valid)
-    return found
+        given |= tiny_network.proposals_near_objects(images, num_proposals)
+    return given
 
 
 SYSTEMS = [

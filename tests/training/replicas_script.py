@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf.experiment import fields
 from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
@@ -31,25 +32,34 @@ CASES = {
 }
 
 
-def train(strategy, num_replicas: int, mode: str, case: str, norm: str):
+def networks(norm: str) -> dict[str, fields.Model]:
+    """An RPN, and a detector on given proposals: together all losses there are.
+
+    Neither ranks boxes by what it computes. In a joint network the last bit of a score or of a box
+    decides which of two near ties survives NMS, and with it what the detector learns from.
+    """
+    rpn, detector = tiny_network.config(norm), tiny_network.config(norm)
+    rpn.override({"system": "rpn"})
+    detector.override({"proposals": "file"})
+    return {"rpn": rpn, "detector": detector}
+
+
+def train(strategy, num_replicas: int, mode: str, case: str, config: fields.Model):
     """Return the reported losses of each step, and weights and statistics after all of them."""
-    config = Task(model=tiny_network.config(norm))
-    task = task_lib.MaskRCNNTask(config, weight_decay=1e-2, compiled=mode == "compiled")
+    task = task_lib.MaskRCNNTask(Task(model=config), weight_decay=1e-2, compiled=mode == "compiled")
     images, canvas_hw = CASES[case]
     share = len(images) // num_replicas
 
     def of_replica(context):
         first = context.replica_id_in_sync_group * share
-        return tiny_network.batch(images[first : first + share], canvas_hw)
+        rows = images[first : first + share]
+        batch = tiny_network.batch(rows, canvas_hw)
+        if config.proposals == "file":
+            batch |= tiny_network.proposals_near_objects(rows, 4)
+        return batch
 
     with strategy.scope():
-        model = tiny_network.build_network(config.model)
-        # Weak features. With strong ones the untrained RPN stretches boxes to many times the
-        # image: the last bit of every weight then moves RoIs by up to 2e-3 pixels and a loss by
-        # 1e-5, and what is compared is how sums were rounded, which batches of two and of one do
-        # differently.
-        for variable in model.pyramid.trainable_variables:
-            variable.assign(variable / 4)
+        model = tiny_network.build_network(config)
         optimizer = tf_keras.optimizers.SGD(0.002, momentum=0.9)
         optimizer.build(model.trainable_variables)
         metrics = task.build_metrics()
@@ -77,18 +87,24 @@ def difference(one: list[np.ndarray], two: list[np.ndarray]) -> float:
 
 
 def main(mode: str, case: str, norm: str) -> None:
-    """Print one JSON line: losses of both ways and how far weights and statistics differ."""
+    """Print a JSON line: losses of both ways and how far weights and statistics differ."""
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    one = train(tf.distribute.OneDeviceStrategy("CPU:0"), 1, mode, case, norm)
-    two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), 2, mode, case, norm)
-    found = {
-        "one": one[0],
-        "two": two[0],
-        "weights": difference(one[1], two[1]),
-        "statistics": difference(one[2], two[2]),
-    }
-    print(json.dumps(found))
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+    # One replica of the strategy that trains on one GPU too. Each strategy once: those of a process
+    # number their exchanges alike, and two over the same devices would mistake each other's.
+    alone = tf.distribute.MirroredStrategy(["CPU:2"])
+    together = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    compared = {}
+    for name, config in networks(norm).items():
+        one = train(alone, 1, mode, case, config)
+        two = train(together, 2, mode, case, config)
+        compared[name] = {
+            "one": one[0],
+            "two": two[0],
+            "weights": difference(one[1], two[1]),
+            "statistics": difference(one[2], two[2]),
+        }
+    print(json.dumps(compared))
 
 
 if __name__ == "__main__":
