@@ -83,7 +83,7 @@ class Reader:
         if category_id is None or category_id not in self.category_ids:
             value = f"no category has the id {coco_values.short(row.get('category_id'))}"
             raise BadAnnotationError("unknown category", value)
-        bbox = _box(row.get("bbox"), height, width)
+        bbox = _box(row.get("bbox"))
         mask = self._mask(row, height, width, report)
         if bbox is None:
             bbox = _box_of_mask(mask, height, width)
@@ -91,6 +91,8 @@ class Reader:
         else:
             parts = mask.extents(height) if mask else []
             evidence = coco_boxes.contradiction(bbox, parts, height, width)
+            if not (evidence and evidence.reading):
+                _check_is_inside(bbox, height, width)
             if evidence:
                 seems = f"; it would fit as {evidence.reading}" if evidence.reading else ""
                 raise BadAnnotationError(evidence.kind, evidence.value + seems, evidence)
@@ -121,7 +123,7 @@ class Reader:
         return mask
 
 
-def _box(bbox: Any, height: int, width: int) -> Rectangle | None:
+def _box(bbox: Any) -> Rectangle | None:
     """Return a box that is one; None if there is none."""
     if bbox is None:
         return None
@@ -132,11 +134,15 @@ def _box(bbox: Any, height: int, width: int) -> Rectangle | None:
     x, y, w, h = (float(v) for v in values if v is not None)
     if w <= 0 or h <= 0:
         raise BadAnnotationError("box without area", f"bbox {coco_values.short(bbox)}")
+    return x, y, w, h
+
+
+def _check_is_inside(bbox: Rectangle, height: int, width: int) -> None:
+    x, y, w, h = bbox
     seen_w, seen_h = min(x + w, width) - max(x, 0.0), min(y + h, height) - max(y, 0.0)
     if seen_w <= _SMALLEST * width or seen_h <= _SMALLEST * height:
-        value = f"bbox {coco_values.short(bbox)} in an image of {width} x {height}"
+        value = f"bbox {coco_values.short(list(bbox))} in an image of {width} x {height}"
         raise BadAnnotationError("box outside the image", f"{value} (width x height)")
-    return x, y, w, h
 
 
 def _box_of_mask(mask: Mask | None, height: int, width: int) -> Rectangle:

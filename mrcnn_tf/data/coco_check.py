@@ -144,7 +144,7 @@ class _Checker:
         """Read one annotation of an image that is there."""
         where = f"annotation {coco_values.short(row.get('id'))} of {image.where}"
 
-        other_size = False
+        other_size, num_findings = False, len(self._findings)
 
         def report(level: Level, kind: str, value: str, remedy: str) -> None:
             nonlocal other_size
@@ -156,6 +156,7 @@ class _Checker:
         try:
             entry = self._reader.read(row, image.height, image.width, report)
         except BadAnnotationError as fault:
+            del self._findings[num_findings:]  # what becomes of its parts does not matter
             if self._has_other_size(image):
                 return None
             if fault.evidence and fault.evidence.reading:
@@ -227,7 +228,7 @@ class _Checker:
                 f"{self._corners.num_outside:,} boxes reach out of their image, and all would fit "
                 "as corners [x1, y1, x2, y2]. COCO's are [x, y, width, height] in pixels",
             )
-        if num_objects and not self.objects:
+        if not self.objects and any(finding.objects for finding in self._findings):
             self._refuse("no usable object", f"of {num_objects:,} objects none can be used")
 
     def _refuse(self, kind: str, value: str) -> None:

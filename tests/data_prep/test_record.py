@@ -6,13 +6,13 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_prep.coco_input import ImageEntry
+from data_prep.coco_objects import ObjectEntry
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from data_prep import coco_input, record
-from data_prep.coco_input import ImageEntry
-from data_prep.coco_objects import ObjectEntry
 from data_prep.image_file import EncodedImage
 from mrcnn_tf.data import rle, schema
 
