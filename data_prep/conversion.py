@@ -107,9 +107,9 @@ def convert(job: Job) -> Summary:
 def _read(job: Job) -> tuple[CocoData, dict[str, int]]:
     """Read the annotations, and find the images; the lengths of their files by name."""
     if not tf.io.gfile.isdir(job.image_dir):
-        raise ValueError(f"--image_dir={job.image_dir}: there is no such folder")
+        raise ValueError(f"--image_dir={job.image_dir}: not found")
     if not tf.io.gfile.exists(job.annotations_file):
-        raise ValueError(f"--object_annotations_file={job.annotations_file}: no such file")
+        raise ValueError(f"--object_annotations_file={job.annotations_file}: not found")
     megabytes = tf.io.gfile.stat(job.annotations_file).length / 1e6
     print(f"reading {job.annotations_file} ({megabytes:.1f} MB)", flush=True)
     folder = ImageFolder(job.image_dir)

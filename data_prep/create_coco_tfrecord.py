@@ -69,6 +69,10 @@ _NUM_EXAMPLES = 5
 
 def main(_: list[str]) -> None:
     """Convert."""
+    # What lies on this machine is looked for before the seconds that TensorFlow's start takes.
+    for flag, is_there in ((_IMAGE_DIR, os.path.isdir), (_ANNOTATIONS_FILE, os.path.isfile)):
+        if "://" not in flag.value and not is_there(flag.value):
+            sys.exit(f"error: --{flag.name}={flag.value}: not found")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print("starting TensorFlow, which takes some seconds", flush=True)
