@@ -88,7 +88,7 @@ def read(segmentation: Any, height: int, width: int) -> tuple[Mask, str]:
         return Mask(None, _run_lengths(segmentation, height, width)), ""
     if segmentation is None:
         raise BadMaskError("no segmentation", "there is none")
-    if not isinstance(segmentation, list | np.ndarray):
+    if not isinstance(segmentation, list):
         value = f"{coco_values.short(segmentation)}; expected polygons or run lengths"
         raise BadMaskError("malformed segmentation", value)
     if not len(segmentation):
@@ -127,7 +127,8 @@ def compact(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _list_of_polygons(segmentation: Any) -> tuple[list[Any], str]:
     """Return a list of flat polygons out of the ways in which tools nest them, and a repair."""
-    flat = coco_values.array(segmentation)
+    is_flat = isinstance(segmentation[0], int | float)
+    flat = coco_values.array(segmentation) if is_flat else None
     if isinstance(flat, np.ndarray):
         return [flat], "one flat list of coordinates instead of a list of polygons"
     polygons = [coco_values.array(polygon) for polygon in segmentation]
