@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data import coco_json, findings, schema
 from mrcnn_tf.data.coco_data import CocoData
-from mrcnn_tf.data.findings import Finding, RefusedError
+from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.progress_bar import ProgressBar
 
@@ -87,9 +87,10 @@ def convert(job: Job) -> Summary:
         job = job._replace(num_shards=min(job.num_shards, len(coco.images)))
         label_map_path = os.path.join(os.path.dirname(job.prefix), schema.LABEL_MAP_FILE)
         label_map = categories.match(coco, label_map_path)
-        _check(job, coco, [])
         if not coco.images:
-            raise ValueError(f"{job.annotations_file}: there is no image to convert")
+            value = f"of {coco.num_images:,} images none can be used"
+            coco.findings.append(Finding(Level.REFUSED, "no image to convert", "", value, ""))
+        _check(job, coco, [])
         record_set = manifest.open_manifest(job.prefix, _made_from(job, coco, label_map))
         if not tf.io.gfile.exists(label_map_path):
             manifest.write_text(label_map_path, label_map.to_json())
