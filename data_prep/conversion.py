@@ -3,17 +3,20 @@
 import collections
 import hashlib
 import os
-import pathlib
 from typing import NamedTuple
 
-from data_prep import coco_input, manifest, shards
-from data_prep.coco_input import CocoInput
-from data_prep.problems import Problem
-from data_prep.progress import Progress
-from mrcnn_tf.data import schema
-from mrcnn_tf.data.label_map import LabelMap
+import tensorflow as tf
 
-_FORMAT_VERSION = 1  # raise it when the same input gives other records than before
+from mrcnn_tf.data import coco_json, findings, schema
+from mrcnn_tf.data.coco_data import CocoData
+from mrcnn_tf.data.findings import Finding, Level, RefusedError
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.progress_bar import ProgressBar
+
+from . import categories, manifest, shards
+from .image_folder import ImageFolder
+
+_FORMAT_VERSION = 2  # raise it when the same input gives other records than before
 
 
 class Job(NamedTuple):
@@ -26,12 +29,12 @@ class Job(NamedTuple):
       num_shards: how many files; at most one per image is made.
       mask_format: "rle", "png", or None for no masks.
       num_processes: of the workers.
-      skip_problems: leave out what cannot be used, instead of refusing all.
+      skip_problems: leave out what cannot be used, however much it is.
     """
 
-    image_dir: pathlib.Path
-    annotations_file: pathlib.Path
-    prefix: pathlib.Path
+    image_dir: str
+    annotations_file: str
+    prefix: str
     num_shards: int
     mask_format: str | None
     num_processes: int
@@ -45,123 +48,153 @@ class Summary(NamedTuple):
       num_shards: files.
       num_categories: of the label map.
       counts: by what was counted.
-      problems: what was left out or mended.
+      findings: what was repaired or left out.
+      notes: how often what harmless thing was met.
+      warnings: what the data set as a whole cannot be used for.
     """
 
     num_shards: int
     num_categories: int
     counts: dict[str, int]
-    problems: list[Problem]
+    findings: list[Finding]
+    notes: dict[str, int]
+    warnings: list[str]
 
 
-class RefusedError(Exception):
-    """The input has problems and nothing was written."""
+class StoppedError(Exception):
+    """Too many images turned out to be unusable; the shards that were complete are kept.
 
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(f"{len(problems)} problems, the first: {problems[0]}")
-        self.problems = problems
+    Attributes:
+      findings: all that was found until then.
+    """
+
+    def __init__(self, error: RefusedError) -> None:
+        super().__init__("; ".join(error.reasons))
+        self.findings = error.findings
 
 
 def convert(job: Job) -> Summary:
     """Write those shards of a record set that are missing, and show how far it is.
 
     Raises:
-      RefusedError: the annotation file has problems, or images are missing.
-      shards.BadImageError: an image cannot be used.
-      ValueError: no COCO file; or records of other origin are in the way.
+      RefusedError: the annotation file is refused, or images are missing; nothing was written.
+      StoppedError: too many images cannot be used, as their files show.
+      ValueError: no such input, no COCO file; or records of other origin are in the way.
       RuntimeError: a worker process was killed.
     """
     with shards.WorkerPool(job.num_processes) as pool:
-        megabytes = job.annotations_file.stat().st_size / 1e6
-        print(f"reading {job.annotations_file} ({megabytes:.1f} MB)", flush=True)
-        coco = coco_input.read(job.annotations_file, include_masks=job.mask_format is not None)
-        coco, file_sizes = coco_input.find_files(coco, job.image_dir)
-        if coco.problems and not job.skip_problems:
-            raise RefusedError(coco.problems)
-        if not coco.images:
-            raise ValueError(f"{job.annotations_file}: there is no image to convert")
+        coco, file_sizes = _read(job)
         job = job._replace(num_shards=min(job.num_shards, len(coco.images)))
-        record_set = manifest.open_manifest(job.prefix, _made_from(job, coco))
-        _write_label_map(coco.label_map, job)
+        label_map_path = os.path.join(os.path.dirname(job.prefix), schema.LABEL_MAP_FILE)
+        label_map = categories.match(coco, label_map_path)
+        if not coco.images:
+            value = f"of {coco.num_images:,} images none can be used"
+            coco.findings.append(Finding(Level.REFUSED, "no image to convert", "", value, ""))
+        _check(job, coco, [])
+        record_set = manifest.open_manifest(job.prefix, _made_from(job, coco, label_map))
+        if not tf.io.gfile.exists(label_map_path):
+            manifest.write_text(label_map_path, label_map.to_json())
         record_set.save()
-        _write_missing_shards(_list_tasks(job, coco, file_sizes), record_set, pool)
-    return _summarise(job, coco, record_set)
+        tasks = _list_tasks(job, coco, label_map, file_sizes)
+        _write_missing_shards(job, coco, tasks, record_set, pool)
+    counts: collections.Counter[str] = collections.Counter()
+    for name in sorted(record_set.shards):
+        counts.update(record_set.shards[name].counts)
+    found = [*coco.findings, *_left_out(record_set)]
+    num_categories = len(label_map.ids)
+    return Summary(job.num_shards, num_categories, dict(counts), found, coco.notes, coco.warnings)
 
 
-def _made_from(job: Job, coco: CocoInput) -> dict[str, object]:
+def _read(job: Job) -> tuple[CocoData, dict[str, int]]:
+    """Read the annotations, and find the images; the lengths of their files by name."""
+    if not tf.io.gfile.isdir(job.image_dir):
+        raise ValueError(f"--image_dir={job.image_dir}: not found")
+    if not tf.io.gfile.exists(job.annotations_file):
+        raise ValueError(f"--object_annotations_file={job.annotations_file}: not found")
+    megabytes = tf.io.gfile.stat(job.annotations_file).length / 1e6
+    print(f"reading {job.annotations_file} ({megabytes:.1f} MB)", flush=True)
+    folder = ImageFolder(job.image_dir)
+    coco = coco_json.read(job.annotations_file, job.mask_format is not None, folder.size_of)
+    return coco, folder.find_all(coco)
+
+
+def _check(job: Job, coco: CocoData, on_the_way: list[Finding]) -> None:
+    """Apply the rule of `findings.py` to what was found so far."""
+    findings.check(
+        [*coco.findings, *on_the_way],
+        num_objects=coco.num_objects,
+        num_images=coco.num_images,
+        skip=job.skip_problems,
+        name=job.annotations_file,
+    )
+
+
+def _made_from(job: Job, coco: CocoData, label_map: LabelMap) -> dict[str, object]:
     """Name what the bytes of all records depend on, apart from the images.
 
-    `skip_problems` is not among them: it makes a difference only where there are problems, and
-    with those nothing gets written without it.
+    `skip_problems` is not among them: what it lets pass is the same with and without it.
     """
     return {
         "format_version": _FORMAT_VERSION,
         "annotations_sha256": coco.sha256,
+        "label_map_sha256": hashlib.sha256(label_map.to_json().encode()).hexdigest(),
         "num_shards": job.num_shards,
         "mask_format": job.mask_format,
     }
 
 
-def _list_tasks(job: Job, coco: CocoInput, file_sizes: dict[str, int]) -> list[shards.ShardTask]:
+def _list_tasks(
+    job: Job, coco: CocoData, label_map: LabelMap, file_sizes: dict[str, int]
+) -> list[shards.ShardTask]:
     """Distribute the images over the shards."""
-    names = dict(zip(coco.label_map.ids, coco.label_map.names, strict=True))
+    names = dict(zip(label_map.ids, label_map.names, strict=True))
     tasks = []
     for k in range(job.num_shards):
-        name = f"{job.prefix.name}-{k:05d}-of-{job.num_shards:05d}.tfrecord"
         # Every num_shards-th image: the file's order, often by source or date, gets spread.
         chosen = coco.images[k :: job.num_shards]
         files = [(image.file_name, file_sizes[image.file_name]) for image in chosen]
         tasks.append(
             shards.ShardTask(
-                path=job.prefix.with_name(name),
+                path=f"{job.prefix}-{k:05d}-of-{job.num_shards:05d}.tfrecord",
                 image_dir=job.image_dir,
                 images=[(image, coco.objects.get(image.source_id, [])) for image in chosen],
                 files_sha256=hashlib.sha256(repr(files).encode()).hexdigest(),
                 category_names=names,
                 mask_format=job.mask_format,
-                skip_bad_images=job.skip_problems,
             )
         )
     return tasks
 
 
 def _write_missing_shards(
-    tasks: list[shards.ShardTask], record_set: manifest.Manifest, pool: shards.WorkerPool
+    job: Job,
+    coco: CocoData,
+    tasks: list[shards.ShardTask],
+    record_set: manifest.Manifest,
+    pool: shards.WorkerPool,
 ) -> None:
+    """Write shards until all are there, or too many images turn out to be unusable."""
     missing = [task for task in tasks if not record_set.has(task)]
+    for task in missing:
+        record_set.shards.pop(os.path.basename(task.path), None)
     total = sum(len(task.images) for task in tasks)
     done = total - sum(len(task.images) for task in missing)
-    progress = Progress("writing", total, "images", done)
-    for task, summary in pool.write_shards(missing, progress.add):
-        record_set.add(task, summary)
-    progress.close()
+    progress = ProgressBar("writing", total, "images", done)
+    try:
+        _check(job, coco, _left_out(record_set))
+        for task, summary in pool.write_shards(missing, progress.add):
+            record_set.add(task, summary)
+            _check(job, coco, _left_out(record_set))
+    except RefusedError as error:
+        raise StoppedError(error) from error
+    finally:
+        progress.close()
 
 
-def _summarise(job: Job, coco: CocoInput, record_set: manifest.Manifest) -> Summary:
-    counts: collections.Counter[str] = collections.Counter()
-    problems = list(coco.problems)
-    for name in sorted(record_set.shards):
-        counts.update(record_set.shards[name].counts)
-        problems += record_set.shards[name].problems
-    return Summary(job.num_shards, len(coco.label_map.ids), dict(counts), problems)
-
-
-def _write_label_map(label_map: LabelMap, job: Job) -> None:
-    """Write the label map, or make sure that the one that is there is the same.
-
-    Raises:
-      ValueError: it is another one.
-    """
-    path = job.prefix.parent / schema.LABEL_MAP_FILE
-    text = label_map.to_json()
-    if path.exists():
-        if path.read_text("utf-8") != text:
-            raise ValueError(
-                f"{path}: the categories there are not those of {job.annotations_file}. Records "
-                "of one folder share one label map: choose another folder for the output"
-            )
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+def _left_out(record_set: manifest.Manifest) -> list[Finding]:
+    """Return the images that could not be used, of the shards that are there."""
+    return [
+        finding
+        for name in sorted(record_set.shards)
+        for finding in record_set.shards[name].findings
+    ]

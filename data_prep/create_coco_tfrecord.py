@@ -9,24 +9,31 @@ writes datasets/coco/train-00000-of-00256.tfrecord and so on, label_map.json bes
 train.manifest.json, by which an interrupted run continues: type the same command again. What a
 record holds is said in mrcnn_tf/data/schema.py. The bytes do not depend on --num_processes.
 
-Everything that is wrong with the input stops the conversion before anything is written, and is
-listed with image id, file and value (broken images are met only on the way); --on_error=skip
-leaves out the smallest thing possible instead, and writes what it left out to PREFIX.skipped.txt.
-COCO's own train2017 needs it: two of its boxes have no area.
+What is odd about the input is noted (harmless), repaired (it follows from the rest), left out (the
+smallest thing that cannot be used) or refused (it would teach or score something wrong: nothing is
+written), is counted by kind, and listed with image id, file and value in PREFIX.report.txt. More
+than 1 % of the objects or images left out is refused too, unless --on_error=skip is given. All
+that can be known without decoding images is known before anything is written. docs/data.md has
+the whole rule.
 """
 
-import collections
 import os
 import pathlib
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file: neither its package nor the project's is known yet
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    __package__ = "data_prep"
 
-from data_prep.problems import Problem
 from mrcnn_tf.data import schema
+from mrcnn_tf.data.findings import Finding, Level, count_kinds
+
+if TYPE_CHECKING:
+    from . import conversion
 
 _IMAGE_DIR = flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
 _ANNOTATIONS_FILE = flags.DEFINE_string(
@@ -49,50 +56,72 @@ _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
 )
 _ON_ERROR = flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"], "What to do about unusable input, see above."
-)
+    "on_error", "fail", ["fail", "skip"],
+    "What to do if more than 1 % of the objects or images cannot be used, see above.",
+)  # fmt: skip
 
 _ALWAYS_SHOWN = ("images", "images without objects", "annotations", "crowds")
 
 
+# Of each kind, how many are printed where nothing gets written that could list them.
+_NUM_EXAMPLES = 5
+
+
 def main(_: list[str]) -> None:
     """Convert."""
-    image_dir, annotations_file = (
-        pathlib.Path(_IMAGE_DIR.value),
-        pathlib.Path(_ANNOTATIONS_FILE.value),
-    )
-    if not image_dir.is_dir():
-        sys.exit(f"error: --image_dir={image_dir}: there is no such folder")
-    if not annotations_file.is_file():
-        sys.exit(f"error: --object_annotations_file={annotations_file}: there is no such file")
+    # What lies on this machine is looked for before the seconds that TensorFlow's start takes.
+    for flag, is_there in ((_IMAGE_DIR, os.path.isdir), (_ANNOTATIONS_FILE, os.path.isfile)):
+        if "://" not in flag.value and not is_there(flag.value):
+            sys.exit(f"error: --{flag.name}={flag.value}: not found")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print("starting TensorFlow, which takes some seconds", flush=True)
-    from data_prep import conversion, shards
+    from . import conversion
+
+    run(
+        conversion.Job(
+            _IMAGE_DIR.value,
+            _ANNOTATIONS_FILE.value,
+            _PREFIX.value,
+            _NUM_SHARDS.value,
+            _MASK_FORMAT.value if _INCLUDE_MASKS.value else None,
+            _NUM_PROCESSES.value or os.cpu_count() or 1,
+            _ON_ERROR.value == "skip",
+        )
+    )
+
+
+def run(job: "conversion.Job") -> None:
+    """Convert, and say what came of it.
+
+    Raises:
+      SystemExit: it was refused, stopped or interrupted; the reason is its text.
+    """
+    import tensorflow as tf
+
+    from . import conversion
 
     start = time.monotonic()
-    job = conversion.Job(
-        image_dir,
-        annotations_file,
-        pathlib.Path(_PREFIX.value),
-        _NUM_SHARDS.value,
-        _MASK_FORMAT.value if _INCLUDE_MASKS.value else None,
-        _NUM_PROCESSES.value or os.cpu_count() or 1,
-        _ON_ERROR.value == "skip",
-    )
     try:
         summary = conversion.convert(job)
+        _write_report(job.prefix, summary)
     except conversion.RefusedError as error:
-        _list_problems(error.problems)
-        sys.exit("error: nothing was written. --on_error=skip leaves out what cannot be used")
-    except shards.BadImageError as error:
-        sys.exit(f"error: {error}. --on_error=skip leaves such images out")
+        _print_findings(error.findings)
+        skip = ". --on_error=skip leaves out what cannot be used" if error.can_skip else ""
+        sys.exit(f"error: {'; '.join(error.reasons)}: nothing was written{skip}")
+    except conversion.StoppedError as error:
+        _print_findings(error.findings)
+        sys.exit(
+            f"error: {error}. What is written is kept: mend these files and type the command "
+            "again, or give --on_error=skip, which leaves such images out"
+        )
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+    except tf.errors.OpError as error:
+        sys.exit(f"error: {error.message}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where this one stopped")
-    _report(job.prefix, summary.num_shards, summary.num_categories, summary.counts, start)
-    _report_skipped(job.prefix, summary.problems)
+    _print_summary(job.prefix, summary, time.monotonic() - start)
     print(
         "\nNext, where training and validation records are both there:\n"
         "  python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn --params_override=FIELDS\n"
@@ -102,41 +131,55 @@ def main(_: list[str]) -> None:
     )
 
 
-def _report(
-    prefix: pathlib.Path,
-    num_shards: int,
-    num_categories: int,
-    counts: dict[str, int],
-    start: float,
-) -> None:
-    """Print what is there now."""
-    print(f"{prefix}-*.tfrecord: {num_shards} shards, {time.monotonic() - start:.1f} s")
+def _print_summary(prefix: str, summary: "conversion.Summary", seconds: float) -> None:
+    """Print what is there now, and what was odd."""
+    counts = summary.counts
+    print(f"{prefix}-*.tfrecord: {summary.num_shards} shards, {seconds:.1f} s")
     others = sorted(key for key in counts if counts[key] and key not in _ALWAYS_SHOWN)
     for key in (*_ALWAYS_SHOWN, *others):
         print(f"  {counts.get(key, 0):>9,} {key}")
-    print(f"  {num_categories:>9,} categories in {prefix.parent / schema.LABEL_MAP_FILE}")
+    folder = os.path.dirname(prefix)
+    label_map = os.path.join(folder, schema.LABEL_MAP_FILE)
+    print(f"  {summary.num_categories:>9,} categories in {label_map}")
+    if summary.findings or summary.notes:
+        print(f"what was odd, listed in {_report_path(prefix)}:")
+        for line in _by_kind(summary):
+            print(line)
+    for warning in summary.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
-def _report_skipped(prefix: pathlib.Path, problems: list[Problem]) -> None:
-    """List in a file what was left out or mended, and print how often."""
-    path = prefix.with_name(prefix.name + ".skipped.txt")
-    path.unlink(missing_ok=True)
-    if not problems:
-        return
-    path.write_text("".join(f"{p} -> {p.remedy}\n" for p in problems), "utf-8")
-    print(f"{len(problems):,} problems, listed in {path}:")
-    kinds = collections.Counter(f"{p.kind} -> {p.remedy}" for p in problems)
-    for kind, count in kinds.most_common():
-        print(f"  {count:>9,} {kind}")
+def _by_kind(summary: "conversion.Summary") -> list[str]:
+    """Return a line per kind: level, how many, what, and what was done."""
+    lines = [
+        f"  {finding.level:<9} {count:>9,} x {finding.kind} -> {finding.remedy}"
+        for finding, count in count_kinds(summary.findings)
+    ]
+    return lines + [f"  {Level.NOTED:<9} {n:>9,} x {what}" for what, n in summary.notes.items()]
 
 
-def _list_problems(problems: list[Problem]) -> None:
-    """Print all problems, then how many there are of each kind."""
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    print(f"{len(problems):,} problems:", file=sys.stderr)
-    for kind, count in collections.Counter(p.kind for p in problems).most_common():
-        print(f"  {count:>9,} {kind}", file=sys.stderr)
+def _report_path(prefix: str) -> str:
+    return f"{prefix}.report.txt"
+
+
+def _write_report(prefix: str, summary: "conversion.Summary") -> None:
+    """List in a file beside the shards what was odd, each with image, value and remedy."""
+    from . import manifest
+
+    lines = [*(f"warning: {text}" for text in summary.warnings), *_by_kind(summary)]
+    lines += [f"{finding.level}: {finding}" for finding in summary.findings]
+    manifest.write_text(_report_path(prefix), "".join(f"{line}\n" for line in lines))
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    """Print how many there are of each kind, after some of each."""
+    shown: dict[str, int] = {}
+    for finding in findings:
+        shown[finding.kind] = shown.get(finding.kind, 0) + 1
+        if shown[finding.kind] <= _NUM_EXAMPLES:
+            print(f"{finding.level}: {finding}", file=sys.stderr)
+    for finding, count in count_kinds(findings):
+        print(f"  {finding.level:<9} {count:>9,} x {finding.kind}", file=sys.stderr)
 
 
 if __name__ == "__main__":

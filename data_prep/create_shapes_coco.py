@@ -25,8 +25,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from data_prep import shape_scene
 from data_prep.pixel_polygons import mask_to_polygons
-from data_prep.progress import Progress
 from mrcnn_tf.data.rle import run_lengths
+from mrcnn_tf.progress_bar import ProgressBar
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
 _NUM_TRAIN = flags.DEFINE_integer("num_train", 1000, "Images for training.", lower_bound=0)
@@ -86,7 +86,7 @@ def create_split(
     image_dir.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    progress = Progress(f"  {split}:", num_images, "images")
+    progress = ProgressBar(f"  {split}:", num_images, "images")
     for k in range(num_images):
         rng = np.random.default_rng([seed, _SPLITS.index(split), k])
         height, width = (int(side) for side in rng.integers(*image_size, 2, endpoint=True))

@@ -1,10 +1,10 @@
 """Turns any image file into one that TensorFlow decodes to the pixels that were annotated."""
 
 import io
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageOps
 
 from data_prep.problems import BadInputError
@@ -30,7 +30,7 @@ class EncodedImage(NamedTuple):
     change: str
 
 
-def load(path: pathlib.Path, height: int, width: int) -> EncodedImage:
+def load(path: str, height: int, width: int) -> EncodedImage:
     """Read one image file.
 
     8-bit RGB and gray JPEG and PNG files are kept as they are. Everything else (16 bits, palette,
@@ -47,11 +47,18 @@ def load(path: pathlib.Path, height: int, width: int) -> EncodedImage:
       BadInputError: undecodable, or of another size than the annotations say.
     """
     try:
-        raw = path.read_bytes()
+        with tf.io.gfile.GFile(path, "rb") as file:
+            raw = file.read()
         with Image.open(io.BytesIO(raw)) as image:
             return _check_and_convert(image, raw, height, width)
     # Pillow raises SyntaxError and ValueError, too, for broken files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        tf.errors.OpError,
+    ) as error:
         raise BadInputError("undecodable file", f"{error}") from error
 
 

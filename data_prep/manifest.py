@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import os
-import pathlib
+import re
 from typing import Any
 
-from data_prep.problems import Problem
-from data_prep.shards import ShardSummary, ShardTask
+import tensorflow as tf
+
+from mrcnn_tf.data.findings import Finding, Level
+
+from .shards import ShardSummary, ShardTask
 
 
 @dataclasses.dataclass
@@ -20,37 +23,41 @@ class Manifest:
       shards: by file name; a shard that is not listed here is not complete.
     """
 
-    path: pathlib.Path
+    path: str
     made_from: dict[str, Any]
     shards: dict[str, ShardSummary] = dataclasses.field(default_factory=dict)
 
     def has(self, task: ShardTask) -> bool:
-        """Tell whether a shard is complete, up to date and good enough."""
-        summary = self.shards.get(task.path.name)
+        """Tell whether a shard is complete and up to date."""
+        summary = self.shards.get(os.path.basename(task.path))
         return (
             summary is not None
-            and task.path.exists()
-            and task.path.stat().st_size == summary.num_bytes
+            and tf.io.gfile.exists(task.path)
+            and tf.io.gfile.stat(task.path).length == summary.num_bytes
             and task.files_sha256 == summary.files_sha256
-            and (task.skip_bad_images or not summary.problems)
         )
 
     def add(self, task: ShardTask, summary: ShardSummary) -> None:
         """Note that a shard is complete, and save."""
-        self.shards[task.path.name] = summary
+        self.shards[os.path.basename(task.path)] = summary
         self.save()
 
     def save(self) -> None:
         """Write the file; it is replaced in one step."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
         shards = {name: self.shards[name]._asdict() for name in sorted(self.shards)}
         content = {"made_from": self.made_from, "shards": shards}
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
-        os.replace(partial, self.path)
+        write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
-def open_manifest(prefix: pathlib.Path, made_from: dict[str, Any]) -> Manifest:
+def write_text(path: str, text: str) -> None:
+    """Write a file in one step, in UTF-8; its folder is made."""
+    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
+    with tf.io.gfile.GFile(path + ".partial", "wb") as file:
+        file.write(text.encode("utf-8", errors="replace"))
+    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
+
+
+def open_manifest(prefix: str, made_from: dict[str, Any]) -> Manifest:
     """Continue or begin a record set.
 
     Args:
@@ -63,17 +70,17 @@ def open_manifest(prefix: pathlib.Path, made_from: dict[str, Any]) -> Manifest:
     Raises:
       ValueError: shards with this prefix were made from something else.
     """
-    manifest = Manifest(prefix.with_name(prefix.name + ".manifest.json"), made_from)
-    present = {p.name for p in prefix.parent.glob(f"{_escape(prefix.name)}-*-of-*.tfrecord")}
+    manifest = Manifest(prefix + ".manifest.json", made_from)
+    has_shards = _has_shards(prefix)
     advice = f"Choose another --output_file_prefix, or remove them: rm {prefix}-*-of-*.tfrecord"
-    if not manifest.path.exists():
-        if present:
+    if not tf.io.gfile.exists(manifest.path):
+        if has_shards:
             raise ValueError(f"{prefix}-*: records of unknown origin are there. {advice}")
         return manifest
-    content = json.loads(manifest.path.read_text("utf-8"))
+    content = _read(manifest.path)
     before = content["made_from"]
     if before != made_from:
-        if present:
+        if has_shards:
             keys = [k for k in made_from if before.get(k) != made_from[k]]
             changes = ", ".join(f"{k}: {before.get(k)!r} then, {made_from[k]!r} now" for k in keys)
             raise ValueError(
@@ -82,11 +89,27 @@ def open_manifest(prefix: pathlib.Path, made_from: dict[str, Any]) -> Manifest:
             )
         return manifest
     for name, row in content["shards"].items():
-        problems = [Problem(*problem) for problem in row.pop("problems")]
-        manifest.shards[name] = ShardSummary(**row, problems=problems)
+        rows = row.pop("findings")
+        left_out = [Finding(Level(level), *rest) for level, *rest in rows]
+        manifest.shards[name] = ShardSummary(**row, findings=left_out)
     return manifest
 
 
-def _escape(name: str) -> str:
-    """Quote what `glob` would not take literally."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content = json.loads(file.read())
+        if isinstance(content["made_from"], dict) and isinstance(content["shards"], dict):
+            return content
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a manifest of this converter ({error!r})") from error
+    raise ValueError(f"{path}: not a manifest of this converter")
+
+
+def _has_shards(prefix: str) -> bool:
+    """Tell whether there are records of this prefix; a folder's name is taken literally."""
+    folder, name = os.path.split(prefix)
+    if not tf.io.gfile.isdir(folder or "."):
+        return False
+    shard = re.compile(re.escape(name) + r"-\d+-of-\d+\.tfrecord")
+    return any(shard.fullmatch(other) for other in tf.io.gfile.listdir(folder or "."))

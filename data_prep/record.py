@@ -7,12 +7,14 @@ import io
 import numpy as np
 import tensorflow as tf
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from data_prep.coco_input import ImageEntry
-from data_prep.coco_objects import ObjectEntry
-from data_prep.image_file import EncodedImage
 from mrcnn_tf.data import rle, schema
+from mrcnn_tf.data.coco_annotation import ObjectEntry
+from mrcnn_tf.data.coco_data import ImageEntry
+
+from .image_file import EncodedImage
+
+_NO_CROP = rle.CropRuns((0, 0, 0, 0), np.zeros(0, np.int64))
 
 
 def build_example(
@@ -39,11 +41,12 @@ def build_example(
     feature = _image_features(image, encoded_image)
     crops = None
     if mask_format:
-        crops = [crop_of_object(entry, image.height, image.width) for entry in objects]
+        crops = [_crop(entry, image) for entry in objects]
+        num_masks = sum(entry.mask is not None for entry in objects)
         counts["masks"] += sum(crop.runs.size > 0 for crop in crops)
-        counts["masks without a pixel"] += sum(crop.runs.size == 0 for crop in crops)
-    areas = [_area(entry, crops[k] if crops else None) for k, entry in enumerate(objects)]
-    feature.update(_object_features(image, objects, areas, category_names))
+        counts["objects without a mask"] += len(objects) - num_masks
+        counts["masks without a pixel"] += num_masks - sum(crop.runs.size > 0 for crop in crops)
+    feature.update(_object_features(image, objects, category_names))
     if crops is not None and mask_format == "rle":
         feature.update(_run_length_features(crops))
     elif crops is not None:
@@ -53,32 +56,15 @@ def build_example(
     counts["annotations"] += len(objects)
     counts["crowds"] += sum(entry.is_crowd for entry in objects)
     counts["boxes clipped"] += sum(_is_clipped(entry, image) for entry in objects)
-    counts["areas computed"] += sum(entry.area is None for entry in objects)
     if encoded_image.change:
         counts[f"images encoded again: {encoded_image.change}"] += 1
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     return example.SerializeToString(deterministic=True)
 
 
-def crop_of_object(entry: ObjectEntry, height: int, width: int) -> rle.CropRuns:
-    """Rasterise one object as COCO.annToMask does, but to its crop only.
-
-    Polygons go through pycocotools' rasteriser on the whole image, since moving them first
-    would round their edges differently; its run lengths are cut without decoding them.
-    """
-    if entry.column_runs is not None:
-        return rle.crop_from_column_runs(entry.column_runs, height)
-    merged = coco_mask.merge(coco_mask.frPyObjects(entry.polygons, height, width))
-    return rle.crop_from_column_runs(rle.column_runs_from_string(merged["counts"]), height)
-
-
-def _area(entry: ObjectEntry, crop: rle.CropRuns | None) -> float:
-    """Return the annotation's area, or else the mask's, or else the box's, pixels."""
-    if entry.area is not None:
-        return entry.area
-    if crop is not None:
-        return float(crop.runs[1::2].sum())
-    return entry.bbox[2] * entry.bbox[3]
+def _crop(entry: ObjectEntry, image: ImageEntry) -> rle.CropRuns:
+    """Rasterise one object as COCO.annToMask does, but to its crop only."""
+    return entry.mask.to_crop(image.height, image.width) if entry.mask else _NO_CROP
 
 
 def _is_clipped(entry: ObjectEntry, image: ImageEntry) -> bool:
@@ -102,13 +88,13 @@ def _image_features(image: ImageEntry, encoded_image: EncodedImage) -> dict[str,
 def _object_features(
     image: ImageEntry,
     objects: list[ObjectEntry],
-    areas: list[float],
     category_names: dict[int, str],
 ) -> dict[str, tf.train.Feature]:
     boxes = np.array([entry.bbox for entry in objects], np.float64).reshape(-1, 4)
     start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]  # each [n, (x, y)]
     sides = np.array([image.width, image.height], np.float64)
     start, end = np.clip(start, 0, sides) / sides, np.clip(end, 0, sides) / sides
+    areas = [entry.area for entry in objects]
     scoring = np.concatenate([boxes, np.array(areas, np.float64).reshape(-1, 1)], axis=1)
     labels = [entry.category_id for entry in objects]
     return {

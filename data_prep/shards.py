@@ -5,7 +5,6 @@ import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
 import os
-import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +12,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from data_prep import image_file, record
-from data_prep.coco_input import ImageEntry
-from data_prep.coco_objects import ObjectEntry
-from data_prep.problems import BadInputError, Problem
+from mrcnn_tf.data.coco_annotation import ObjectEntry
+from mrcnn_tf.data.coco_data import ImageEntry
+from mrcnn_tf.data.findings import Finding, Level
+
+from . import image_file, record
+from .problems import BadInputError
 
 _PERIOD = 0.2  # seconds between two looks at how far the workers are
 
@@ -31,16 +32,14 @@ class ShardTask(NamedTuple):
       files_sha256: fingerprint of the names and sizes of their files.
       category_names: by the data set's own category id.
       mask_format: "rle", "png", or None for no masks.
-      skip_bad_images: leave out images that cannot be used, instead of raising.
     """
 
-    path: pathlib.Path
-    image_dir: pathlib.Path
+    path: str
+    image_dir: str
     images: list[tuple[ImageEntry, list[ObjectEntry]]]
     files_sha256: str
     category_names: dict[int, str]
     mask_format: str | None
-    skip_bad_images: bool
 
 
 class ShardSummary(NamedTuple):
@@ -50,51 +49,44 @@ class ShardSummary(NamedTuple):
       num_bytes: length of its file.
       files_sha256: that of the task.
       counts: by what was counted.
-      problems: what was left out.
+      findings: the images that were left out.
     """
 
     num_bytes: int
     files_sha256: str
     counts: dict[str, int]
-    problems: list[Problem]
-
-
-class BadImageError(Exception):
-    """An image cannot be used; the text is that of its `Problem`."""
+    findings: list[Finding]
 
 
 def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSummary:
-    """Write one shard; the file gets its name when it is complete.
+    """Write one shard, without the images that cannot be used; it gets its name when complete.
 
     Args:
       task: what to write.
       image_is_done: called after each image.
-
-    Raises:
-      BadImageError: an image cannot be used and `skip_bad_images` is off.
     """
     counts: collections.Counter[str] = collections.Counter()
-    problems: list[Problem] = []
-    partial = task.path.with_name(task.path.name + ".partial")
-    with tf.io.TFRecordWriter(str(partial)) as writer:
+    left_out: list[Finding] = []
+    partial = task.path + ".partial"
+    with tf.io.TFRecordWriter(partial) as writer:
         for image, objects in task.images:
-            path = task.image_dir / image.file_name
+            path = os.path.join(task.image_dir, image.file_name)
             try:
                 encoded = image_file.load(path, image.height, image.width)
             except BadInputError as error:
-                problem = Problem(error.kind, image.where, error.value, "image left out")
-                if not task.skip_bad_images:
-                    raise BadImageError(str(problem)) from error
-                problems.append(problem)
+                finding = Finding(
+                    Level.LEFT_OUT, error.kind, image.where, error.value, "image left out", images=1
+                )
+                left_out.append(finding)
             else:
                 example = record.build_example(
                     image, encoded, objects, task.category_names, task.mask_format, counts
                 )
                 writer.write(example)
             image_is_done()
-    num_bytes = partial.stat().st_size
-    os.replace(partial, task.path)
-    return ShardSummary(num_bytes, task.files_sha256, dict(counts), problems)
+    num_bytes = int(tf.io.gfile.stat(partial).length)
+    tf.io.gfile.rename(partial, task.path, overwrite=True)
+    return ShardSummary(num_bytes, task.files_sha256, dict(counts), left_out)
 
 
 class WorkerPool:
@@ -137,7 +129,6 @@ class WorkerPool:
           Each task with its summary, in the order in which they are finished.
 
         Raises:
-          BadImageError: see `write_shard`.
           RuntimeError: a worker process was killed.
         """
         shown = 0

@@ -1,7 +1,9 @@
 """The label map: the one place where a data set's own category ids meet the network's classes."""
 
+import collections
 import dataclasses
 import json
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,23 +61,51 @@ class LabelMap:
         return cls(ids, names)
 
     @classmethod
-    def from_coco_json(cls, text: str, name: str) -> "LabelMap":
-        """Take the categories of a COCO annotation file.
-
-        Args:
-          text: the file's text.
-          name: the file's path, for error messages.
-
-        Raises:
-          ValueError: the text is no COCO annotation file.
-        """
-        try:
-            return cls.from_coco_categories(json.loads(text)["categories"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{name}: no COCO annotation file ({error!r})") from error
-
-    @classmethod
     def from_coco_categories(cls, categories: list[dict]) -> "LabelMap":
         """Build from a COCO file's `categories`; classes follow ascending category id."""
         ordered = sorted(categories, key=lambda c: int(c["id"]))
         return cls(tuple(int(c["id"]) for c in ordered), tuple(str(c["name"]) for c in ordered))
+
+
+class NameMatch(NamedTuple):
+    """How the categories of two label maps belong together: by name, never by number.
+
+    Attributes:
+      ids: {id in the other one: id in this one} of the names that both have.
+      missing: names that only the other one has.
+      unused: names that only this one has.
+    """
+
+    ids: dict[int, int]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def is_renumbered(self) -> bool:
+        """Whether a name has another id in the other one."""
+        return any(theirs != ours for theirs, ours in self.ids.items())
+
+
+def match_names(ours: LabelMap, theirs: LabelMap) -> NameMatch:
+    """Match two label maps by name; a name that occurs twice, by name and id.
+
+    Args:
+      ours: of the network, or of the records that it learnt from.
+      theirs: of the data that it is to be scored on.
+    """
+
+    def by_name(label_map: LabelMap) -> dict[str | tuple[str, int], int]:
+        names = collections.Counter(label_map.names)
+        pairs = zip(label_map.ids, label_map.names, strict=True)
+        return {(n if names[n] == 1 else (n, i)): i for i, n in pairs}
+
+    our_ids, their_ids = by_name(ours), by_name(theirs)
+
+    def names_only_in(one: dict, other: dict) -> tuple[str, ...]:
+        return tuple(key if isinstance(key, str) else key[0] for key in one if key not in other)
+
+    return NameMatch(
+        {i: our_ids[key] for key, i in their_ids.items() if key in our_ids},
+        names_only_in(their_ids, our_ids),
+        names_only_in(our_ids, their_ids),
+    )

@@ -1,5 +1,6 @@
-"""Looks at record files without reading them all: how many records, and the images of some."""
+"""Finds record files, and looks at them without reading them all: how many, the images of some."""
 
+import fnmatch
 import hashlib
 import os
 import struct
@@ -24,6 +25,48 @@ class Image(NamedTuple):
     source_id: bytes
     size_hw: tuple[int, int]
     digest: str
+
+
+def patterns(file_pattern: str | Sequence[str]) -> list[str]:
+    """Return one pattern or several as a list; commas are letters like others."""
+    return [file_pattern] if isinstance(file_pattern, str) else list(file_pattern)
+
+
+def find(file_pattern: str | Sequence[str]) -> list[str]:
+    """Return the files that match, sorted; on any file system that `tf.io.gfile` knows.
+
+    Args:
+      file_pattern: glob pattern or patterns. A folder of exactly that name is meant before its
+        name is taken for a pattern: "my [new] data/train-*" works.
+
+    Raises:
+      FileNotFoundError: a pattern matches no file.
+    """
+    files: set[str] = set()
+    for pattern in patterns(file_pattern):
+        found = _matching(pattern)
+        if not found:
+            raise FileNotFoundError(
+                f"no record file matches {pattern!r}. Records are made from a COCO data set by:\n"
+                "  python data_prep/create_coco_tfrecord.py --image_dir=IMAGES "
+                "--object_annotations_file=ANNOTATIONS.json "
+                f"--output_file_prefix={pattern.split('*')[0].rstrip('-.')} --num_shards=32"
+            )
+        files.update(found)
+    return sorted(files)
+
+
+def _matching(pattern: str) -> list[str]:
+    folder, name = os.path.split(pattern)
+    if not name or not tf.io.gfile.isdir(folder or "."):
+        return [path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path)]
+    literal = name.replace("[", "[[]")
+    paths = (
+        os.path.join(folder, entry)
+        for entry in tf.io.gfile.listdir(folder or ".")
+        if fnmatch.fnmatchcase(entry, name) or fnmatch.fnmatchcase(entry, literal)
+    )
+    return [path for path in paths if not tf.io.gfile.isdir(path)]
 
 
 def count_records(files: Sequence[str]) -> int:

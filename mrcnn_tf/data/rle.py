@@ -96,20 +96,12 @@ def crop_from_column_runs(column_runs: np.ndarray, height: int) -> CropRuns:
     Returns:
       The smallest crop that holds the mask, and its runs row by row.
     """
-    bounds = np.cumsum(column_runs, dtype=np.int64)
-    starts, ends = bounds[:-1:2], bounds[1::2]  # of the runs inside, [start, end)
-    used = ends > starts
-    starts, ends = starts[used], ends[used]
+    starts, ends = _inside_of_column_runs(column_runs)
     if not starts.size:
         return CropRuns((0, 0, 0, 0), np.zeros(0, np.int64))
     first_x, first_y = np.divmod(starts, height)
     last_x, last_y = np.divmod(ends - 1, height)
-    x1, x2 = int(first_x[0]), int(last_x[-1]) + 1
-    if (first_x != last_x).any():  # a run goes on in the next column, so it passes both borders
-        y1, y2 = 0, height
-    else:
-        y1, y2 = int(first_y.min()), int(last_y.max()) + 1
-    crop_height, crop_width = y2 - y1, x2 - x1
+    y1, x1, crop_height, crop_width = bounds_of_column_runs(column_runs, height)
     # Positions within the crop, down its columns. A run that spans columns has y1, y2 = 0, height.
     crop_starts = (first_x - x1) * crop_height + first_y - y1
     crop_ends = (last_x - x1) * crop_height + last_y - y1 + 1
@@ -118,6 +110,33 @@ def crop_from_column_runs(column_runs: np.ndarray, height: int) -> CropRuns:
     pixels = pixels_from_runs(np.diff(edges)).reshape(crop_width, crop_height)
     runs = run_lengths(pixels.T.ravel())
     return CropRuns((y1, x1, crop_height, crop_width), runs)
+
+
+def bounds_of_column_runs(column_runs: np.ndarray, height: int) -> tuple[int, int, int, int]:
+    """Return (y, x, height, width) of the smallest rectangle that holds a mask; all 0 if empty.
+
+    Args:
+      column_runs: integer [r], run lengths down the columns of the full image.
+      height: of the image, pixels.
+    """
+    starts, ends = _inside_of_column_runs(column_runs)
+    if not starts.size:
+        return 0, 0, 0, 0
+    first_x, first_y = np.divmod(starts, height)
+    last_x, last_y = np.divmod(ends - 1, height)
+    x, x2 = int(first_x[0]), int(last_x[-1]) + 1
+    if (first_x != last_x).any():  # a run goes on in the next column, so it passes both borders
+        return 0, x, height, x2 - x
+    y, y2 = int(first_y.min()), int(last_y.max()) + 1
+    return y, x, y2 - y, x2 - x
+
+
+def _inside_of_column_runs(column_runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the runs inside a mask start and end, [start, end), without empty ones."""
+    bounds = np.cumsum(column_runs, dtype=np.int64)
+    starts, ends = bounds[:-1:2], bounds[1::2]
+    used = ends > starts
+    return starts[used], ends[used]
 
 
 def crop_to_full_mask(crop_runs: CropRuns, height: int, width: int) -> np.ndarray:

@@ -12,45 +12,45 @@ or text, category ids are the data set's own. `segmentation` is there only with 
 an object without any mask pixel has an empty one, which nothing can match: COCO's rule.
 """
 
-import glob
-import json
-import math
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data import rle, schema
+from mrcnn_tf.data import coco_check, coco_json, findings, record_files, rle, schema
+from mrcnn_tf.data.coco_annotation import ObjectEntry
+from mrcnn_tf.data.coco_data import CocoData, ImageEntry
+from mrcnn_tf.data.coco_masks import Mask
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.ops.paste import crop_to_rle
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def from_annotation_file(path: str, include_masks: bool = True) -> dict[str, list[dict]]:
-    """Read a COCO instances file.
+    """Read a COCO instances file, by the rules by which it is converted.
 
     Args:
       path: the JSON file.
-      include_masks: whether masks will be scored; without it no segmentation is looked at.
+      include_masks: whether masks will be scored.
 
     Returns:
       The ground truth as the head of this module describes it.
 
     Raises:
-      ValueError: the file contradicts itself; the message names file, annotation and value.
+      ValueError: the file is none, or too much of it cannot be used; the message names file,
+        annotation and value.
     """
-    with open(path, encoding="utf-8") as file:
-        return from_coco_dict(json.load(file), include_masks, name=path)
+    return _from_data(coco_json.read(path, include_masks), include_masks)
 
 
 def from_coco_dict(
     dataset: dict[str, Any], include_masks: bool = True, name: str = "annotations"
 ) -> dict[str, list[dict]]:
     """Bring a parsed COCO instances file into the form above; `dataset` is left as it is.
-
-    Missing `iscrowd` is 0, missing `area` is the mask's (without mask the box's), missing `bbox`
-    is the mask's.
 
     Args:
       dataset: images, annotations and categories; everything else is ignored.
@@ -61,62 +61,63 @@ def from_coco_dict(
       The ground truth as the head of this module describes it.
 
     Raises:
-      ValueError: an annotation of an unknown image or category, or without a usable box or size.
+      ValueError: see `from_annotation_file`.
     """
-    images = {str(image["id"]): _image(image, name) for image in dataset["images"]}
-    if len(images) != len(dataset["images"]):
-        raise ValueError(f"{name}: image ids occur more than once")
-    category_ids = {category["id"]: int(category["id"]) for category in dataset["categories"]}
-    annotations = []
-    for annotation in dataset["annotations"]:
-        where = f"{name}: annotation {annotation.get('id')!r}"
-        image = images.get(str(annotation.get("image_id")))
-        if image is None:
-            raise ValueError(f"{where}: no image has the id {annotation.get('image_id')!r}")
-        if annotation.get("category_id") not in category_ids:
-            raise ValueError(f"{where}: no category has the id {annotation.get('category_id')!r}")
-        kept = _annotation(annotation, image, include_masks, where)
-        annotations.append({**kept, "category_id": category_ids[annotation["category_id"]]})
+    return _from_data(coco_check.check(dataset, include_masks, name), include_masks)
+
+
+def _from_data(data: CocoData, include_masks: bool) -> dict[str, list[dict]]:
+    """Bring what the reader of COCO files found into the form above."""
+    try:
+        findings.check(
+            data.findings,
+            num_objects=data.num_objects,
+            num_images=data.num_images,
+            skip=False,
+            name=data.name,
+        )
+    except findings.RefusedError as error:
+        if not error.can_skip:
+            raise
+        raise ValueError(
+            f"{error}. Mend the file, or score against the records that were made of it (leave "
+            "task.annotation_file empty)"
+        ) from error
+    for finding, count in findings.count_kinds(data.findings):
+        _LOGGER.warning("%s: %d x %s, the first: %s", data.name, count, finding.kind, finding)
+    for warning in data.warnings:
+        _LOGGER.warning("%s: %s", data.name, warning)
     return {
-        "images": list(images.values()),
-        "annotations": annotations,
+        "images": [
+            {"id": image.image_id, "height": image.height, "width": image.width}
+            for image in data.images
+        ],
+        "annotations": [
+            _annotation(entry, image, include_masks)
+            for image in data.images
+            for entry in data.objects.get(image.source_id, ())
+        ],
         "categories": [
-            {"id": category_ids[c["id"]], "name": str(c["name"])} for c in dataset["categories"]
+            {"id": i, "name": name}
+            for i, name in zip(data.label_map.ids, data.label_map.names, strict=True)
         ],
     }
 
 
-def _image(image: dict, name: str) -> dict:
-    """Return one image in our form."""
-    for side in ("height", "width"):
-        if side not in image:
-            raise ValueError(f"{name}: image {image['id']!r} has no {side}")
-    return {"id": image["id"], "height": int(image["height"]), "width": int(image["width"])}
-
-
-def _annotation(annotation: dict, image: dict, include_masks: bool, where: str) -> dict:
-    """Return one annotation in our form; see `from_coco_dict`."""
-    box, area = annotation.get("bbox"), annotation.get("area")
-    mask = None
-    if include_masks or box is None:
-        segmentation = annotation.get("segmentation")
-        mask = segmentation_to_rle(segmentation, image["height"], image["width"], where)
-        if box is None:
-            box = coco_mask.toBbox(mask).tolist()
-        if area is None and segmentation:
-            area = float(coco_mask.area(mask))
-    if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise ValueError(f"{where}: bbox must be four finite numbers, not {box}")
-    kept = {
-        "id": annotation.get("id"),
-        "image_id": image["id"],
-        "iscrowd": int(annotation.get("iscrowd", 0)),
-        "area": float(box[2] * box[3] if area is None else area),
-        "bbox": [float(value) for value in box],
+def _annotation(entry: ObjectEntry, image: ImageEntry, include_masks: bool) -> dict[str, Any]:
+    """Return one annotation in our form."""
+    annotation: dict[str, Any] = {
+        "id": entry.annotation_id,
+        "image_id": image.image_id,
+        "category_id": entry.category_id,
+        "iscrowd": int(entry.is_crowd),
+        "area": entry.area,
+        "bbox": list(entry.bbox),
     }
     if include_masks:
-        kept["segmentation"] = mask
-    return kept
+        mask = entry.mask or Mask(None, np.array([image.height * image.width]))
+        annotation["segmentation"] = mask.to_rle(image.height, image.width)
+    return annotation
 
 
 def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) -> dict:
@@ -153,7 +154,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) 
 
 
 def from_records(
-    file_pattern: str, label_map: LabelMap, include_masks: bool = True
+    file_pattern: str | Sequence[str], label_map: LabelMap, include_masks: bool = True
 ) -> dict[str, list[dict]]:
     """Read the ground truth out of the records that the network is evaluated on.
 
@@ -162,7 +163,7 @@ def from_records(
     decimal notation becomes an int, as it was in the annotation file.
 
     Args:
-      file_pattern: glob pattern of the TFRecord files.
+      file_pattern: glob pattern or patterns of the TFRecord files.
       label_map: the records' label map; its categories are those scored.
       include_masks: whether to read masks.
 
@@ -173,11 +174,7 @@ def from_records(
       FileNotFoundError: no file matches.
       ValueError: an image occurs twice, or a category is not in the label map.
     """
-    paths = sorted(glob.glob(file_pattern))
-    if not paths:
-        raise FileNotFoundError(
-            f"no records match {file_pattern!r}; data_prep/create_coco_tfrecord.py makes them"
-        )
+    paths = record_files.find(file_pattern)
     images: dict[int | str, dict] = {}
     annotations: list[dict] = []
     for serialized in tf.data.TFRecordDataset(paths).as_numpy_iterator():

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from mrcnn_tf.data import augment, canvases, pipeline, schema
+from mrcnn_tf.data import augment, canvases, coco_json, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
@@ -435,9 +435,7 @@ def _find_label_map(config: Task) -> tuple[str, LabelMap] | None:
             with tf.io.gfile.GFile(path) as file:
                 return path, LabelMap.from_json(file.read(), path)
     if config.annotation_file:
-        path = config.annotation_file
-        with open(path, encoding="utf-8") as file:
-            return path, LabelMap.from_coco_json(file.read(), path)
+        return config.annotation_file, coco_json.read_label_map(config.annotation_file)
     return None
 
 

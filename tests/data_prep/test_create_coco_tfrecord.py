@@ -1,6 +1,7 @@
 """The converter as its users run it: counts, the same bytes, restart, refusals."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -13,8 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep import conversion, create_coco_tfrecord, manifest, shards
-from data_prep.problems import Problem
 from mrcnn_tf.data import schema
+from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 
 _SCRIPT = pathlib.Path(create_coco_tfrecord.__file__)
@@ -32,7 +33,7 @@ def _make_folder(folder, num_images=11):
         Image.fromarray(pixels).save(folder / "images" / name, "JPEG")
         images.append({"id": k, "file_name": name, "height": height, "width": width})
         for _ in range(0 if k == num_images - 1 else int(rng.integers(1, 4))):
-            polygon = rng.uniform(0, 30, 8).tolist()
+            polygon = [1.5, 2.5, 21.75, *rng.uniform(3, 9, 3).tolist(), 9.0, 21.0]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -63,9 +64,9 @@ def _run(folder, prefix, *options, annotations="instances.json", check=True):
 
 def _job(folder, prefix, **changes):
     job = conversion.Job(
-        image_dir=folder / "images",
-        annotations_file=folder / "instances.json",
-        prefix=prefix,
+        image_dir=str(folder / "images"),
+        annotations_file=str(folder / "instances.json"),
+        prefix=str(prefix),
         num_shards=3,
         mask_format="rle",
         num_processes=1,
@@ -138,7 +139,9 @@ def test_second_run_writes_only_what_is_missing(folder, tmp_path, in_process, mo
     written = []
     write_shard = shards.write_shard
     monkeypatch.setattr(
-        shards, "write_shard", lambda t, d: (written.append(t.path.name), write_shard(t, d))[1]
+        shards,
+        "write_shard",
+        lambda t, d: (written.append(os.path.basename(t.path)), write_shard(t, d))[1],
     )
     assert conversion.convert(_job(folder, prefix)) == first
     assert written == []
@@ -217,14 +220,33 @@ def test_other_annotations_and_unknown_records_do_not_mix(tmp_path, in_process):
         conversion.convert(_job(tmp_path, prefix))
 
 
-def test_another_label_map_in_the_folder_is_refused(tmp_path, in_process):
+def test_other_names_in_the_folder_are_refused(tmp_path, in_process):
     content = _make_folder(tmp_path)
     conversion.convert(_job(tmp_path, tmp_path / "out/train"))
     content["categories"][0]["name"] = "Birnen"
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"label_map.json: the categories there"):
-        conversion.convert(_job(tmp_path, tmp_path / "out/val"))
+    with pytest.raises(RefusedError, match=r"label_map.json has no 'Birnen' \(\d+ objects\)"):
+        conversion.convert(_job(tmp_path, tmp_path / "out/val", skip_problems=True))
     assert not list((tmp_path / "out").glob("val*"))
+
+
+def test_other_ids_of_the_same_names_are_matched_by_name(tmp_path, in_process):
+    """Records converted into one folder hold the same ids, whatever each annotation file has."""
+    content = _make_folder(tmp_path)
+    conversion.convert(_job(tmp_path, tmp_path / "out/train"))
+    new_id = {70: 1, 2: 70}
+    for row in content["annotations"]:
+        row["category_id"] = new_id[row["category_id"]]
+    content["categories"] = [
+        {"id": 1, "name": "Äpfel"}, {"id": 70, "name": "pears"}, {"id": 5, "name": "unused"}
+    ]  # fmt: skip
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    summary = conversion.convert(_job(tmp_path, tmp_path / "out/val"))
+    (finding,) = summary.findings
+    assert finding.level == Level.REPAIRED
+    assert "'Äpfel' is 1 here, 70 there" in finding.value
+    train, val = (_bytes_of(tmp_path / f"out/{name}") for name in ("train", "val"))
+    assert list(train.values()) == list(val.values())
 
 
 def test_there_are_no_empty_shards(folder, tmp_path, in_process):
@@ -245,7 +267,8 @@ def test_bad_input_stops_before_anything_is_written(tmp_path):
         "box without area: annotation 1 of image 0 (unter ordner/ü 0.jpg): bbox [1, 1, 0, 5]",
         "unknown category: annotation 2",
         "missing file: image 3 (unter ordner/ü 3.jpg)",
-        "3 problems",
+        "1 of 11 images cannot be used, more than 1 %",
+        "2 of 22 objects cannot be used, more than 1 %",
         "nothing was written",
         "--on_error=skip",
     ):
@@ -254,44 +277,62 @@ def test_bad_input_stops_before_anything_is_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_skipped_problems_are_counted_and_listed(tmp_path, in_process, capsys):
+def test_what_is_left_out_is_counted_and_listed(tmp_path, in_process, capsys):
     content = _make_folder(tmp_path)
     content["annotations"][0]["bbox"] = [1, 1, 0, 5]
     (tmp_path / "images" / content["images"][3]["file_name"]).unlink()
     (tmp_path / "instances.json").write_text(json.dumps(content))
     prefix = tmp_path / "out/x"
-    summary = conversion.convert(_job(tmp_path, prefix, skip_problems=True))
-    assert summary.counts["images"] == 10
-    assert len(summary.problems) == 2
-    create_coco_tfrecord._report_skipped(prefix, summary.problems)
+    create_coco_tfrecord.run(_job(tmp_path, prefix, skip_problems=True))
     printed = capsys.readouterr().out
-    assert "2 problems, listed in" in printed
-    assert "1 missing file -> image left out" in printed
-    listed = (tmp_path / "out/x.skipped.txt").read_text("utf-8").splitlines()
-    assert listed[0].endswith("bbox [1, 1, 0, 5] -> annotation left out")
-    create_coco_tfrecord._report_skipped(prefix, [])
-    assert not (tmp_path / "out/x.skipped.txt").exists()
+    assert "        10 images\n" in printed
+    assert f"listed in {prefix}.report.txt" in printed
+    assert "left out          1 x missing file -> image left out" in printed
+    assert "left out          1 x box without area -> object left out" in printed
+    listed = (tmp_path / "out/x.report.txt").read_text("utf-8").splitlines()
+    assert any(line.endswith("bbox [1, 1, 0, 5] -> object left out") for line in listed)
 
 
-def test_a_broken_image_stops_or_is_left_out(tmp_path, in_process):
+@pytest.mark.parametrize(("num_images", "is_refused"), [(99, True), (100, False)])
+def test_one_of_a_hundred_may_be_left_out(tmp_path, in_process, num_images, is_refused):
+    content = _make_folder(tmp_path, num_images)
+    (tmp_path / "images" / content["images"][3]["file_name"]).unlink()
+    if is_refused:
+        with pytest.raises(RefusedError, match="1 of 99 images cannot be used"):
+            conversion.convert(_job(tmp_path, tmp_path / "out/x"))
+        return
+    summary = conversion.convert(_job(tmp_path, tmp_path / "out/x"))
+    assert summary.counts["images"] == 99
+    skipped = conversion.convert(_job(tmp_path, tmp_path / "out/x", skip_problems=True))
+    assert skipped == summary
+
+
+def test_a_broken_image_counts_like_a_missing_one(tmp_path, in_process):
     content = _make_folder(tmp_path)
-    name = content["images"][5]["file_name"]
-    path = tmp_path / "images" / name
+    path = tmp_path / "images" / content["images"][5]["file_name"]
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     prefix = tmp_path / "out/x"
-    with pytest.raises(shards.BadImageError, match=r"undecodable file: image 5 \(unter ordner/ü 5"):
-        conversion.convert(_job(tmp_path, prefix))
-    assert len(_bytes_of(prefix)) == 2  # the shards before the broken one are kept
+    for _ in range(2):  # what was left out is not forgotten
+        with pytest.raises(conversion.StoppedError, match="1 of 11 images") as caught:
+            conversion.convert(_job(tmp_path, prefix))
+        (finding,) = caught.value.findings
+        assert str(finding).startswith("undecodable file: image 5 (unter ordner/ü 5.jpg)")
+        assert len(_bytes_of(prefix)) == 3
     summary = conversion.convert(_job(tmp_path, prefix, skip_problems=True))
     assert summary.counts["images"] == 10
-    (problem,) = summary.problems
-    assert problem.kind == "undecodable file"
-    with pytest.raises(shards.BadImageError):  # what was left out is not taken for complete
-        conversion.convert(_job(tmp_path, prefix))
+    assert [finding.kind for finding in summary.findings] == ["undecodable file"]
     path.write_bytes(whole)
     summary = conversion.convert(_job(tmp_path, prefix))
-    assert (summary.counts["images"], summary.problems) == (11, [])
+    assert (summary.counts["images"], summary.findings) == (11, [])
+
+
+def test_a_broken_image_of_a_hundred_is_left_out(tmp_path, in_process):
+    content = _make_folder(tmp_path, 100)
+    (tmp_path / "images" / content["images"][5]["file_name"]).write_bytes(b"nothing")
+    summary = conversion.convert(_job(tmp_path, tmp_path / "out/x"))
+    assert summary.counts["images"] == 99
+    assert [finding.remedy for finding in summary.findings] == ["image left out"]
 
 
 @pytest.mark.parametrize(
@@ -313,15 +354,18 @@ def test_wrong_paths_are_named_at_once(folder, tmp_path, image_dir, annotations,
 
 def test_manifest_survives_the_round_trip(tmp_path):
     made_from = {"num_shards": 1}
-    prefix = tmp_path / "x[1]"
-    task = shards.ShardTask(tmp_path / "x[1]-a.tfrecord", tmp_path, [], "f00d", {}, "rle", True)
-    summary = shards.ShardSummary(4, "f00d", {"images": 2}, [Problem("a", "b", "c", "d")])
-    task.path.write_bytes(b"1234")
-    manifest.open_manifest(prefix, made_from).add(task, summary)
+    prefix = str(tmp_path / "x[1]")
+    path = tmp_path / "x[1]-00000-of-00001.tfrecord"
+    task = shards.ShardTask(str(path), str(tmp_path), [], "f00d", {}, "rle")
+    found = Finding(Level.LEFT_OUT, "a", "b", "c", "d", images=1)
+    summary = shards.ShardSummary(4, "f00d", {"images": 2}, [found])
+    path.write_bytes(b"1234")
+    manifest.Manifest(prefix + ".manifest.json", made_from).add(task, summary)
     again = manifest.open_manifest(prefix, made_from)
-    assert again.shards == {task.path.name: summary}
+    assert again.shards == {path.name: summary}
     assert again.has(task)
-    assert not again.has(task._replace(skip_bad_images=False))
+    with pytest.raises(ValueError, match="num_shards: 1 then, 2 now"):
+        manifest.open_manifest(prefix, {"num_shards": 2})
     assert not again.has(task._replace(files_sha256="beef"))
 
 
@@ -341,10 +385,10 @@ def test_real_data_sets_convert_completely(
 ):
     data = shared / "data"
     job = _job(tmp_path, tmp_path / "x")._replace(
-        image_dir=data / images, annotations_file=data / annotations
+        image_dir=str(data / images), annotations_file=str(data / annotations)
     )
     summary = conversion.convert(job)
-    assert summary.problems == []
+    assert summary.findings == []
     assert (summary.counts["images"], summary.counts["annotations"]) == counts
     assert summary.counts["masks"] == counts[1]
 
@@ -352,20 +396,25 @@ def test_real_data_sets_convert_completely(
 def test_odd_real_images(shared, tmp_path, in_process):
     odd = shared / "data/conformance/odd_cases"
     job = _job(tmp_path, tmp_path / "x")._replace(
-        image_dir=odd / "images", annotations_file=odd / "odd_cases.json"
+        image_dir=str(odd / "images"), annotations_file=str(odd / "odd_cases.json")
     )
-    with pytest.raises(conversion.RefusedError) as caught:
+    with pytest.raises(RefusedError) as caught:
         conversion.convert(job)
-    assert sorted(problem.kind for problem in caught.value.problems) == [
+    assert caught.value.reasons == [
+        "1 of 13 images cannot be used, more than 1 %",
+        "1 of 62 objects cannot be used, more than 1 %",
+    ]
+    summary = conversion.convert(job._replace(skip_problems=True))
+    assert sorted(finding.kind for finding in summary.findings) == [
         "box without area",
         "empty segmentation",
         "missing file",
         "polygon of less than three points",
+        "size differs from the file's (width x height)",
     ]
-    summary = conversion.convert(job._replace(skip_problems=True))
-    assert summary.problems[-1].kind == "size differs from the file's (width x height)"
-    # 13 images less a missing one and one of another size; 62 objects less 3 less its 4.
-    assert (summary.counts["images"], summary.counts["annotations"]) == (11, 55)
+    # 13 images less a missing one and one of another size; 62 objects less 1 less its 4.
+    assert (summary.counts["images"], summary.counts["annotations"]) == (11, 57)
     assert summary.counts["images without objects"] == 1
+    assert summary.counts["objects without a mask"] == 2
     assert summary.counts["boxes clipped"] == 1
     assert sum(n for k, n in summary.counts.items() if k.startswith("images encoded")) == 2

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from pycocotools.coco import COCO
 
-from data_prep import coco_input, image_file, record
+from data_prep import image_file, record
+from mrcnn_tf.data import coco_json
 
 
 @pytest.mark.slow
@@ -15,12 +16,12 @@ def test_boxes_classes_and_masks_are_equal(shared):
     tf_example_decoder = pytest.importorskip("official.vision.dataloaders.tf_example_decoder")
     folder = shared / "data/coco_small"
     path = folder / "annotations/instances_val2017.json"
-    oracle, coco = COCO(str(path)), coco_input.read(path, include_masks=True)
+    oracle, coco = COCO(str(path)), coco_json.read(str(path))
     names = dict(zip(coco.label_map.ids, coco.label_map.names, strict=True))
     decoder = tf_example_decoder.TfExampleDecoder(include_mask=True)
     for image in coco.images[:25]:
         file = folder / "val2017" / image.file_name
-        encoded = image_file.load(file, image.height, image.width)
+        encoded = image_file.load(str(file), image.height, image.width)
         objects = coco.objects[image.source_id]
         counts = collections.Counter()
         text = record.build_example(image, encoded, objects, names, "png", counts)

@@ -10,11 +10,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from data_prep import coco_input, record
-from data_prep.coco_input import ImageEntry
-from data_prep.coco_objects import ObjectEntry
+from data_prep import record
 from data_prep.image_file import EncodedImage
-from mrcnn_tf.data import rle, schema
+from mrcnn_tf.data import coco_json, rle, schema
+from mrcnn_tf.data.coco_annotation import ObjectEntry
+from mrcnn_tf.data.coco_data import ImageEntry
+from mrcnn_tf.data.coco_masks import Mask
 
 _IMAGE = ImageEntry("90000000000000000001", "ordner/bäume 1.jpg", 40, 50)
 _ENCODED = EncodedImage(b"not really an image", "jpeg", "")
@@ -23,7 +24,8 @@ _NAMES = {3: "dog", 90: "Hündchen"}
 
 def _object(**changes):
     square = np.array([10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0])
-    entry = ObjectEntry(7, 3, (10.0, 10.0, 20.0, 20.0), 400.0, False, [square], None)
+    mask = Mask([square], None)
+    entry = ObjectEntry(7, 3, (10.0, 10.0, 20.0, 20.0), 400.0, False, mask)
     return entry._replace(**changes)
 
 
@@ -102,19 +104,21 @@ def test_square_by_hand():
     assert values[schema.MASK_RUNS] == [0, 400]
 
 
-def test_absent_area_is_that_of_the_mask_or_else_of_the_box():
-    triangle = [np.array([10.0, 10.0, 30.0, 10.0, 10.0, 30.0])]
-    values, counts = _build([_object(area=None, polygons=triangle)])
-    mask = next(_masks(values, 40, 50))
-    assert values[schema.AREA] == [mask.sum()]
-    assert 180 < mask.sum() < 240
-    assert counts["areas computed"] == 1
-    assert _build([_object(area=None)], mask_format=None)[0][schema.AREA] == [400.0]
+def test_an_object_without_a_mask_keeps_its_box():
+    values, counts = _build([_object(mask=None), _object()])
+    assert values[schema.MASK_CROP] == [0, 0, 0, 0, 10, 10, 20, 20]
+    assert values[schema.MASK_NUM_RUNS] == [0, 2]
+    assert len(values[schema.BBOX_YMIN]) == 2
+    assert counts["masks"] == counts["objects without a mask"] == 1
+    values, _ = _build([_object(mask=None), _object()], mask_format="png")
+    with Image.open(io.BytesIO(values[schema.MASK_PNG][0])) as image:
+        assert not np.asarray(image).any()
+        assert image.size == (50, 40)
 
 
 def test_a_polygon_between_pixel_centres_has_no_mask_but_a_box():
     sliver = [np.array([10.0, 10.0, 10.01, 10.0, 10.01, 10.01])]
-    values, counts = _build([_object(polygons=sliver), _object()])
+    values, counts = _build([_object(mask=Mask(sliver, None)), _object()])
     masks = list(_masks(values, 40, 50))
     assert values[schema.MASK_CROP][:4] == [0, 0, 0, 0]
     assert values[schema.MASK_NUM_RUNS] == [0, 2]
@@ -131,10 +135,10 @@ def _random_objects():
     for _ in range(60):
         parts = [rng.uniform(-10, 60, 2 * rng.integers(3, 9)) for _ in range(rng.integers(1, 4))]
         merged = coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in parts], 40, 50))
-        yield _object(polygons=parts), coco_mask.decode(merged).astype(bool)
+        yield _object(mask=Mask(parts, None)), coco_mask.decode(merged).astype(bool)
         noise = rng.random((40, 50)) < rng.choice([0.0, 0.01, 0.5, 1.0])
         runs = rle.run_lengths(noise.ravel(order="F"))
-        yield _object(polygons=None, column_runs=runs), noise
+        yield _object(mask=Mask(None, runs)), noise
 
 
 def test_masks_equal_pycocotools():
@@ -157,12 +161,12 @@ def test_png_masks_are_zeros_and_ones():
 def test_every_mask_of_real_coco_equals_ann_to_mask(shared, split):
     path = shared / f"data/coco_small/annotations/instances_{split}2017.json"
     oracle = COCO(str(path))
-    coco = coco_input.read(path, include_masks=True)
-    assert coco.problems == []
+    coco = coco_json.read(str(path))
+    assert coco.findings == []
     num_compared = 0
     for image in coco.images:
         for entry in coco.objects.get(image.source_id, []):
-            crop = record.crop_of_object(entry, image.height, image.width)
+            crop = entry.mask.to_crop(image.height, image.width)
             mask = rle.crop_to_full_mask(crop, image.height, image.width)
             wanted = oracle.annToMask(oracle.anns[entry.annotation_id])
             np.testing.assert_array_equal(mask, wanted)

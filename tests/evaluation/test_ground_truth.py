@@ -217,34 +217,82 @@ def test_both_forms_of_run_lengths(compressed):
         rle = {"size": [HEIGHT, WIDTH], "counts": counts}
     else:
         rle["counts"] = rle["counts"].decode()
-    (annotation,) = ground_truth.from_coco_dict(_dataset(segmentation=rle))["annotations"]
+    dataset = _dataset(segmentation=rle, bbox=[2, 1, 5, 4])
+    (annotation,) = ground_truth.from_coco_dict(dataset)["annotations"]
     np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]), RING)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": "b"}, "annotation 0: no image has the id 'b'"),
-        ({"category_id": 4}, "annotation 0: no category has the id 4"),
-        ({"bbox": [1, 2, float("nan"), 4]}, "annotation 0: bbox must be four finite numbers"),
-        ({"segmentation": {"size": [9, 6], "counts": [54]}}, r"mask of size \[9, 6\]"),
-        ({"segmentation": [["x"]]}, "annotation 0: not a segmentation"),
+        ({"image_id": "b"}, "first with id 0: no image has the id b"),
+        ({"category_id": 4}, "annotation 0 of image a .*: no category has the id 4"),
+        ({"bbox": [1, 2, float("nan"), 4]}, r"annotation 0 of image a .*: bbox \[1, 2, nan, 4\]"),
+        ({"bbox": [10**400, 2, 3, 2]}, r"bbox \[10000000... \(401 digits\), 2, 3, 2\]; expected"),
+        ({"bbox": [1, 2, 0, 4]}, "box without area: annotation 0"),
     ],
 )
 def test_wrong_annotations_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    """As by the converter: one object of one is more than 1 %."""
+    with pytest.raises(ValueError, match="^val.json: .*" + message) as caught:
         ground_truth.from_coco_dict(_dataset(**changes), name="val.json")
+    assert "1 of 1 objects cannot be used" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "segmentation", [{"size": [9, 6], "counts": [54]}, [["x"]], [[5, 5, 20, 20]], "x"]
+)
+def test_an_object_whose_mask_cannot_be_used_keeps_its_box(segmentation, caplog):
+    truth = ground_truth.from_coco_dict(_dataset(segmentation=segmentation), name="val.json")
+    (annotation,) = truth["annotations"]
+    assert annotation["bbox"] == [1.0, 2.0, 3.0, 2.0]
+    assert coco_mask.area(annotation["segmentation"]) == 0
+    assert "val.json: 1 x " in caplog.text
+    assert "annotation 0 of image a" in caplog.text
 
 
 def test_wrong_images_are_refused():
     dataset = _dataset()
     del dataset["images"][0]["height"]
-    with pytest.raises(ValueError, match="val.json: image 'a' has no height"):
+    with pytest.raises(ValueError, match="val.json: .*image 'a' .*height None, width 9"):
         ground_truth.from_coco_dict(dataset, name="val.json")
     dataset = _dataset()
     dataset["images"] *= 2
-    with pytest.raises(ValueError, match="val.json: image ids occur more than once"):
+    with pytest.raises(ValueError, match="val.json: image ids occur more than once: image 'a'"):
         ground_truth.from_coco_dict(dataset, name="val.json")
+
+
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path):
+    path = tmp_path / "val.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(_dataset()).encode())
+    assert len(ground_truth.from_annotation_file(str(path))["annotations"]) == 1
+
+
+def test_whole_numbers_written_as_floats_are_the_same_ids():
+    dataset = _dataset(image_id=1.0, category_id=3.0, id=5.0)
+    dataset["images"][0]["id"] = 1.0
+    truth = ground_truth.from_coco_dict(dataset)
+    assert [type(image["id"]) for image in truth["images"]] == [int]
+    assert truth["annotations"][0]["image_id"] == 1
+    assert truth["annotations"][0]["id"] == 5
+
+
+def test_a_category_without_objects_that_shares_a_name_is_no_class():
+    dataset = _dataset()
+    dataset["categories"] = [{"id": 0, "name": "cat", "supercategory": "none"}, *CATEGORIES]
+    assert ground_truth.from_coco_dict(dataset)["categories"] == CATEGORIES
+
+
+def test_records_in_a_folder_with_brackets_and_on_another_file_system(tmp_path):
+    folder = tmp_path / "my [new] records"
+    folder.mkdir()
+    _write(folder / "val-0.tfrecord", _example(**_columns(), **_our_columns()))
+    assert ground_truth.from_records(str(folder / "val-*"), LABEL_MAP)["annotations"]
+    _write("ram://truth/val-0.tfrecord", _example(**_columns(), **_our_columns()))
+    assert ground_truth.from_records("ram://truth/val-*", LABEL_MAP)["annotations"]
+    with tf.io.gfile.GFile("ram://truth/val.json", "w") as file:
+        file.write(json.dumps(_dataset()))
+    assert ground_truth.from_annotation_file("ram://truth/val.json")["annotations"]
 
 
 def test_masks_are_pycocotools_masks(shared):

@@ -429,7 +429,7 @@ def test_annotation_file_names_the_classes_of_records_without_a_label_map(tmp_pa
     with pytest.raises(ValueError, match=rf"num_classes is 91.*{path} has 2 categories"):
         task_lib.read_label_map(config)
     path.write_text('{"images": []}')
-    with pytest.raises(ValueError, match=rf"{path}: no COCO annotation file .*categories"):
+    with pytest.raises(ValueError, match=rf"{path}: not a COCO annotation file: .*images"):
         task_lib.read_label_map(config)
     # What lies beside the records is what they were made with.
     (tmp_path / schema.LABEL_MAP_FILE).write_text(LabelMap((5,), ("dog",)).to_json())

@@ -1,0 +1,129 @@
+"""Finds the files of a folder that an annotation file names, as export tools name them.
+
+Label Studio writes the folder of its server before a name and quotes it as in an address, Windows
+tools write backslashes, CVAT the folder of its task. A name that is no file is tried without
+these; what is found must be one image's alone.
+"""
+
+import collections
+import concurrent.futures
+import io
+import os
+import urllib.parse
+from collections.abc import Iterable, Iterator
+
+import tensorflow as tf
+from PIL import Image
+
+from mrcnn_tf.data.coco_data import CocoData, ImageEntry
+from mrcnn_tf.data.findings import Finding, Level
+
+_ORIENTATION_TAG = 0x0112  # of EXIF
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
+_THREADS = 32  # a file system that is far away answers slowly, but many questions at once
+
+
+class ImageFolder:
+    """A folder of images, on any file system that TensorFlow reads.
+
+    Args:
+      path: of the folder.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lengths: dict[str, int | None] = {}
+
+    def length(self, name: str) -> int | None:
+        """Return the length of a file in bytes; None if there is no such file."""
+        if name not in self._lengths:
+            self._lengths[name] = _length_of_file(os.path.join(self._path, name))
+        return self._lengths[name]
+
+    def find(self, file_name: str) -> str | None:
+        """Return the name of the file that an annotation file means, relative to the folder."""
+        return next(
+            (name for name in _candidates(file_name) if self.length(name) is not None), None
+        )
+
+    def size_of(self, file_name: str) -> tuple[int, int] | None:
+        """Return (height, width) out of an image file's header.
+
+        None where it cannot tell the size that the annotations are of: no such file, no image, or
+        one that EXIF turns sideways.
+        """
+        name = self.find(file_name)
+        if name is None:
+            return None
+        try:
+            with tf.io.gfile.GFile(os.path.join(self._path, name), "rb") as file:
+                raw = file.read()
+            with Image.open(io.BytesIO(raw)) as image:
+                is_sideways = image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
+                return None if is_sideways else (image.height, image.width)
+        # Pillow raises SyntaxError and ValueError, too, for broken files.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, tf.errors.OpError):
+            return None
+
+    def find_all(self, coco: CocoData) -> dict[str, int]:
+        """Leave out the images whose file is absent, and name the others as their files are named.
+
+        Args:
+          coco: its `images` and `findings` are changed.
+
+        Returns:
+          The lengths of the files, bytes, by name.
+        """
+        self._look_up([image.file_name for image in coco.images])
+        found = {image.source_id: self.find(image.file_name) for image in coco.images}
+        owners = collections.Counter(name for name in found.values() if name)
+        images = []
+        for image in coco.images:
+            name = found[image.source_id]
+            if name is None or (name != image.file_name and owners[name] > 1):
+                coco.findings.append(_missing(image, self._path))
+                continue
+            if name != image.file_name:
+                value, remedy = f"it is {name!r}", "read from there"
+                coco.findings.append(
+                    Finding(Level.REPAIRED, "file of another name", image.where, value, remedy)
+                )
+            images.append(image._replace(file_name=name))
+        coco.images = images
+        return {image.file_name: self.length(image.file_name) or 0 for image in images}
+
+    def _look_up(self, names: Iterable[str]) -> None:
+        """Ask for many files at once where each answer takes its time."""
+        if "://" not in self._path:
+            return
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(self.length, names))
+
+
+def _candidates(file_name: str) -> Iterator[str]:
+    """Yield a file name and what may be left of it, the likeliest first."""
+    if not file_name:
+        return
+    yield file_name
+    unquoted = urllib.parse.unquote(file_name)
+    for name in dict.fromkeys((file_name, unquoted)):
+        parts = name.replace("\\", "/").split("/")
+        for k in range(len(parts)):
+            yield "/".join(parts[k:])
+
+
+def _length_of_file(path: str) -> int | None:
+    try:
+        status = tf.io.gfile.stat(path)
+    # A name that is too long, or holds a zero byte, is no file either.
+    except (tf.errors.OpError, ValueError, OSError):
+        return None
+    return None if status.is_directory else int(status.length)
+
+
+def _missing(image: ImageEntry, folder: str) -> Finding:
+    value = f"no file {os.path.join(folder, image.file_name)}"[:300]
+    if not image.file_name:
+        value = "expected a file_name"
+    short = image._replace(file_name=image.file_name[:100]).where
+    return Finding(Level.LEFT_OUT, "missing file", short, value, "image left out", images=1)
