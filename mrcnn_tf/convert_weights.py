@@ -24,7 +24,7 @@ import tensorflow as tf
 import yaml
 from absl import app, flags, logging
 
-from mrcnn_tf import detector
+from mrcnn_tf import command_line, detector
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, loading, presets
@@ -299,6 +299,10 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

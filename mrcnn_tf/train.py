@@ -19,6 +19,7 @@ from official.core import config_definitions as cfg
 from official.core import train_lib, train_utils
 from official.modeling import performance
 
+from mrcnn_tf import command_line
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
@@ -228,6 +229,10 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, define_flags, main)
+
+
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    run_main()

@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 
 from absl import app, flags, logging
 
+from mrcnn_tf import command_line
 from mrcnn_tf.durations import duration
 from mrcnn_tf.staged import stages
 
@@ -122,6 +123,10 @@ def main(argv: list[str]) -> None:
     print(f"To serve it:\n  {result.command()}")
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

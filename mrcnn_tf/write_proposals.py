@@ -27,6 +27,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 from official.modeling import performance
 
+from mrcnn_tf import command_line
 from mrcnn_tf.data import pipeline, record_files, schema
 from mrcnn_tf.durations import duration
 from mrcnn_tf.experiment import loading
@@ -197,6 +198,10 @@ def main(argv: list[str]) -> None:
     )
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
+from mrcnn_tf import command_line
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.modeling import build
@@ -121,6 +122,10 @@ def main(argv: list[str]) -> None:
     print(f"{path}: RPN and detector on the same features, bit for bit")
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()
