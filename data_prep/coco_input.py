@@ -11,11 +11,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from data_prep import coco_objects
-from data_prep.coco_objects import ObjectEntry
-from data_prep.problems import BadInputError, Problem
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
+
+from . import coco_objects
+from .coco_objects import ObjectEntry
+from .problems import BadInputError, Problem
 
 
 class ImageEntry(NamedTuple):

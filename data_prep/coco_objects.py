@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.problems import BadInputError
 from mrcnn_tf.data.rle import column_runs_from_string
+
+from .problems import BadInputError
 
 # A polygon may reach out of the image, where it is cut off; the rasteriser's memory grows with
 # the way it goes there, so a nonsense coordinate must not come that far.

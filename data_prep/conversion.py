@@ -6,12 +6,13 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from data_prep import coco_input, manifest, shards
-from data_prep.coco_input import CocoInput
-from data_prep.problems import Problem
-from data_prep.progress import Progress
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
+
+from . import coco_input, manifest, shards
+from .coco_input import CocoInput
+from .problems import Problem
+from .progress import Progress
 
 _FORMAT_VERSION = 1  # raise it when the same input gives other records than before
 

@@ -21,46 +21,50 @@ import pathlib
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file: neither its package nor the project's is known yet
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    __package__ = "data_prep"
 
-from data_prep.problems import Problem
+from mrcnn_tf import command_line
 from mrcnn_tf.data import schema
 
-_IMAGE_DIR = flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
-_ANNOTATIONS_FILE = flags.DEFINE_string(
-    "object_annotations_file", None, "COCO instances JSON.", required=True
-)
-_PREFIX = flags.DEFINE_string(
-    "output_file_prefix", None, "Records are written to PREFIX-?????-of-?????.tfrecord.",
-    required=True,
-)  # fmt: skip
-_NUM_SHARDS = flags.DEFINE_integer(
-    "num_shards", 32, "Number of record files; at most one per image.", lower_bound=1
-)
-_INCLUDE_MASKS = flags.DEFINE_bool("include_masks", True, "Whether records hold masks.")
-_MASK_FORMAT = flags.DEFINE_enum(
-    "mask_format", "rle", ["rle", "png"],
-    "rle: run lengths of the object's own rectangle, small and fast. png: a full-image PNG per "
-    "object, for Model Garden's decoder.",
-)  # fmt: skip
-_NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
-)
-_ON_ERROR = flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"], "What to do about unusable input, see above."
-)
+from .problems import Problem
 
 _ALWAYS_SHOWN = ("images", "images without objects", "annotations", "crowds")
 
 
+def _define_flags() -> None:
+    # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
+    flags.DEFINE_string("object_annotations_file", None, "COCO instances JSON.", required=True)
+    flags.DEFINE_string(
+        "output_file_prefix", None, "Records are written to PREFIX-?????-of-?????.tfrecord.",
+        required=True,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "num_shards", 32, "Number of record files; at most one per image.", lower_bound=1
+    )
+    flags.DEFINE_bool("include_masks", True, "Whether records hold masks.")
+    flags.DEFINE_enum(
+        "mask_format", "rle", ["rle", "png"],
+        "rle: run lengths of the object's own rectangle, small and fast. png: a full-image PNG per "
+        "object, for Model Garden's decoder.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
+    )
+    flags.DEFINE_enum(
+        "on_error", "fail", ["fail", "skip"], "What to do about unusable input, see above."
+    )
+
+
 def main(_: list[str]) -> None:
     """Convert."""
-    image_dir, annotations_file = (
-        pathlib.Path(_IMAGE_DIR.value),
-        pathlib.Path(_ANNOTATIONS_FILE.value),
-    )
+    values = flags.FLAGS
+    image_dir = pathlib.Path(values.image_dir)
+    annotations_file = pathlib.Path(values.object_annotations_file)
     if not image_dir.is_dir():
         sys.exit(f"error: --image_dir={image_dir}: there is no such folder")
     if not annotations_file.is_file():
@@ -68,17 +72,17 @@ def main(_: list[str]) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print("starting TensorFlow, which takes some seconds", flush=True)
-    from data_prep import conversion, shards
+    from . import conversion, shards
 
     start = time.monotonic()
     job = conversion.Job(
         image_dir,
         annotations_file,
-        pathlib.Path(_PREFIX.value),
-        _NUM_SHARDS.value,
-        _MASK_FORMAT.value if _INCLUDE_MASKS.value else None,
-        _NUM_PROCESSES.value or os.cpu_count() or 1,
-        _ON_ERROR.value == "skip",
+        pathlib.Path(values.output_file_prefix),
+        values.num_shards,
+        values.mask_format if values.include_masks else None,
+        values.num_processes or os.cpu_count() or 1,
+        values.on_error == "skip",
     )
     try:
         summary = conversion.convert(job)
@@ -139,5 +143,10 @@ def _list_problems(problems: list[Problem]) -> None:
         print(f"  {count:>9,} {kind}", file=sys.stderr)
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run_main()

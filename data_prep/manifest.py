@@ -6,8 +6,8 @@ import os
 import pathlib
 from typing import Any
 
-from data_prep.problems import Problem
-from data_prep.shards import ShardSummary, ShardTask
+from .problems import Problem
+from .shards import ShardSummary, ShardTask
 
 
 @dataclasses.dataclass

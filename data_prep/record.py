@@ -9,10 +9,11 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_prep.coco_input import ImageEntry
-from data_prep.coco_objects import ObjectEntry
-from data_prep.image_file import EncodedImage
 from mrcnn_tf.data import rle, schema
+
+from .coco_input import ImageEntry
+from .coco_objects import ObjectEntry
+from .image_file import EncodedImage
 
 
 def build_example(

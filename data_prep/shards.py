@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from data_prep import image_file, record
-from data_prep.coco_input import ImageEntry
-from data_prep.coco_objects import ObjectEntry
-from data_prep.problems import BadInputError, Problem
+from . import image_file, record
+from .coco_input import ImageEntry
+from .coco_objects import ObjectEntry
+from .problems import BadInputError, Problem
 
 _PERIOD = 0.2  # seconds between two looks at how far the workers are
 

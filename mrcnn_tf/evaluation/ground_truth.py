@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
+from mrcnn_tf import layout
 from mrcnn_tf.data import rle, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.ops.paste import crop_to_rle
@@ -175,9 +176,8 @@ def from_records(
     """
     paths = sorted(glob.glob(file_pattern))
     if not paths:
-        raise FileNotFoundError(
-            f"no records match {file_pattern!r}; data_prep/create_coco_tfrecord.py makes them"
-        )
+        converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
+        raise FileNotFoundError(f"no records match {file_pattern!r}; python {converter} makes them")
     images: dict[int | str, dict] = {}
     annotations: list[dict] = []
     for serialized in tf.data.TFRecordDataset(paths).as_numpy_iterator():
