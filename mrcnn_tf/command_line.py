@@ -6,12 +6,33 @@ a path that nobody typed. Here both doors get the command's own text, all of its
 name under which it was called.
 """
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags
+
+# What each extra of pyproject.toml installs, by the names under which it is imported.
+_MODULES = {"train": ("official", "orbit", "yaml"), "convert": ("safetensors",)}
+
+
+def require(*extras: str) -> None:
+    """End the command unless the packages of these extras are installed.
+
+    To be called before they are imported: "No module named 'orbit'" would have the user install a
+    package of that name, which is another one.
+    """
+    names = [name for extra in extras for name in _MODULES[extra]]
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        with_extras = f"[{','.join(extras)}]"
+        raise SystemExit(
+            f"error: {_program()} needs packages that are not installed ({', '.join(missing)}). "
+            f"They come with\n  pip install 'mrcnn-tf{with_extras}'\n"
+            f"or in a checkout\n  pip install '.{with_extras}'"
+        )
 
 
 def run(

@@ -14,7 +14,10 @@ making one. The second line writes a checkpoint as a state dict of another proje
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train", "convert")  # before their packages are
 
 import tempfile
 import time
@@ -24,7 +27,7 @@ import tensorflow as tf
 import yaml
 from absl import app, flags, logging
 
-from mrcnn_tf import command_line, detector
+from mrcnn_tf import detector
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, loading, presets

@@ -11,12 +11,15 @@ What goes in and out is described in `serving/signatures.py` and `serving/postpr
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from mrcnn_tf import command_line, detector
+from mrcnn_tf import detector
 from mrcnn_tf.serving import signatures, verification
 
 

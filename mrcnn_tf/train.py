@@ -8,7 +8,10 @@ Used as
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import orbit
 import tensorflow as tf
@@ -19,7 +22,6 @@ from official.core import config_definitions as cfg
 from official.core import train_lib, train_utils
 from official.modeling import performance
 
-from mrcnn_tf import command_line
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages

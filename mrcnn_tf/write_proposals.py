@@ -21,13 +21,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import tensorflow as tf
 from absl import app, flags, logging
 from official.modeling import performance
 
-from mrcnn_tf import command_line
 from mrcnn_tf.data import pipeline, record_files, schema
 from mrcnn_tf.durations import duration
 from mrcnn_tf.experiment import loading

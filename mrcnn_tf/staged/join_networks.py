@@ -12,13 +12,15 @@ What comes out is a checkpoint of the joint network, with which `train --mode=ev
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from mrcnn_tf import command_line
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.modeling import build

@@ -25,16 +25,25 @@ def wheel(source, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def plain(wheel, tmp_path_factory) -> pathlib.Path:
+    """Python of an environment with the wheel and what it cannot do without."""
+    python = environments.environment(tmp_path_factory.mktemp("plain"), [])
+    environments.pip("install", wheel, python=python)
+    return python
+
+
+@pytest.fixture(scope="session")
 def installed(wheel, tmp_path_factory) -> pathlib.Path:
-    """Python of an environment in which the wheel is installed, with what training needs."""
-    python = environments.empty_environment(tmp_path_factory.mktemp("environment"))
-    environments.pip("install", f"{wheel}[train]", python=python)
+    """Python of an environment with the wheel, and what training and other weights need."""
+    extras = ["train", "convert"]
+    python = environments.environment(tmp_path_factory.mktemp("installed"), extras)
+    environments.pip("install", f"{wheel}[{','.join(extras)}]", python=python)
     return python
 
 
 @pytest.fixture(scope="session")
 def editable(source, tmp_path_factory) -> pathlib.Path:
     """Python of an environment with `pip install -e`."""
-    python = environments.empty_environment(tmp_path_factory.mktemp("editable"))
-    environments.pip("install", "--no-deps", "--no-build-isolation", "-e", source, python=python)
+    python = environments.environment(tmp_path_factory.mktemp("editable"), [])
+    environments.pip("install", "--no-build-isolation", "-e", source, python=python)
     return python

@@ -1,17 +1,30 @@
 """Building and installing the project as someone does who has never seen the checkout."""
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
+from collections.abc import Iterable
+
+from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
-def run(command, cwd, **environment) -> str:
-    """Run a command with an environment of its own; return what it printed."""
+def run(command, cwd, code: int = 0, **environment) -> str:
+    """Run a command with an environment of its own; return what it printed.
+
+    Args:
+      command: the command.
+      cwd: where to run it.
+      code: the exit code that is expected.
+      environment: further variables.
+    """
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
     quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONNOUSERSITE": "1"}
     done = subprocess.run(
@@ -22,8 +35,8 @@ def run(command, cwd, **environment) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
 
 
 def pip(*arguments, python=None) -> str:
@@ -40,16 +53,53 @@ def build_wheel(source: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return wheel
 
 
-def empty_environment(folder: pathlib.Path) -> pathlib.Path:
-    """Make an environment that holds nothing of its own; return its python.
+def declared(extras: Iterable[str]) -> list[Requirement]:
+    """Return what `pip install mrcnn-tf[extras]` asks for, as pyproject.toml has it."""
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    found = []
+    for requirement in map(Requirement, lines):
+        if requirement.name == PROJECT["name"]:
+            found += declared(requirement.extras)
+        else:
+            found.append(requirement)
+    return found
 
-    It finds the packages that the tests run with through a .pth file. Such a path is only looked
-    through, its own .pth files are not followed: the checkout stays out even where the tests run
-    in an environment in which it is installed with `pip install -e`.
+
+def environment(folder: pathlib.Path, extras: Iterable[str]) -> pathlib.Path:
+    """Make an environment that holds what the extras ask for, and nothing else.
+
+    The packages are links to those that the tests run with: a copy would take 3 GB.
+
+    Returns:
+      Its python.
     """
     venv.create(folder, symlinks=True)
-    python = folder / "bin" / "python"
-    packages = [path for path in sys.path if pathlib.Path(path).name.endswith("-packages")]
     paths = sysconfig.get_paths("venv", vars={"base": str(folder), "platbase": str(folder)})
-    pathlib.Path(paths["purelib"], "dependencies.pth").write_text("\n".join(packages))
-    return python
+    for distribution in _with_dependencies(declared(extras)):
+        tops = {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}
+        for top in tops:
+            link = pathlib.Path(paths["purelib"], top)
+            if not link.exists():
+                link.symlink_to(distribution.locate_file(top))
+    return folder / "bin" / "python"
+
+
+def _with_dependencies(
+    requirements: Iterable[Requirement],
+) -> list[importlib.metadata.Distribution]:
+    """Return the installed packages of these names, and all that they need."""
+    waiting = [(requirement.name, frozenset(requirement.extras)) for requirement in requirements]
+    seen, found = set(), {}
+    while waiting:
+        entry = name, extras = waiting.pop()
+        if entry in seen:
+            continue
+        seen.add(entry)
+        found[name] = importlib.metadata.distribution(name)
+        for needed in map(Requirement, found[name].requires or ()):
+            marker = needed.marker
+            if not marker or any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
+                waiting.append((needed.name, frozenset(needed.extras)))
+    return list(found.values())

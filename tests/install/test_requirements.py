@@ -12,9 +12,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.install import environments
+
+ROOT = environments.ROOT
+PROJECT = environments.PROJECT
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-PROJECT = SETTINGS["project"]
 PINS: dict[str, list[str]] = SETTINGS["tool"]["mrcnn-tf"]["pins"]
 
 # What each command may import beyond what the package alone brings.
@@ -29,20 +31,6 @@ EXTRAS = {
     "mrcnn-train-stages": ["train"],
     "mrcnn-write-proposals": ["train"],
 }
-
-
-def declared(extras) -> list[Requirement]:
-    """Return what `pip install mrcnn-tf[extras]` asks for."""
-    lines = list(PROJECT["dependencies"])
-    for extra in extras:
-        lines += PROJECT["optional-dependencies"][extra]
-    found = []
-    for requirement in map(Requirement, lines):
-        if requirement.name == PROJECT["name"]:
-            found += declared(requirement.extras)
-        else:
-            found.append(requirement)
-    return found
 
 
 def pinned(file: str) -> dict[str, str]:
@@ -61,7 +49,7 @@ def pinned(file: str) -> dict[str, str]:
 @pytest.mark.parametrize("file", PINS)
 def test_pins_lie_in_the_ranges_of_pyproject(file):
     pins = pinned(file)
-    for requirement in declared(PINS[file]):
+    for requirement in environments.declared(PINS[file]):
         version = pins.get(canonicalize_name(requirement.name))
         assert version, f"{file} lacks {requirement}: make pins"
         assert requirement.specifier.contains(version), f"{file}: {requirement}, pinned {version}"
@@ -148,7 +136,7 @@ def foreign_packages(module: str) -> dict[str, str]:
 
 
 def _check_declared(module: str, extras) -> None:
-    names = {canonicalize_name(requirement.name) for requirement in declared(extras)}
+    names = {canonicalize_name(requirement.name) for requirement in environments.declared(extras)}
     makers = importlib.metadata.packages_distributions()
     for package, importer in foreign_packages(module).items():
         made_by = {canonicalize_name(name) for name in makers.get(package, [package])}
@@ -160,6 +148,9 @@ def test_what_a_command_imports_is_declared(script):
     module = PROJECT["scripts"][script].partition(":")[0]
     assert len(foreign_packages(module)) >= 2
     _check_declared(module, EXTRAS[script])
+    named = ", ".join(f'"{extra}"' for extra in EXTRAS[script])
+    asked = f"command_line.require({named})" in _path(module).read_text("utf-8")
+    assert asked == bool(named), "the command says what is missing"
 
 
 def test_building_a_network_takes_the_package_alone():

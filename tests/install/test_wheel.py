@@ -4,7 +4,6 @@ import configparser
 import email
 import json
 import sys
-import tomllib
 import zipfile
 
 import pytest
@@ -13,7 +12,6 @@ import mrcnn_tf
 from tests.install import environments
 
 ROOT = environments.ROOT
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = {"mrcnn_tf": "mrcnn_tf", "data_prep": "mrcnn_tf/data_prep"}  # {in the checkout: wheel}
 
 # Imports every module and every command of what is installed, and prints what came of it.
@@ -99,7 +97,7 @@ def test_all_of_the_wheel_imports_without_the_checkout(installed, tmp_path):
     assert found["file"].startswith(str(installed.parents[1]))
     assert not found["elsewhere"]
     assert {"mrcnn_tf.train", "mrcnn_tf.data_prep.shards"} <= set(found["modules"])
-    assert set(found["scripts"]) == set(PROJECT["scripts"])
+    assert set(found["scripts"]) == set(environments.PROJECT["scripts"])
     assert not found["flags of ours"], "importing a command must not claim flag names"
     assert found["experiments"] == sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
     assert found["experiment"] == "maskrcnn_shapes"
@@ -126,7 +124,25 @@ def test_the_checkout_finds_what_lies_beside_the_package():
     assert found == [str(ROOT / "experiments"), "data_prep/x.py"]
 
 
-@pytest.mark.parametrize("name", ["mrcnn-create-shapes-coco", "mrcnn-predict"])
-def test_a_script_is_answered_under_its_own_name(installed, tmp_path, name):
-    with pytest.raises(AssertionError, match=rf"\n{name}:\n  --"):  # absl's --help exits with 1
-        environments.run([installed.with_name(name), "--help"], tmp_path)
+def test_the_package_alone_builds_networks_and_has_nothing_of_training(plain, tmp_path):
+    code = """
+import importlib.util
+from mrcnn_tf.modeling import mask_rcnn
+from mrcnn_tf import predict
+print([name for name in ("official", "orbit", "yaml") if importlib.util.find_spec(name)])
+"""
+    assert environments.run([plain, "-c", code], tmp_path) == "[]\n"
+
+
+@pytest.mark.parametrize("extras", ["train", "train,convert"])
+def test_a_command_without_its_packages_says_what_installs_them(plain, tmp_path, extras):
+    name = "convert_weights" if "convert" in extras else "train"
+    script, module = f"mrcnn-{name.replace('_', '-')}", f"mrcnn_tf.{name}"
+    missing = "official, orbit, yaml" + ", safetensors" * ("convert" in extras)
+    by_script = environments.run([plain.with_name(script), "--help"], tmp_path, code=1)
+    assert by_script == (
+        f"error: {script} needs packages that are not installed ({missing}). They come with\n"
+        f"  pip install 'mrcnn-tf[{extras}]'\nor in a checkout\n  pip install '.[{extras}]'\n"
+    )
+    by_module = environments.run([plain, "-m", module, "--help"], tmp_path, code=1)
+    assert by_module == by_script.replace(script, f"python -m {module}")
