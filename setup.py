@@ -12,5 +12,5 @@ MOVED = {"mrcnn_tf.experiments": "experiments", "mrcnn_tf.data_prep": "data_prep
 setup(
     packages=[*find_packages(include=["mrcnn_tf", "mrcnn_tf.*"]), *MOVED],
     package_dir=MOVED,
-    package_data={"mrcnn_tf": ["py.typed"], "mrcnn_tf.experiments": ["*.yaml"]},
+    package_data={"mrcnn_tf.experiments": ["*.yaml"]},
 )
