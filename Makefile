@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell $(p
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow-test clean
+.PHONY: demo test lint slow-test wheel pins clean
 
 demo: $(VENV)/trained
 	$(BIN)/python -m mrcnn_tf.demo
@@ -21,6 +21,16 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A source archive and a wheel in dist/. Left-overs of an earlier build would get into the wheel.
+wheel: $(VENV)/tested
+	rm -rf build dist
+	$(BIN)/python -m build
+
+# Derives requirements*.txt from pyproject.toml; only pip is needed.
+pins:
+	$(call need_venv)
+	$(BIN)/python .ci/pins.py
+
 # What is installed is remembered by empty files, so that a second run starts at once.
 $(VENV)/trained: requirements.txt
 	$(call install,requirements.txt)
@@ -30,9 +40,13 @@ $(VENV)/tested: requirements.txt requirements-dev.txt
 	$(call install,requirements-dev.txt)
 	touch $(VENV)/trained $@
 
-define install
+define need_venv
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
+endef
+
+define install
+	$(call need_venv)
 	@echo "installing $(1) (about 3 GB, some minutes)"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r $(1)
 endef

@@ -23,56 +23,60 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from absl import app, flags
+from absl import flags
 
 if not __package__:  # run as a file: neither its package nor the project's is known yet
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     __package__ = "data_prep"
 
+from mrcnn_tf import command_line
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.findings import Finding, Level, count_kinds
 
 if TYPE_CHECKING:
     from . import conversion
 
-_IMAGE_DIR = flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
-_ANNOTATIONS_FILE = flags.DEFINE_string(
-    "object_annotations_file", None, "COCO instances JSON.", required=True
-)
-_PREFIX = flags.DEFINE_string(
-    "output_file_prefix", None, "Records are written to PREFIX-?????-of-?????.tfrecord.",
-    required=True,
-)  # fmt: skip
-_NUM_SHARDS = flags.DEFINE_integer(
-    "num_shards", 32, "Number of record files; at most one per image.", lower_bound=1
-)
-_INCLUDE_MASKS = flags.DEFINE_bool("include_masks", True, "Whether records hold masks.")
-_MASK_FORMAT = flags.DEFINE_enum(
-    "mask_format", "rle", ["rle", "png"],
-    "rle: run lengths of the object's own rectangle, small and fast. png: a full-image PNG per "
-    "object, for Model Garden's decoder.",
-)  # fmt: skip
-_NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
-)
-_ON_ERROR = flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"],
-    "What to do if more than 1 % of the objects or images cannot be used, see above.",
-)  # fmt: skip
-
+# Of each kind, how many are printed where nothing gets written that could list them.
+_NUM_EXAMPLES = 5
 _ALWAYS_SHOWN = ("images", "images without objects", "annotations", "crowds")
 
 
-# Of each kind, how many are printed where nothing gets written that could list them.
-_NUM_EXAMPLES = 5
+def _define_flags() -> None:
+    # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
+    flags.DEFINE_string("object_annotations_file", None, "COCO instances JSON.", required=True)
+    flags.DEFINE_string(
+        "output_file_prefix", None, "Records are written to PREFIX-?????-of-?????.tfrecord.",
+        required=True,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "num_shards", 32, "Number of record files; at most one per image.", lower_bound=1
+    )
+    flags.DEFINE_bool("include_masks", True, "Whether records hold masks.")
+    flags.DEFINE_enum(
+        "mask_format", "rle", ["rle", "png"],
+        "rle: run lengths of the object's own rectangle, small and fast. png: a full-image PNG per "
+        "object, for Model Garden's decoder.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
+    )
+    flags.DEFINE_enum(
+        "on_error", "fail", ["fail", "skip"],
+        "What to do if more than 1 % of the objects or images cannot be used, see above.",
+    )  # fmt: skip
 
 
 def main(_: list[str]) -> None:
     """Convert."""
     # What lies on this machine is looked for before the seconds that TensorFlow's start takes.
-    for flag, is_there in ((_IMAGE_DIR, os.path.isdir), (_ANNOTATIONS_FILE, os.path.isfile)):
-        if "://" not in flag.value and not is_there(flag.value):
-            sys.exit(f"error: --{flag.name}={flag.value}: not found")
+    values = flags.FLAGS
+    for flag, is_there in (
+        ("image_dir", os.path.isdir),
+        ("object_annotations_file", os.path.isfile),
+    ):
+        if "://" not in values[flag].value and not is_there[flag](values[flag].value):
+            sys.exit(f"error: --{flag}={values[flag].value}: not found")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print("starting TensorFlow, which takes some seconds", flush=True)
@@ -80,13 +84,13 @@ def main(_: list[str]) -> None:
 
     run(
         conversion.Job(
-            _IMAGE_DIR.value,
-            _ANNOTATIONS_FILE.value,
-            _PREFIX.value,
-            _NUM_SHARDS.value,
-            _MASK_FORMAT.value if _INCLUDE_MASKS.value else None,
-            _NUM_PROCESSES.value or os.cpu_count() or 1,
-            _ON_ERROR.value == "skip",
+            values.image_dir,
+            values.object_annotations_file,
+            values.output_file_prefix,
+            values.num_shards,
+            values.mask_format if values.include_masks else None,
+            values.num_processes or os.cpu_count() or 1,
+            values.on_error == "skip",
         )
     )
 
@@ -182,5 +186,10 @@ def _print_findings(findings: list[Finding]) -> None:
         print(f"  {finding.level:<9} {count:>9,} x {finding.kind}", file=sys.stderr)
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run_main()

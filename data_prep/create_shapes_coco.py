@@ -21,20 +21,16 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file: neither its package nor the project's is known yet
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    __package__ = "data_prep"
 
-from data_prep import shape_scene
-from data_prep.pixel_polygons import mask_to_polygons
+from mrcnn_tf import command_line
 from mrcnn_tf.data.rle import run_lengths
 from mrcnn_tf.progress_bar import ProgressBar
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
-_NUM_TRAIN = flags.DEFINE_integer("num_train", 1000, "Images for training.", lower_bound=0)
-_NUM_VAL = flags.DEFINE_integer("num_val", 100, "Images for validation.", lower_bound=0)
-_IMAGE_SIZE = flags.DEFINE_string(
-    "image_size", "128", "Side of the images in pixels, or MIN-MAX: each side drawn from there."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
+from . import shape_scene
+from .pixel_polygons import mask_to_polygons
 
 # Ids with gaps, as COCO's own: class k is not category id k.
 CATEGORY_IDS = (1, 2, 4, 7, 8)
@@ -137,17 +133,34 @@ def annotate(
     }
 
 
+def _define_flags() -> None:
+    # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
+    flags.DEFINE_integer("num_train", 1000, "Images for training.", lower_bound=0)
+    flags.DEFINE_integer("num_val", 100, "Images for validation.", lower_bound=0)
+    flags.DEFINE_string(
+        "image_size", "128", "Side of the images in pixels, or MIN-MAX: each side drawn from there."
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
+
+
 def main(_: list[str]) -> None:
     """Create both splits."""
+    values = flags.FLAGS
     try:
-        image_size = parse_image_size(_IMAGE_SIZE.value)
+        image_size = parse_image_size(values.image_size)
     except ValueError as error:
         raise app.UsageError(str(error)) from error
-    output_dir = pathlib.Path(_OUTPUT_DIR.value)
-    for split, num_images in zip(_SPLITS, (_NUM_TRAIN.value, _NUM_VAL.value), strict=True):
-        written = create_split(output_dir, split, num_images, image_size, _SEED.value)
+    output_dir = pathlib.Path(values.output_dir)
+    for split, num_images in zip(_SPLITS, (values.num_train, values.num_val), strict=True):
+        written = create_split(output_dir, split, num_images, image_size, values.seed)
         print(f"{output_dir / split}: {num_images} images{'' if written else ', already there'}")
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run_main()

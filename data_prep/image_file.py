@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from data_prep.problems import BadInputError
+from .problems import BadInputError
 
 _ORIENTATION_TAG = 0x0112  # of EXIF
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width

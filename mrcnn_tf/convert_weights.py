@@ -14,7 +14,10 @@ making one. The second line writes a checkpoint as a state dict of another proje
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train", "convert")  # before their packages are
 
 import tempfile
 import time
@@ -299,6 +302,10 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

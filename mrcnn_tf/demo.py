@@ -1,22 +1,30 @@
 """The whole road on a small problem: images in, drawn masks out, in about ten minutes.
 
-Used as `make demo`, which runs `python -m mrcnn_tf.demo`. Every stage is a command that a user
-would type, and is printed before it runs. What is there already is used again; `make clean` starts
-afresh.
+Used as
+
+    python -m mrcnn_tf.demo
+
+which `make demo` runs in a checkout. Every stage is a command that a user would type, and is
+printed before it runs. Data go to datasets/ and results to runs/demo/ of the current folder. What
+is there already is used again; delete both to start afresh.
 """
 
 import contextlib
 import json
+import os
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
 import time
 
 import numpy as np
+from absl import app
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mrcnn_tf import command_line, layout
 from mrcnn_tf.durations import duration
 from mrcnn_tf.images import drawing
 
@@ -34,8 +42,10 @@ def stages() -> list[Stage]:
     python = sys.executable
 
     def convert(split: str) -> Stage:
-        command = [python, "data_prep/create_coco_tfrecord.py", f"--image_dir={IMAGES / split}"]
-        command += [
+        command = [
+            python,
+            *layout.data_prep_command("create_coco_tfrecord"),
+            f"--image_dir={IMAGES / split}",
             f"--object_annotations_file={IMAGES}/annotations/instances_{split}.json",
             f"--output_file_prefix={RECORDS / split}",
             "--num_shards=4",
@@ -49,7 +59,7 @@ def stages() -> list[Stage]:
             IMAGES / "annotations" / "instances_val.json",
             [
                 python,
-                "data_prep/create_shapes_coco.py",
+                *layout.data_prep_command("create_shapes_coco"),
                 f"--output_dir={IMAGES}",
                 f"--num_train={NUM_TRAIN}",
                 f"--num_val={NUM_VAL}",
@@ -86,8 +96,10 @@ def stages() -> list[Stage]:
     ]
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Run what is not there yet, then show what came out."""
+    if len(argv) > 1:
+        raise app.UsageError(f"not a flag: {argv[1]!r}")
     RUN.mkdir(parents=True, exist_ok=True)
     seconds = run_stages()
     sheet = draw_contact_sheet()
@@ -109,11 +121,11 @@ def run_stages() -> dict[str, float]:
         if done.exists():
             print(f"{title}: already there ({done})", flush=True)
             continue
-        shown = " ".join(["python", *command[1:]])
+        shown = shlex.join(["python", *command[1:]])
         print(f"\n{title}\n  {shown}", flush=True)
         start = time.monotonic()
         if subprocess.run(command, check=False).returncode != 0:
-            raise SystemExit(f"error: stage '{name}' failed; `make demo` goes on from there")
+            raise SystemExit(f"error: stage '{name}' failed; the same command goes on there")
         seconds[name] = round(time.monotonic() - start, 1)
         if name == "train":
             done.touch()
@@ -186,8 +198,14 @@ def _print_table(summary: dict, sheet: pathlib.Path) -> None:
     print(f"  {RUN}/predictions/drawn/         every unseen image with its masks")
     print(f"  {RUN}/saved_model/               for TensorFlow Serving, or mrcnn_tf.predict")
     print(f"  {RUN}/summary.json               these numbers")
-    print(f"  .venv/bin/tensorboard --logdir {RUN}   the curves")
+    tensorboard = os.path.relpath(pathlib.Path(sys.executable).with_name("tensorboard"))
+    print(f"  {tensorboard} --logdir {RUN}   the curves")
+
+
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, lambda: None, main)
 
 
 if __name__ == "__main__":
-    main()
+    run_main()

@@ -11,7 +11,10 @@ What goes in and out is described in `serving/signatures.py` and `serving/postpr
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import tensorflow as tf
 from absl import app, flags, logging
@@ -19,15 +22,18 @@ from absl import app, flags, logging
 from mrcnn_tf import detector
 from mrcnn_tf.serving import signatures, verification
 
-_EXPERIMENT = flags.DEFINE_string("experiment", None, "Experiment, or a YAML file.", required=True)
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint_path", None, "Checkpoint, or a run's folder; default runs/EXPERIMENT."
-)
-_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder of the SavedModel.", required=True)
-_INPUT_TYPE = flags.DEFINE_enum(
-    "input_type", "image_bytes", sorted(signatures.INPUT_SPECS), "What clients send."
-)
-_OVERRIDE = flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
+
+def _define_flags() -> None:
+    # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("experiment", None, "Experiment, or a YAML file.", required=True)
+    flags.DEFINE_string(
+        "checkpoint_path", None, "Checkpoint, or a run's folder; default runs/EXPERIMENT."
+    )
+    flags.DEFINE_string("export_dir", None, "Folder of the SavedModel.", required=True)
+    flags.DEFINE_enum(
+        "input_type", "image_bytes", sorted(signatures.INPUT_SPECS), "What clients send."
+    )
+    flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
 
 
 def main(argv: list[str]) -> None:
@@ -36,10 +42,11 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"not a flag: {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
-    checkpoint = _CHECKPOINT.value or os.path.join("runs", _EXPERIMENT.value)
+    values = flags.FLAGS
+    checkpoint = values.checkpoint_path or os.path.join("runs", values.experiment)
     try:
-        loaded = detector.Detector.load(_EXPERIMENT.value, checkpoint, _OVERRIDE.value)
-        found = loaded.export(_EXPORT_DIR.value, _INPUT_TYPE.value)
+        loaded = detector.Detector.load(values.experiment, checkpoint, values.params_override)
+        found = loaded.export(values.export_dir, values.input_type)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
     compared = (
@@ -48,8 +55,13 @@ def main(argv: list[str]) -> None:
         if found.num_detections
         else "same weights as the Python model, which found nothing in the sample images"
     )
-    print(f"{_EXPORT_DIR.value}: takes {_INPUT_TYPE.value}; {compared}")
+    print(f"{values.export_dir}: takes {values.input_type}; {compared}")
+
+
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main()

@@ -24,9 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
+from mrcnn_tf import command_line
 from mrcnn_tf.images import drawing, files
 from mrcnn_tf.serving import predictor
 
@@ -263,6 +264,10 @@ def main(argv: Sequence[str]) -> int:
         return 2
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

@@ -8,7 +8,10 @@ Used as
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import orbit
 import tensorflow as tf
@@ -228,6 +231,10 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, define_flags, main)
+
+
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    run_main()

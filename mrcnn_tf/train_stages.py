@@ -18,7 +18,10 @@ import time
 from collections.abc import Sequence
 from typing import TypedDict
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 from absl import app, flags, logging
 
@@ -122,6 +125,10 @@ def main(argv: list[str]) -> None:
     print(f"To serve it:\n  {result.command()}")
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

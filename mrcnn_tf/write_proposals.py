@@ -21,7 +21,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import tensorflow as tf
 from absl import app, flags, logging
@@ -197,6 +200,10 @@ def main(argv: list[str]) -> None:
     )
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

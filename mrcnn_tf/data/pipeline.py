@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mrcnn_tf import layout
 from mrcnn_tf.data import augment, canvases, decoder, preprocess, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.staged import proposals as proposals_lib
@@ -203,9 +204,10 @@ def find_files(file_pattern: str | Sequence[str]) -> list[str]:
     for pattern in patterns:
         found = tf.io.gfile.glob(pattern)
         if not found:
+            converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
             raise FileNotFoundError(
                 f"no record file matches {pattern!r}. Records are made from a COCO data set by:\n"
-                "  python data_prep/create_coco_tfrecord.py --image_dir=IMAGES "
+                f"  python {converter} --image_dir=IMAGES "
                 "--object_annotations_file=ANNOTATIONS.json "
                 f"--output_file_prefix={pattern.split('*')[0].rstrip('-.')} --num_shards=32"
             )

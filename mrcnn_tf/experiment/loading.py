@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 from official.core import exp_factory
 
+from mrcnn_tf import layout
 from mrcnn_tf.experiment import checks, overrides, presets
 from mrcnn_tf.experiment.experiment import Experiment, maskrcnn
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments"
+FOLDER = layout.folder("experiments")
 
 
 def names(folder: pathlib.Path = FOLDER) -> list[str]:

@@ -12,7 +12,10 @@ What comes out is a checkpoint of the joint network, with which `train --mode=ev
 
 import os
 
+from mrcnn_tf import command_line
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
 
 import numpy as np
 import tensorflow as tf
@@ -121,6 +124,10 @@ def main(argv: list[str]) -> None:
     print(f"{path}: RPN and detector on the same features, bit for bit")
 
 
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    run_main()

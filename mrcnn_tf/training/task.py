@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
+from mrcnn_tf import layout
 from mrcnn_tf.data import augment, canvases, coco_json, pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth
@@ -418,10 +419,11 @@ def read_label_map(config: Task) -> LabelMap:
         ids = tuple(range(1, config.model.num_classes))
         return LabelMap(ids, tuple(f"class {i}" for i in ids))
     folder = os.path.dirname(config.train_data.input_path) or "."
+    converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
     raise ValueError(
         f"no {schema.LABEL_MAP_FILE} in {folder!r} (task.train_data.input_path is "
         f"{config.train_data.input_path!r}). Make the records first:\n"
-        "  python data_prep/create_coco_tfrecord.py --image_dir=DIR "
+        f"  python {converter} --image_dir=DIR "
         f"--object_annotations_file=FILE.json --output_file_prefix={folder}/train\n"
         "or, where another converter made them, give the COCO file with their categories as "
         "task.annotation_file"

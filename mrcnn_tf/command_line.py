@@ -1,0 +1,66 @@
+"""The one way into every command, whether typed as `python -m mrcnn_tf.NAME` or as `mrcnn-NAME`.
+
+absl describes the flags that the file defines which Python was started with. Of an installed
+command that file is three lines written by pip, so help would name none; and of `python -m` it is
+a path that nobody typed. Here both doors get the command's own text, all of its flags, and the
+name under which it was called.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+
+# What each extra of pyproject.toml installs, by the names under which it is imported.
+_MODULES = {"train": ("official", "orbit", "yaml"), "convert": ("safetensors",)}
+
+
+def require(*extras: str) -> None:
+    """End the command unless the packages of these extras are installed.
+
+    To be called before they are imported: "No module named 'orbit'" would have the user install a
+    package of that name, which is another one.
+    """
+    names = [name for extra in extras for name in _MODULES[extra]]
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        with_extras = f"[{','.join(extras)}]"
+        raise SystemExit(
+            f"error: {_program()} needs packages that are not installed ({', '.join(missing)}). "
+            f"They come with\n  pip install 'mrcnn-tf{with_extras}'\n"
+            f"or in a checkout\n  pip install '.{with_extras}'"
+        )
+
+
+def run(
+    description: str | None, define_flags: Callable[[], None], main: Callable[..., Any]
+) -> None:
+    """Define the flags, parse the command line, call `main`, and exit with what it returns.
+
+    Args:
+      description: the command's module text, shown above the flags by `--help`.
+      define_flags: defines the command's flags. A function, so that importing a command claims no
+        flag names.
+      main: gets what is left of the command line, the program's name first; returns the exit code,
+        None for 0.
+    """
+    sys.argv[0] = program = _program()
+    known = set(flags.FLAGS)
+    define_flags()
+    for name in set(flags.FLAGS) - known:
+        flags.FLAGS.register_key_flag_for_module(program, flags.FLAGS[name])
+    # absl fills in the program's name for every "%s" of this text.
+    sys.modules["__main__"].__doc__ = (description or "").replace("%", "%%")
+    app.run(main)
+
+
+def _program() -> str:
+    """Return what was typed to start this process."""
+    module = sys.modules["__main__"].__spec__
+    if module is not None:
+        return f"python -m {module.name}"
+    given = sys.argv[0]
+    return f"python {given}" if given.endswith(".py") else os.path.basename(given)

@@ -1,0 +1,84 @@
+"""Both doors into a command: the same text, the same flags, the same exit code."""
+
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROGRAM = textwrap.dedent('''
+    """Count. 1 % stays, so does 5 % some."""
+    import sys
+    from absl import app, flags
+    from mrcnn_tf import command_line
+
+    def _define_flags():
+        flags.DEFINE_integer("upto", None, "How far.", required=True)
+
+    def main(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"not a flag: {argv[1]!r}")
+        print(flags.FLAGS.upto)
+        return flags.FLAGS.upto % 7
+
+    def run_main():
+        command_line.run(__doc__, _define_flags, main)
+
+    if __name__ == "__main__":
+        run_main()
+''')
+SCRIPT = "#!{python}\nimport sys\nfrom counting.count import run_main\nsys.exit(run_main())\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A package `counting` with a command, and `count-up` as pip would write it."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "counting").mkdir()
+    (folder / "counting" / "__init__.py").write_text("")
+    (folder / "counting" / "count.py").write_text(PROGRAM)
+    (folder / "count-up").write_text(SCRIPT.format(python=sys.executable))
+    return folder
+
+
+DOORS = {
+    "python -m counting.count": ["-m", "counting.count"],
+    "count-up": ["count-up"],
+    "python counting/count.py": ["counting/count.py"],
+}
+
+
+def _run(folder, door, *flags):
+    return subprocess.run(
+        [sys.executable, *DOORS[door], *flags],
+        cwd=folder,
+        env={"PYTHONPATH": f"{ROOT}:{folder}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("upto", "code"), [(3, 3), (7, 0)])
+def test_the_exit_code_is_what_main_returns(folder, door, upto, code):
+    done = _run(folder, door, f"--upto={upto}")
+    assert (done.returncode, done.stdout, done.stderr) == (code, f"{upto}\n", "")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_has_the_text_the_flags_and_the_name_that_was_typed(folder, door):
+    done = _run(folder, door, "--help")
+    assert done.stdout.startswith("Count. 1 % stays, so does 5 % some.\n")
+    assert f"\n{door}:\n  --upto: How far.\n" in done.stdout
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("flags", [[], ["--upto=x"], ["--nowhere=1"], ["--upto=1", "stray"]])
+def test_mistakes_are_answered_alike_at_every_door(folder, door, flags):
+    done, other = _run(folder, door, *flags), _run(folder, "python -m counting.count", *flags)
+    assert done.returncode == other.returncode == 1
+    assert done.stderr.replace(door, "python -m counting.count") == other.stderr
+    assert "Traceback" not in done.stderr
