@@ -34,7 +34,7 @@ CASES = {
 def train(strategy, num_replicas: int, mode: str, case: str, norm: str):
     """Return the reported losses of each step, and weights and statistics after all of them."""
     config = Task(model=tiny_network.config(norm))
-    task = task_lib.MaskRCNNTask(config, weight_decay=1e-2, compiled=mode == "compiled")
+    task = task_lib.MaskRCNNTask(config, weight_decay=1e-2, enable_xla=mode == "compiled")
     images, canvas_hw = CASES[case]
     share = len(images) // num_replicas
 
