@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mrcnn_tf.ops import padding
+
 
 class Samples(NamedTuple):
     """The candidates drawn, positives first, then negatives, then padding.
@@ -107,4 +109,9 @@ def _random_priorities(seeds, count):
         )
         return tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32)
 
-    return tf.map_fn(one_image, seeds, fn_output_signature=tf.TensorSpec([None], tf.float32))
+    # The numbers of no image have no known count.
+    some_seeds = padding.at_least_one(seeds, axis=0)
+    numbers = tf.map_fn(
+        one_image, some_seeds, fn_output_signature=tf.TensorSpec([None], tf.float32)
+    )
+    return numbers[: tf.shape(seeds)[0]]
