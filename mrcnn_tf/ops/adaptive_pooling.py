@@ -3,8 +3,9 @@
 Shape letters: `R` RoIs (of all images), `P` output size, `N = R * P * P` output cells, `T` rows of
 the table (pixels of all maps), `C` channels, `I` work items.
 
-Most RoIs need one item of `_ITEM_TAPS` taps, about what 2 x 2 samples of a fixed ratio cost. So the
-first item of every RoI is pooled at once, and the rest of them in rounds.
+Written twice, see `implementation.py`. On CPUs all items are pooled, however many there are. XLA
+has to know how many: most RoIs need one item of `_ITEM_TAPS` taps, about what 2 x 2 samples of a
+fixed ratio cost, so the first item of every RoI is pooled at once, and the rest in rounds.
 """
 
 from typing import NamedTuple
@@ -84,7 +85,7 @@ def pool(table: tf.Tensor, rois: RoIs, num_bins: int) -> tf.Tensor:
 def _pool_in_rounds(table, rois, num_bins):
     """Return float32 [N, C]: the first item of each RoI, then a fixed number at a time."""
     # The arrays in the loops have one row of C channels per cell: with R rows of P * P * C, XLA's
-    # code on CPUs is five times slower.
+    # code on CPUs is slower by two thirds (`benchmarks/op_choices.py`, `scatter_rows`).
     every = tf.range(tf.shape(rois.width)[0])
 
     def add(roi, ordinal, valid, total):

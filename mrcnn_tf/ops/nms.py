@@ -3,9 +3,10 @@
 Shape letters: `B` images (or images times levels), `N` boxes each, `M` outputs each, `T` boxes per
 tile. Boxes as in `ops/boxes.py`.
 
-Two implementations of the same function. The tiled one consists of ordinary tensor operations, so
-it compiles under XLA and there is the fastest. TensorFlow's C++ kernel has no XLA counterpart with
-its speed, but outside XLA it beats the tiled one on CPUs where many boxes overlap.
+Without groups it is written twice, see `implementation.py`. The tiled one consists of ordinary
+tensor operations on all images at once. TensorFlow's C++ kernel takes one image at a time, on a
+CPU; there it beats the tiled one where many boxes overlap (`benchmarks/op_choices.py`,
+`nms_kernel`).
 """
 
 import tensorflow as tf
@@ -14,7 +15,8 @@ from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import implementation
 
 # Boxes judged in one round. Twice as many need half as many rounds, but four times the memory and
-# work inside a tile; 256 and 512 were equally fast on a CPU.
+# work inside a tile. Half and twice as many cost little more on a CPU, all 1000 of a level twice as
+# much (`benchmarks/op_choices.py`, `nms_tiles`).
 TILE_SIZE = 256
 
 
