@@ -6,7 +6,7 @@ What comes out for no images is checked by its shape; an image without boxes get
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.modeling import detections, rpn
+from mrcnn_tf.modeling import detections, proposals
 from mrcnn_tf.ops import implementation, masks, matching, nms, roi_align, sampling, soft_nms
 
 
@@ -39,7 +39,7 @@ def softly_kept(b, n):
 
 
 def proposed(b, n):
-    proposals = rpn.generate_proposals(
+    found = proposals.generate_proposals(
         {2: tf.zeros([b, n]), 3: tf.zeros([b, 1])},
         {2: tf.zeros([b, n, 4]), 3: tf.zeros([b, 1, 4])},
         {2: tf.zeros([n, 4]), 3: tf.zeros([1, 4])},
@@ -49,7 +49,7 @@ def proposed(b, n):
         nms_iou=0.5,
         min_box_size=0.0,
     )
-    return proposals.boxes, proposals.valid
+    return found.boxes, found.valid
 
 
 def detected(soft_nms_sigma):
