@@ -65,16 +65,16 @@ def features_of_image() -> dict[int, tf.Tensor]:
     }
 
 
-def step_of(scene: str, how: str, compiled: bool, backward: bool):
+def step_of(scene: str, how: str, xla: bool, backward: bool):
     """Return a function without arguments that pools the scene once and waits for the end."""
     count, size, thin = SCENES[scene]
     boxes, features = boxes_of(count, thin), features_of_image()
     levels = ra.assign_levels(boxes, 2, 5)
     align = functools.partial(
-        ra.roi_align, output_size=size, sampling_ratio=RATIOS[how], aligned=True, compiled=compiled
+        ra.roi_align, output_size=size, sampling_ratio=RATIOS[how], aligned=True
     )
 
-    @tf.function(jit_compile=compiled)
+    @tf.function(jit_compile=xla)
     def step(features, boxes, levels):
         if not backward:
             return align(features, boxes, levels)
@@ -97,17 +97,17 @@ def peak_mb() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
-def peak_of(scene: str, how: str, compiled: bool, backward: bool) -> float:
+def peak_of(scene: str, how: str, xla: bool, backward: bool) -> float:
     """Return what pooling adds to a process's peak, MB; in a process of its own."""
-    case = json.dumps([scene, how, compiled, backward])
+    case = json.dumps([scene, how, xla, backward])
     command = [sys.executable, __file__, "--peak", case]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output.split()[-1])
 
 
-def measure(scene: str, compiled: bool, backward: bool, rounds: int) -> dict:
+def measure(scene: str, xla: bool, backward: bool, rounds: int) -> dict:
     """Time both samplings in turns, then weigh each."""
-    steps = {how: step_of(scene, how, compiled, backward) for how in RATIOS}
+    steps = {how: step_of(scene, how, xla, backward) for how in RATIOS}
     seconds: dict[str, list[float]] = {how: [] for how in RATIOS}
     for step in steps.values():
         step()  # traces and compiles
@@ -118,7 +118,7 @@ def measure(scene: str, compiled: bool, backward: bool, rounds: int) -> dict:
             seconds[how].append(time.perf_counter() - begin)
     best = {how: min(times) for how, times in seconds.items()}
     numbers = {
-        how: [round(best[how], 4), round(peak_of(scene, how, compiled, backward))] for how in RATIOS
+        how: [round(best[how], 4), round(peak_of(scene, how, xla, backward))] for how in RATIOS
     }
     return numbers | {"ratio": round(best["adaptive"] / best["fixed"], 2)}
 

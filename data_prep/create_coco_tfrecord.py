@@ -75,7 +75,7 @@ def main(_: list[str]) -> None:
         ("image_dir", os.path.isdir),
         ("object_annotations_file", os.path.isfile),
     ):
-        if "://" not in values[flag].value and not is_there[flag](values[flag].value):
+        if "://" not in values[flag].value and not is_there(values[flag].value):
             sys.exit(f"error: --{flag}={values[flag].value}: not found")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -84,7 +84,7 @@ def run(
     task = task_lib.MaskRCNNTask(
         experiment.task,
         weight_decay=experiment.trainer.weight_decay,
-        compiled=runtime.enable_xla,
+        enable_xla=runtime.enable_xla,
         logging_dir=model_dir,
         # What is only scored knows its own classes, maybe more than occur in the records.
         label_map=None if "train" in mode else task_lib.label_map_of(checkpoint_path or model_dir),

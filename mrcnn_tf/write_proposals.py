@@ -120,7 +120,7 @@ def _config_of(task: Task, split: str) -> Task:
     return config
 
 
-def _proposer(model: build.Model, compiled: bool) -> Callable[[tf.Tensor, tf.Tensor], Proposals]:
+def _proposer(model: build.Model, enable_xla: bool) -> Callable[[tf.Tensor, tf.Tensor], Proposals]:
     """Return the network up to its proposals, traced once for all canvases."""
 
     def propose(images: tf.Tensor, image_size_hw: tf.Tensor) -> Proposals:
@@ -133,7 +133,7 @@ def _proposer(model: build.Model, compiled: bool) -> Callable[[tf.Tensor, tf.Ten
             tf.TensorSpec([None, None, None, 3], tf.float32),
             tf.TensorSpec([None, 2], tf.float32),
         ],
-        jit_compile=compiled or None,
+        jit_compile=enable_xla or None,
         autograph=False,
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -21,3 +22,12 @@ def shared() -> pathlib.Path:
     if not (_SHARED / "data").is_dir():
         pytest.skip(f"no real data: {_SHARED} is absent (set MRCNN_SHARED)")
     return _SHARED
+
+
+@pytest.fixture(params=["for_accelerators", "for_cpus"])
+def each_implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run the test with each of the two implementations that some operations have."""
+    from mrcnn_tf.ops import implementation
+
+    with implementation.force(accelerators=request.param == "for_accelerators"):
+        yield

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mrcnn_tf.ops import boxes as box_ops
-from mrcnn_tf.ops import nms, soft_nms
+from mrcnn_tf.ops import nms, padding, soft_nms
 
 
 class Detections(NamedTuple):
@@ -61,6 +61,10 @@ def select_detections(
       soft_nms_sigma: 0 for that; above, Soft-NMS with this sigma instead, see `soft_nms.py`.
       max_detections: D.
     """
+    # NMS answers places among the candidates, also where it found nothing.
+    class_logits, box_deltas, rois, rois_valid = (
+        padding.at_least_one(x, axis=1) for x in (class_logits, box_deltas, rois, rois_valid)
+    )
     batch, count, foreground = tf.shape(rois)[0], tf.shape(rois)[1], class_logits.shape[2] - 1
     scores = tf.nn.softmax(class_logits)[:, :, 1:]  # [B, P, N-1]
     boxes = box_ops.decode(box_deltas, rois[:, :, tf.newaxis, :], regression_weights)

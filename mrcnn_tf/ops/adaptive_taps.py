@@ -168,6 +168,10 @@ def for_all_items(
     """
     end = tf.cumsum(num_items)  # [R]
     num_all = tf.reduce_sum(num_items)
+    if not num_items.shape[0]:
+        # Without RoIs there is nothing to gather from or to add to. The loop is not entered then,
+        # but XLA compiles it all the same.
+        items_per_round = tf.where(tf.shape(num_items)[0] > 0, items_per_round, 0)
 
     def one_round(begin, total):
         item = begin + tf.range(items_per_round)

@@ -1,4 +1,4 @@
-"""Boxes: area, overlap, coding against anchors, clipping, and the conversions between box orders.
+"""Boxes: area, overlap, coding against anchors and clipping.
 
 A box is (y1, x1, y2, x2), float32, absolute pixels of the network input, in continuous
 coordinates: its height is y2 - y1 (never + 1) and pixel i covers [i, i + 1). A box whose height or
@@ -124,19 +124,6 @@ def is_across_border(boxes, image_size_hw):
     return corner | tf.reduce_any(boxes[:, 2:] > image_size_hw[:, tf.newaxis, :], axis=-1)
 
 
-def scale(boxes, scale_yx):
-    """Multiply the coordinates of boxes.
-
-    Args:
-      boxes: float32 [..., (y1, x1, y2, x2)].
-      scale_yx: float32 [..., (y, x)], broadcast against the leading dimensions of boxes.
-
-    Returns:
-      float32 [..., 4].
-    """
-    return boxes * tf.concat([scale_yx, scale_yx], axis=-1)
-
-
 def _centers_and_sizes(boxes):
     """Split boxes [..., 4] into center y, center x, height and width, each [...]."""
     y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
@@ -198,25 +185,3 @@ def decode(deltas, anchors, weights=(1.0, 1.0, 1.0, 1.0), max_log_scale=MAX_LOG_
     half_height = 0.5 * anchor_height * tf.exp(tf.minimum(dh / weights[2], max_log_scale))
     half_width = 0.5 * anchor_width * tf.exp(tf.minimum(dw / weights[3], max_log_scale))
     return tf.stack([y - half_height, x - half_width, y + half_height, x + half_width], axis=-1)
-
-
-def yxyx_to_xyxy(boxes):
-    """Reorder [..., (y1, x1, y2, x2)] to [..., (x1, y1, x2, y2)]."""
-    return tf.gather(boxes, [1, 0, 3, 2], axis=-1)
-
-
-def xyxy_to_yxyx(boxes):
-    """Reorder [..., (x1, y1, x2, y2)] to [..., (y1, x1, y2, x2)]."""
-    return tf.gather(boxes, [1, 0, 3, 2], axis=-1)
-
-
-def yxyx_to_xywh(boxes):
-    """Turn [..., (y1, x1, y2, x2)] into COCO's [..., (x, y, width, height)]."""
-    y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
-    return tf.stack([x1, y1, x2 - x1, y2 - y1], axis=-1)
-
-
-def xywh_to_yxyx(boxes):
-    """Turn COCO's [..., (x, y, width, height)] into [..., (y1, x1, y2, x2)]."""
-    x, y, width, height = tf.unstack(boxes, axis=-1)
-    return tf.stack([y, x, y + height, x + width], axis=-1)

@@ -3,21 +3,24 @@
 Shape letters: `B` images (or images times levels), `N` boxes each, `M` outputs each, `T` boxes per
 tile. Boxes as in `ops/boxes.py`.
 
-Two implementations of the same function. The tiled one consists of ordinary tensor operations, so
-it compiles under XLA and there is the fastest. TensorFlow's C++ kernel has no XLA counterpart with
-its speed, but outside XLA it beats the tiled one on CPUs where many boxes overlap.
+Without groups it is written twice, see `implementation.py`. The tiled one consists of ordinary
+tensor operations on all images at once. TensorFlow's C++ kernel takes one image at a time, on a
+CPU; there it beats the tiled one where many boxes overlap (`benchmarks/op_choices.py`,
+`nms_kernel`).
 """
 
 import tensorflow as tf
 
 from mrcnn_tf.ops import boxes as box_ops
+from mrcnn_tf.ops import implementation
 
 # Boxes judged in one round. Twice as many need half as many rounds, but four times the memory and
-# work inside a tile; 256 and 512 were equally fast on a CPU.
+# work inside a tile. Half and twice as many cost little more on a CPU, all 1000 of a level twice as
+# much (`benchmarks/op_choices.py`, `nms_tiles`).
 TILE_SIZE = 256
 
 
-def nms(boxes, scores, valid, iou_threshold, max_outputs, groups=None, compiled=True):
+def nms(boxes, scores, valid, iou_threshold, max_outputs, groups=None):
     """Keep the highest scores, dropping boxes that overlap a kept one of their group.
 
     Exact greedy suppression: in order of descending score, the lower index first among equal
@@ -33,8 +36,6 @@ def nms(boxes, scores, valid, iou_threshold, max_outputs, groups=None, compiled=
       groups: int32 [B, N] or None: boxes of different groups (classes, levels) do not suppress each
         other. Ids are compared; nothing is added to the coordinates to keep groups apart, which
         would round them.
-      compiled: True for the implementation that XLA compiles, False where no XLA is used. Both give
-        the same boxes. With groups it plays no part: the C++ kernel knows none.
 
     Returns:
       index: int32 [B, M], the kept boxes in order of descending score; 0 where not valid.
@@ -50,16 +51,17 @@ def nms(boxes, scores, valid, iou_threshold, max_outputs, groups=None, compiled=
     boxes = tf.stop_gradient(tf.cast(boxes, tf.float32))
     scores = tf.stop_gradient(tf.cast(scores, tf.float32))
     scores = tf.where(valid, scores, -float("inf"))
-    if compiled or groups is not None:
-        index, num_kept = _tiled_nms(boxes, scores, groups, iou_threshold, max_outputs)
-    else:
-        index, num_kept = _kernel_nms(boxes, scores, iou_threshold, max_outputs)
+    # The kernel knows no groups.
+    suppress = _tiled_nms if groups is not None else _either_nms
+    index, num_kept = suppress(boxes, scores, groups, iou_threshold, max_outputs)
+    index = tf.ensure_shape(index, [boxes.shape[0], max_outputs])
     index_valid = tf.range(max_outputs) < num_kept[:, tf.newaxis]
     return tf.where(index_valid, index, 0), index_valid
 
 
-def _kernel_nms(boxes, scores, iou_threshold, max_outputs):
+def _kernel_nms(boxes, scores, groups, iou_threshold, max_outputs):
     """Suppress with TensorFlow's C++ kernel, image by image; see `_tiled_nms`."""
+    del groups  # None
     # The kernel would swap the corners of a reversed box. Here such a box is empty.
     boxes = tf.concat([boxes[..., :2], tf.maximum(boxes[..., :2], boxes[..., 2:])], axis=-1)
 
@@ -179,3 +181,6 @@ def _settle_tile(boxes, groups, valid, iou_threshold):
 
     keep, _ = tf.while_loop(is_unsettled, repeat, (valid, True))
     return keep
+
+
+_either_nms = implementation.choose(for_accelerators=_tiled_nms, for_cpus=_kernel_nms)

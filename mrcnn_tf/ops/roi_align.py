@@ -121,7 +121,6 @@ def roi_align(
     output_size: int,
     sampling_ratio: int,
     aligned: bool,
-    compiled: bool = True,
 ) -> tf.Tensor:
     """Pool each box from its pyramid level into [P, P] cells by averaging bilinear samples.
 
@@ -138,8 +137,6 @@ def roi_align(
       aligned: True is Detectron2's ROIAlignV2 (pixel centres at i + 0.5, a box may shrink to
         nothing, of which adaptive sampling makes zeros); False is the first RoIAlign and
         torchvision's default (centres at i, a box is at least one feature pixel high and wide).
-      compiled: True for the implementation that XLA compiles (and that also suits a GPU without
-        XLA); False for the one that is faster on CPUs without XLA. Same numbers up to rounding.
 
     Returns:
       [B, R, P, P, C], the features' dtype.
@@ -170,9 +167,9 @@ def roi_align(
     table = tf.concat([tf.reshape(features[level], [-1, channels]) for level in names], axis=0)
     maps = _Maps(_first_row(shapes, slot), height, width)
     if sampling_ratio == 0:
-        pooled = _pool_adaptive(table, maps, boxes, output_size, aligned, compiled)
+        pooled = _pool_adaptive(table, maps, boxes, output_size, aligned)
     else:
-        pooled = _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned, compiled)
+        pooled = _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned)
 
     cells = tf.concat([tf.shape(boxes)[:2], [output_size, output_size, channels]], axis=0)
     pooled = tf.reshape(tf.cast(pooled, table.dtype), cells)
@@ -187,7 +184,7 @@ class _Maps(NamedTuple):
     width: tf.Tensor
 
 
-def _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned, compiled):
+def _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned):
     """Return float32 [N, C]; boxes [B, R, 4] in pixels of their map."""
     y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
     rows, row_weight = axis_taps(y1, y2, maps.height, output_size, sampling_ratio, aligned)
@@ -200,13 +197,11 @@ def _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned, compil
     weight = row_weight[:, :, :, tf.newaxis, :, tf.newaxis]
     weight = weight * col_weight[:, :, tf.newaxis, :, tf.newaxis, :]
     taps = index.shape[-1] * index.shape[-2]
-    gather = (
-        weighted_gather.weighted_gather if compiled else weighted_gather.weighted_gather_chunked
-    )
-    return gather(table, tf.reshape(index, [-1, taps]), tf.reshape(weight, [-1, taps]))
+    index, weight = (tf.reshape(x, [-1, taps]) for x in (index, weight))
+    return weighted_gather.weighted_gather(table, index, weight)
 
 
-def _pool_adaptive(table, maps, boxes, output_size, aligned, compiled):
+def _pool_adaptive(table, maps, boxes, output_size, aligned):
     """Return float32 [N, C]; boxes [B, R, 4] in pixels of their map."""
     first_row, height, width = (tf.reshape(x, [-1]) for x in maps)
     y1, x1, y2, x2 = tf.unstack(tf.reshape(boxes, [-1, 4]), axis=-1)
@@ -216,8 +211,7 @@ def _pool_adaptive(table, maps, boxes, output_size, aligned, compiled):
         first_row,
         width,
     )
-    pool = adaptive_pooling.pool if compiled else adaptive_pooling.pool_chunked
-    return pool(table, rois, output_size)
+    return adaptive_pooling.pool(table, rois, output_size)
 
 
 def _first_row(shapes: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mrcnn_tf.ops import padding
+
 
 class Samples(NamedTuple):
     """The candidates drawn, positives first, then negatives, then padding.
@@ -88,7 +90,7 @@ def sample(is_positive, is_negative, num_samples, positive_fraction, seeds):
     from_positives = slot < num_positives
     valid = slot < num_positives + num_negatives
     # One gather from both lists: slicing them apart would hide top_k from XLA's compiler, which
-    # then sorts all candidates (measured: 430 ms instead of 20 ms for 2 x 268,000 on a CPU).
+    # then sorts all candidates (20 times slower: `benchmarks/op_choices.py`, `top_k_of_slices`).
     position = tf.where(from_positives, slot, num_samples + slot - num_positives)
     lists = tf.reshape(ranked, [-1, 2 * num_samples])  # [B, 2, S] -> [B, 2*S]
     index = tf.gather(lists, tf.where(valid, position, 0), axis=1, batch_dims=1)
@@ -98,7 +100,8 @@ def sample(is_positive, is_negative, num_samples, positive_fraction, seeds):
 def _random_priorities(seeds, count):
     """Return random whole numbers in [0, 2**24), float32 [B, count], row b from seeds[b] alone.
 
-    float32 holds them exactly, and XLA's top_k on CPUs is 50 times faster on float32 than on int32.
+    float32 holds them exactly, and XLA's top_k on CPUs is some 70 times faster on float32 than on
+    int32 (`benchmarks/op_choices.py`, `top_k_of_int32`).
     """
 
     def one_image(seed):
@@ -107,4 +110,9 @@ def _random_priorities(seeds, count):
         )
         return tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32)
 
-    return tf.map_fn(one_image, seeds, fn_output_signature=tf.TensorSpec([None], tf.float32))
+    # The numbers of no image have no known count.
+    some_seeds = padding.at_least_one(seeds, axis=0)
+    numbers = tf.map_fn(
+        one_image, some_seeds, fn_output_signature=tf.TensorSpec([None], tf.float32)
+    )
+    return numbers[: tf.shape(seeds)[0]]

@@ -6,6 +6,7 @@ Shape letters: `B` images, `N` boxes each, `M` outputs each.
 import tensorflow as tf
 
 from mrcnn_tf.ops import boxes as box_ops
+from mrcnn_tf.ops import padding
 
 
 def soft_nms(
@@ -45,7 +46,10 @@ def soft_nms(
         raise ValueError(f"sigma must be positive, not {sigma}")
     boxes = tf.stop_gradient(tf.cast(boxes, tf.float32))
     left = tf.where(valid, tf.stop_gradient(tf.cast(scores, tf.float32)), -1.0)
-    batch, count = tf.unstack(tf.shape(left))
+    # There is no best of no boxes.
+    boxes, groups = padding.at_least_one(boxes, axis=1), padding.at_least_one(groups, axis=1)
+    left = padding.at_least_one(left, axis=1, value=-1.0)
+    count = tf.shape(left)[1]
 
     def take_best(m, left, taken, taken_scores):
         best = tf.argmax(left, axis=1, output_type=tf.int32)  # [B]
@@ -54,25 +58,20 @@ def soft_nms(
         overlap = box_ops.iou(best_box, boxes)[:, 0]  # [B, N]
         same = groups == tf.gather(groups, best, batch_dims=1)[:, tf.newaxis]
         left = tf.where(same & (left > 0.0), left * tf.exp(-tf.square(overlap) / sigma), left)
-        left = tf.where(tf.range(count) == best[:, tf.newaxis], -1.0, left)
+        is_best = tf.range(count) == best[:, tf.newaxis]
+        left = tf.ensure_shape(tf.where(is_best, -1.0, left), left.shape)
         return m + 1, left, taken.write(m, best), taken_scores.write(m, best_score)
 
     def outputs(dtype):
         return tf.TensorArray(dtype, max_outputs, element_shape=[None])
 
-    if boxes.shape[1] == 0:
-        index, scores = tf.zeros([batch, max_outputs], tf.int32), -tf.ones([batch, max_outputs])
-    else:
-        _, _, index, scores = tf.while_loop(
-            lambda m, *_: m < max_outputs,
-            take_best,
-            (0, left, outputs(tf.int32), outputs(tf.float32)),
-            maximum_iterations=max_outputs,
-        )
-        index, scores = (
-            tf.transpose(index.stack()),
-            tf.transpose(scores.stack()),
-        )  # [M, B] -> [B, M]
+    _, _, index, scores = tf.while_loop(
+        lambda m, *_: m < max_outputs,
+        take_best,
+        (0, left, outputs(tf.int32), outputs(tf.float32)),
+        maximum_iterations=max_outputs,
+    )
+    index, scores = tf.transpose(index.stack()), tf.transpose(scores.stack())  # [M, B] -> [B, M]
     kept = scores > score_threshold
     index = tf.ensure_shape(tf.where(kept, index, 0), [boxes.shape[0], max_outputs])
     return index, tf.where(kept, scores, 0.0), kept

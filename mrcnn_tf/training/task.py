@@ -56,7 +56,7 @@ class MaskRCNNTask(base_task.Task):
         self,
         params: Task,
         weight_decay: float = 0.0,
-        compiled: bool = False,
+        enable_xla: bool = False,
         logging_dir: str | None = None,
         label_map: LabelMap | None = None,
     ):
@@ -65,7 +65,7 @@ class MaskRCNNTask(base_task.Task):
         Args:
           params: the task's part of the experiment.
           weight_decay: see `Trainer`.
-          compiled: compile forward and backward pass and inference with XLA.
+          enable_xla: compile forward and backward pass and inference with XLA.
           logging_dir: the run's folder.
           label_map: the classes of the network; default those of the records.
         """
@@ -74,7 +74,7 @@ class MaskRCNNTask(base_task.Task):
         self.label_map = label_map or read_label_map(params)
         self.loss_names = build.loss_names(params.model)
         self._weight_decay = weight_decay
-        self._compiled = compiled
+        self._enable_xla = enable_xla
         self._evaluator: Evaluator | None = None
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
@@ -251,7 +251,7 @@ class MaskRCNNTask(base_task.Task):
             return terms, watched, gradients
 
         run_forward = forward
-        if not self._compiled or (replicas > 1 and self._has_synchronised_norms()):
+        if not self._enable_xla or (replicas > 1 and self._has_synchronised_norms()):
             return both(inputs, step)
         if replicas > 1:
             # An all-reduce has no place in a compiled function; the tape differentiates the
@@ -310,7 +310,7 @@ class MaskRCNNTask(base_task.Task):
             # The fillers of an evaluation's last batch are no images.
             return found, model.losses_of(outputs.of_images(is_real))
 
-        if self._compiled:
+        if self._enable_xla:
             forward = tf.function(forward, jit_compile=True, autograph=False)
         on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
         found, sums = forward(on_device, tf.reduce_any(inputs[schema.SOURCE_ID] > 0, axis=1))

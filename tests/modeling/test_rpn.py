@@ -6,7 +6,9 @@ from mrcnn_tf.modeling import proposals as proposals_lib
 from mrcnn_tf.modeling import rpn
 from mrcnn_tf.ops import anchors as anchor_ops
 from mrcnn_tf.ops import boxes as box_ops
+from mrcnn_tf.ops import implementation
 
+EACH = pytest.mark.usefixtures("each_implementation")
 SIZES = {2: (8, 6), 3: (4, 3), 4: (2, 2)}
 IMAGE_SIZES = np.array([[32, 24], [20, 13]], np.float32)  # the second is smaller than the canvas
 SETTINGS = {"pre_nms_top_k": 30, "post_nms_top_k": 25, "nms_iou": 0.6, "min_box_size": 0.5}
@@ -67,6 +69,7 @@ def check(proposals, logits, deltas, anchors, settings, image_sizes=IMAGE_SIZES)
         np.testing.assert_allclose(proposals.boxes[b], boxes, atol=1e-4)
 
 
+@EACH
 @pytest.mark.parametrize(
     "changes",
     [
@@ -110,7 +113,7 @@ def test_same_eager_in_a_graph_of_unknown_sizes_and_under_xla():
         check(run(*tensors(*given_2, sizes)), *given_2, SETTINGS, sizes)
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", ["for_cpus", "for_accelerators", "xla"])
 def test_what_is_not_finite_never_becomes_a_proposal(mode):
     logits, deltas, anchors = inputs(seed=3)
     rng = np.random.default_rng(5)
@@ -124,10 +127,13 @@ def test_what_is_not_finite_never_becomes_a_proposal(mode):
     def run(*args):
         return proposals_lib.generate_proposals(*args, **SETTINGS)
 
-    function = tf.function(run, jit_compile=mode == "xla")
-    check(function(*tensors(logits, deltas, anchors)), ranked, deltas, anchors, SETTINGS)
+    function = tf.function(run, jit_compile=mode == "xla" or None)
+    with implementation.force(accelerators=mode != "for_cpus"):
+        found = function(*tensors(logits, deltas, anchors))
+    check(found, ranked, deltas, anchors, SETTINGS)
 
 
+@EACH
 def test_nothing_but_nan_gives_no_proposals():
     logits, deltas, anchors = inputs()
     logits = {level: np.full_like(v, np.nan) for level, v in logits.items()}

@@ -7,7 +7,7 @@ import tensorflow as tf
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import nms
 
-EITHER = pytest.mark.parametrize("compiled", [True, False])
+EACH = pytest.mark.usefixtures("each_implementation")
 
 
 def numpy_nms(boxes, scores, valid, iou_threshold, max_outputs, groups=None):
@@ -55,49 +55,49 @@ def one_image(boxes, scores, valid=None, **kwargs):
     return index[0][index_valid[0]].numpy().tolist()
 
 
-@EITHER
-def test_by_hand(compiled):
+@EACH
+def test_by_hand():
     # IoU of 0 and 1: 80/120; of 1 and 2: 80/120; of 0 and 2: 60/140.
     given = [[0, 0, 10, 10], [2, 0, 12, 10], [4, 0, 14, 10], [50, 50, 60, 60]]
-    run = functools.partial(one_image, given, max_outputs=4, compiled=compiled)
+    run = functools.partial(one_image, given, max_outputs=4)
     assert run([0.9, 0.8, 0.7, 0.1], iou_threshold=0.5) == [0, 2, 3]  # 1 is gone, so 2 stays
     assert run([0.8, 0.9, 0.7, 0.95], iou_threshold=0.5) == [3, 1]
     assert run([0.9, 0.8, 0.7, 0.1], iou_threshold=0.4) == [0, 3]
     assert run([0.9, 0.8, 0.7, 0.1], iou_threshold=0.7) == [0, 1, 2, 3]
 
 
-@EITHER
-def test_suppresses_strictly_above_the_threshold(compiled):
+@EACH
+def test_suppresses_strictly_above_the_threshold():
     # IoU exactly 0.5, and 0.25 which float32 holds exactly too.
     given = [[0, 0, 4, 4], [0, 0, 4, 2], [0, 0, 2, 2]]
-    run = functools.partial(one_image, given, [0.9, 0.8, 0.7], max_outputs=3, compiled=compiled)
+    run = functools.partial(one_image, given, [0.9, 0.8, 0.7], max_outputs=3)
     assert run(iou_threshold=0.5) == [0, 1, 2]
     assert run(iou_threshold=0.4999) == [0, 2]
     assert run(iou_threshold=0.2499) == [0]
 
 
-@EITHER
-def test_equal_scores_keep_the_lower_index(compiled):
+@EACH
+def test_equal_scores_keep_the_lower_index():
     given = [[0, 0, 10, 10]] * 3 + [[50, 50, 60, 60]] * 2
     scores = [0.5] * 5
-    assert one_image(given, scores, iou_threshold=0.5, max_outputs=5, compiled=compiled) == [0, 3]
+    assert one_image(given, scores, iou_threshold=0.5, max_outputs=5) == [0, 3]
     valid = [False, True, True, False, True]
-    kept = one_image(given, scores, valid, iou_threshold=0.5, max_outputs=5, compiled=compiled)
+    kept = one_image(given, scores, valid, iou_threshold=0.5, max_outputs=5)
     assert kept == [1, 4]
 
 
-@EITHER
-def test_empty_and_reversed_boxes_suppress_nothing(compiled):
+@EACH
+def test_empty_and_reversed_boxes_suppress_nothing():
     given = [[0, 0, 0, 0], [0, 0, 0, 0], [8, 8, 2, 2], [8, 8, 2, 2], [2, 2, 8, 8]]
-    kept = one_image(given, [5, 4, 3, 2, 1], iou_threshold=0.0, max_outputs=5, compiled=compiled)
+    kept = one_image(given, [5, 4, 3, 2, 1], iou_threshold=0.0, max_outputs=5)
     assert kept == [0, 1, 2, 3, 4]
 
 
-@EITHER
-def test_negative_scores_are_scores(compiled):
+@EACH
+def test_negative_scores_are_scores():
     given = [[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]]
     run = functools.partial(one_image, given, [-9.0, -3.0, -1e30], iou_threshold=0.5)
-    assert run(max_outputs=3, compiled=compiled) == [1, 2]
+    assert run(max_outputs=3) == [1, 2]
 
 
 def test_groups_keep_apart_boxes_that_are_equal():
@@ -110,13 +110,13 @@ def test_groups_keep_apart_boxes_that_are_equal():
     np.testing.assert_array_equal(valid, [[True, True, True, False]])
 
 
-@EITHER
+@EACH
 @pytest.mark.parametrize("num_boxes", [0, 1, 5, 255, 256, 257, 700])
-def test_matches_numpy(compiled, num_boxes):
+def test_matches_numpy(num_boxes):
     given = clustered(num_boxes, 3, num_boxes)
     given[2][1] = False  # an image without valid boxes
     for iou_threshold, max_outputs in ((0.7, 1000), (0.5, 40), (0.0, 7)):
-        actual = nms.nms(*given, iou_threshold, max_outputs, compiled=compiled)
+        actual = nms.nms(*given, iou_threshold, max_outputs)
         check(actual, *given, iou_threshold, max_outputs)
 
 
@@ -127,14 +127,14 @@ def test_matches_numpy_with_groups():
     check(actual, boxes, scores, valid, 0.3, 200, groups)
 
 
+@EACH
 def test_everything_is_suppressed_through_several_rounds():
     """One heap of equal boxes: every round looks at a tile of which nothing survives."""
     boxes = np.tile(np.float32([10, 10, 20, 20]), [1, 1000, 1])
     boxes[0, 999] = [50, 50, 60, 60]
     scores = np.linspace(1, 0, 1000, dtype=np.float32)[np.newaxis]
-    for compiled in (True, False):
-        index, valid = nms.nms(boxes, scores, scores >= 0, 0.5, 10, compiled=compiled)
-        assert index[0][valid[0]].numpy().tolist() == [0, 999]
+    index, valid = nms.nms(boxes, scores, scores >= 0, 0.5, 10)
+    assert index[0][valid[0]].numpy().tolist() == [0, 999]
 
 
 def test_longest_chain_inside_a_tile():
@@ -186,15 +186,13 @@ def test_same_boxes_eager_graph_and_compiled(grouped, shape, jit_compile):
         np.testing.assert_array_equal(a, e)
 
 
-@EITHER
-def test_output_shape_is_static_and_no_gradient_flows(compiled):
+@EACH
+def test_output_shape_is_static_and_no_gradient_flows():
     @tf.function(input_signature=[tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None])])
     def loss_and_gradient(boxes, scores):
         with tf.GradientTape() as tape:
             tape.watch([boxes, scores])
-            index, valid = nms.nms(
-                boxes, scores, tf.ones_like(scores, tf.bool), 0.5, 6, compiled=compiled
-            )
+            index, valid = nms.nms(boxes, scores, tf.ones_like(scores, tf.bool), 0.5, 6)
             assert index.shape[1] == valid.shape[1] == 6
             kept_scores = tf.gather(scores, index, axis=1, batch_dims=1)
             loss = tf.reduce_sum(tf.where(valid, kept_scores, 0.0))

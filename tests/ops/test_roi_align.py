@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mrcnn_tf.ops import roi_align as ra
 
-BOTH = pytest.mark.parametrize("compiled", [True, False], ids=["for_xla", "chunked"])
+EACH = pytest.mark.usefixtures("each_implementation")
 
 
 def corners(position, size):
@@ -93,17 +93,17 @@ def random_case(channels=3, seed=0):
     return features, boxes, levels
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize(("side", "ratio"), [(7, 2), (2, 1), (1, 3)])
-def test_values_and_gradient_equal_the_twin(side, ratio, aligned, compiled):
+def test_values_and_gradient_equal_the_twin(side, ratio, aligned):
     features, boxes, levels = random_case()
     rng = np.random.default_rng(1)
     upstream = rng.standard_normal((*boxes.shape[:2], side, side, 3)).astype(np.float32)
     maps = {level: tf.constant(f) for level, f in features.items()}
     with tf.GradientTape() as tape:
         tape.watch(maps)
-        pooled = ra.roi_align(maps, boxes, levels, side, ratio, aligned, compiled)
+        pooled = ra.roi_align(maps, boxes, levels, side, ratio, aligned)
         loss = tf.reduce_sum(pooled * upstream)
     gradient = tape.gradient(loss, maps)
     want, want_gradient = twin(features, boxes, levels, side, ratio, aligned, upstream)
@@ -113,13 +113,13 @@ def test_values_and_gradient_equal_the_twin(side, ratio, aligned, compiled):
     assert np.abs(want_gradient[2]).max() > 0.5
 
 
-@BOTH
-def test_hand_worked_two_by_two_map(compiled):
+@EACH
+def test_hand_worked_two_by_two_map():
     feature = tf.reshape(tf.constant([1.0, 2.0, 3.0, 4.0]), [1, 2, 2, 1])
     box = tf.constant([[[0.0, 0.0, 2.0, 2.0]]])
 
     def pool(side, aligned):
-        pooled = ra.roi_align({0: feature}, box, None, side, 1, aligned, compiled)
+        pooled = ra.roi_align({0: feature}, box, None, side, 1, aligned)
         return pooled.numpy()[0, 0, :, :, 0].tolist()
 
     assert pool(1, True) == [[2.5]]  # the middle
@@ -128,17 +128,15 @@ def test_hand_worked_two_by_two_map(compiled):
     assert pool(2, False) == [[2.5, 3.0], [3.5, 4.0]]
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("level", [0, 2, 5])
-def test_linear_ramp_is_read_at_the_bin_centres(level, compiled):
+def test_linear_ramp_is_read_at_the_bin_centres(level):
     stride = 2.0**level
     y = (np.arange(16) + 0.5) * stride  # network-input position of each feature pixel's centre
     x = (np.arange(24) + 0.5) * stride
     ramp = (0.25 * y[:, None] - 0.5 * x[None, :] + 3.0).astype(np.float32)
     box = np.array([1.7, 2.2, 13.4, 20.9], np.float32) * np.float32(stride)
-    pooled = ra.roi_align(
-        {level: ramp[None, :, :, None]}, box[None, None], None, 7, 2, True, compiled
-    )
+    pooled = ra.roi_align({level: ramp[None, :, :, None]}, box[None, None], None, 7, 2, True)
     centre = (np.arange(7) + 0.5) / 7
     y_centre = box[0] + centre * (box[2] - box[0])
     x_centre = box[1] + centre * (box[3] - box[1])
@@ -146,37 +144,35 @@ def test_linear_ramp_is_read_at_the_bin_centres(level, compiled):
     np.testing.assert_allclose(pooled[0, 0, :, :, 0], want, rtol=1e-5, atol=1e-5)
 
 
-@BOTH
-def test_borders_repeat_for_one_pixel_and_are_zero_beyond(compiled):
+@EACH
+def test_borders_repeat_for_one_pixel_and_are_zero_beyond():
     feature = tf.fill([1, 4, 4, 1], 8.0)
     # Samples at y = -1.0, -1.01, 4.0, 4.01 in the convention of whole-number centres, x = 1.
     y = np.array([-1.0, -1.01, 4.0, 4.01], np.float32)
     boxes = np.stack([y - 0.5, np.full(4, 0.5), y + 0.5, np.full(4, 1.5)], -1)[None]
-    pooled = ra.roi_align({0: feature}, boxes.astype(np.float32), None, 1, 1, False, compiled)
+    pooled = ra.roi_align({0: feature}, boxes.astype(np.float32), None, 1, 1, False)
     assert tf.reshape(pooled, [-1]).numpy().tolist() == [8.0, 0.0, 8.0, 0.0]
 
 
-@BOTH
-def test_one_pixel_map_and_no_rois(compiled):
+@EACH
+def test_one_pixel_map_and_no_rois():
     feature = tf.constant(5.0, shape=[1, 1, 1, 2])
-    pooled = ra.roi_align({5: feature}, HOSTILE[None, :2], None, 2, 2, True, compiled)
+    pooled = ra.roi_align({5: feature}, HOSTILE[None, :2], None, 2, 2, True)
     np.testing.assert_array_equal(pooled[0, 0], np.full((2, 2, 2), 5.0))
-    nothing = ra.roi_align(
-        {5: feature}, np.zeros((1, 0, 4), np.float32), None, 2, 2, True, compiled
-    )
+    nothing = ra.roi_align({5: feature}, np.zeros((1, 0, 4), np.float32), None, 2, 2, True)
     assert nothing.shape == (1, 0, 2, 2, 2)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("aligned", [True, False])
-def test_not_finite_and_huge_boxes_give_finite_values(aligned, compiled):
+def test_not_finite_and_huge_boxes_give_finite_values(aligned):
     features, _, _ = random_case()
     bad = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 3e9, 0.0, 5.0], np.float32)
     boxes = np.stack(np.meshgrid(bad, bad), -1).reshape(1, -1, 2)
     boxes = np.tile(np.concatenate([boxes, boxes[..., ::-1]], -1), (2, 1, 1))
     levels = ra.assign_levels(boxes, 2, 4)
     assert set(levels.numpy().ravel()) <= {2, 3, 4}
-    assert np.isfinite(ra.roi_align(features, boxes, levels, 2, 2, aligned, compiled)).all()
+    assert np.isfinite(ra.roi_align(features, boxes, levels, 2, 2, aligned)).all()
 
 
 def test_images_and_rois_do_not_mix():
@@ -192,36 +188,34 @@ def test_images_and_rois_do_not_mix():
     np.testing.assert_array_equal(shuffled, whole[:, order])
 
 
-@BOTH
-def test_more_cells_than_a_chunk_and_a_rest(compiled):
+@EACH
+def test_more_cells_than_a_chunk_and_a_rest():
     rng = np.random.default_rng(3)
     feature = rng.standard_normal((1, 20, 20, 2)).astype(np.float32)
     ends = np.sort(rng.uniform(0, 20, (37, 2, 2)), axis=1).astype(np.float32)
     boxes = ends.reshape(1, 37, 4)  # 37 * 49 cells of 16 taps: 7 chunks and a part
-    pooled = ra.roi_align({0: feature}, boxes, None, 7, 2, True, compiled)
+    pooled = ra.roi_align({0: feature}, boxes, None, 7, 2, True)
     want, _ = twin({0: feature}, boxes, np.zeros((1, 37)), 7, 2, True)
     np.testing.assert_allclose(pooled, want, atol=1e-5)
 
 
-def value_and_gradient(maps, boxes, levels, compiled):
+def value_and_gradient(maps, boxes, levels):
     with tf.GradientTape() as tape:
         tape.watch([*maps.values(), boxes])
-        pooled = ra.roi_align(maps, boxes, levels, 3, 2, True, compiled)
+        pooled = ra.roi_align(maps, boxes, levels, 3, 2, True)
         loss = tf.reduce_sum(tf.square(pooled))
     gradients = tape.gradient(loss, [*maps.values(), boxes])
     assert gradients[-1] is None  # boxes are constants to RoIAlign
     return pooled, *gradients[:-1]
 
 
-@pytest.mark.parametrize(
-    ("compiled", "jit"), [(True, True), (True, False), (False, False)], ids=str
-)
-def test_graph_and_xla_with_unknown_sizes_equal_eager(compiled, jit):
+@pytest.mark.parametrize("jit", [True, False])
+def test_graph_and_xla_with_unknown_sizes_equal_eager(jit):
     features, boxes, levels = random_case()
     maps = {level: tf.constant(f) for level, f in features.items()}
     unknown = {level: tf.TensorSpec([None, None, None, 3]) for level in maps}
     function = tf.function(
-        lambda m, b, v: value_and_gradient(m, b, v, compiled),
+        value_and_gradient,
         jit_compile=jit,
         input_signature=[
             unknown,
@@ -229,28 +223,28 @@ def test_graph_and_xla_with_unknown_sizes_equal_eager(compiled, jit):
             tf.TensorSpec([None, None], "int32"),
         ],
     )
-    eager = value_and_gradient(maps, tf.constant(boxes), tf.constant(levels), compiled)
+    eager = value_and_gradient(maps, tf.constant(boxes), tf.constant(levels))
     for got, want in zip(function(maps, boxes, levels), eager, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5)
     spec = function.get_concrete_function().structured_outputs[0].shape
     assert spec.as_list() == [None, None, 3, 3, 3]
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
-def test_half_precision_rounds_features_but_not_coordinates(dtype, compiled):
+def test_half_precision_rounds_features_but_not_coordinates(dtype):
     features, boxes, levels = random_case()
     boxes = boxes + np.float32(1000 / 3)  # 8 bits of mantissa would be off by pixels here
     features = {level: np.tile(f, (1, 10, 8, 1)) for level, f in features.items()}
     low = {level: tf.cast(f, dtype) for level, f in features.items()}
     rounded = {level: tf.cast(f, tf.float32) for level, f in low.items()}
-    pooled = ra.roi_align(low, boxes, levels, 3, 2, True, compiled)
-    want = ra.roi_align(rounded, boxes, levels, 3, 2, True, compiled)
+    pooled = ra.roi_align(low, boxes, levels, 3, 2, True)
+    want = ra.roi_align(rounded, boxes, levels, 3, 2, True)
     assert pooled.dtype == dtype
     np.testing.assert_allclose(tf.cast(pooled, tf.float32), want, rtol=2**-8, atol=1e-6)
     with tf.GradientTape() as tape:
         tape.watch(low)
-        loss = tf.reduce_sum(ra.roi_align(low, boxes, levels, 3, 2, True, compiled))
+        loss = tf.reduce_sum(ra.roi_align(low, boxes, levels, 3, 2, True))
     gradient = tape.gradient(loss, low)
     assert all(g.dtype == dtype for g in gradient.values())
 

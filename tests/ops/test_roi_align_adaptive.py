@@ -9,7 +9,7 @@ import tensorflow as tf
 from mrcnn_tf.ops import adaptive_taps
 from mrcnn_tf.ops import roi_align as ra
 
-BOTH = pytest.mark.parametrize("compiled", [True, False], ids=["for_xla", "chunked"])
+EACH = pytest.mark.usefixtures("each_implementation")
 ALIGNED = pytest.mark.parametrize("aligned", [True, False])
 
 
@@ -97,17 +97,17 @@ def random_case(channels=3, seed=0):
     return features, boxes, levels
 
 
-@BOTH
+@EACH
 @ALIGNED
 @pytest.mark.parametrize("side", [7, 2, 1])
-def test_values_and_gradient_equal_the_twin(side, aligned, compiled):
+def test_values_and_gradient_equal_the_twin(side, aligned):
     features, boxes, levels = random_case()
     rng = np.random.default_rng(1)
     upstream = rng.standard_normal((*boxes.shape[:2], side, side, 3)).astype(np.float32)
     maps = {level: tf.constant(f) for level, f in features.items()}
     with tf.GradientTape() as tape:
         tape.watch(maps)
-        pooled = ra.roi_align(maps, boxes, levels, side, 0, aligned, compiled)
+        pooled = ra.roi_align(maps, boxes, levels, side, 0, aligned)
         loss = tf.reduce_sum(pooled * upstream)
     gradient = tape.gradient(loss, maps)
     want, want_gradient = twin(features, boxes, levels, side, aligned, upstream)
@@ -117,33 +117,33 @@ def test_values_and_gradient_equal_the_twin(side, aligned, compiled):
     assert np.abs(want_gradient[2]).max() > 0.1
 
 
-@BOTH
+@EACH
 @ALIGNED
-def test_long_and_thin_on_a_fine_level(aligned, compiled):
+def test_long_and_thin_on_a_fine_level(aligned):
     """1300 x 9 pixels on stride 4: 47 samples per bin along one axis, one along the other."""
     rng = np.random.default_rng(0)
     feature = rng.standard_normal((1, 200, 336, 2)).astype(np.float32)
     boxes = np.float32([[[400.3, 20.2, 409.3, 1320.2], [10.0, 700.0, 790.0, 707.5]]])
     levels = ra.assign_levels(boxes, 2, 5)
     assert levels.numpy().tolist() == [[2, 2]]
-    pooled = ra.roi_align({2: feature}, boxes, levels, 7, 0, aligned, compiled)
+    pooled = ra.roi_align({2: feature}, boxes, levels, 7, 0, aligned)
     want, _ = twin({2: feature}, boxes, levels.numpy(), 7, aligned)
     np.testing.assert_allclose(pooled, want, atol=1e-5)
     axis = adaptive_taps.adaptive_axis([5.05], [330.05], [336], 7, aligned)
     assert axis.num_samples.numpy() == 47
     assert axis.num_taps.numpy() == 48
     # Twice as many samples as pixels is another answer: this test would see a cap.
-    fixed = ra.roi_align({2: feature}, boxes, levels, 7, 2, aligned, compiled)
+    fixed = ra.roi_align({2: feature}, boxes, levels, 7, 2, aligned)
     assert np.abs(fixed - want).max() > 0.1
 
 
-@BOTH
-def test_by_hand(compiled):
+@EACH
+def test_by_hand():
     feature = tf.reshape(tf.range(1.0, 13.0), [1, 3, 4, 1])  # rows 1..4, 5..8, 9..12
 
     def pool(box, side, aligned):
         boxes = tf.constant([[box]], tf.float32)
-        pooled = ra.roi_align({0: feature}, boxes, None, side, 0, aligned, compiled)
+        pooled = ra.roi_align({0: feature}, boxes, None, side, 0, aligned)
         return pooled.numpy()[0, 0, :, :, 0].tolist()
 
     # One bin, 2 samples along y (0.5 and 1.5) and 3 along x (0.5, 1.5, 2.5), in whole-number
@@ -199,24 +199,24 @@ def test_axis_weights_sum_to_the_part_on_the_map(size, aligned):
         assert np.abs(weight[r][:, beyond]).max() < 1e-5
 
 
-@BOTH
+@EACH
 @ALIGNED
-def test_not_finite_and_huge_boxes_end_with_finite_values(aligned, compiled):
+def test_not_finite_and_huge_boxes_end_with_finite_values(aligned):
     features, _, _ = random_case()
     bad = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 3e9, 0.0, 5.0], np.float32)
     boxes = np.stack(np.meshgrid(bad, bad), -1).reshape(1, -1, 2)
     boxes = np.tile(np.concatenate([boxes, boxes[..., ::-1]], -1), (2, 1, 1))
     levels = ra.assign_levels(boxes, 2, 4)
-    pooled = ra.roi_align(features, boxes, levels, 2, 0, aligned, compiled).numpy()
+    pooled = ra.roi_align(features, boxes, levels, 2, 0, aligned).numpy()
     assert np.isfinite(pooled).all()
     assert (pooled[np.isnan(boxes).all(axis=-1)] == 0).all() or not aligned
 
 
-@BOTH
-def test_no_rois(compiled):
+@EACH
+def test_no_rois():
     features, boxes, levels = random_case()
     maps = {level: tf.constant(f) for level, f in features.items()}
-    pooled, *gradient = value_and_gradient(maps, tf.constant(boxes[:, :0]), levels[:, :0], compiled)
+    pooled, *gradient = value_and_gradient(maps, tf.constant(boxes[:, :0]), levels[:, :0])
     assert pooled.shape == (2, 0, 3, 3, 3)
     assert all(np.abs(g).max() == 0.0 for g in gradient)
 
@@ -242,25 +242,23 @@ def test_more_items_than_a_round(monkeypatch):
     np.testing.assert_allclose(pooled, want, atol=2e-5)
 
 
-def value_and_gradient(maps, boxes, levels, compiled):
+def value_and_gradient(maps, boxes, levels):
     with tf.GradientTape() as tape:
         tape.watch([*maps.values(), boxes])
-        pooled = ra.roi_align(maps, boxes, levels, 3, 0, True, compiled)
+        pooled = ra.roi_align(maps, boxes, levels, 3, 0, True)
         loss = tf.reduce_sum(tf.square(pooled))
     gradients = tape.gradient(loss, [*maps.values(), boxes])
     assert gradients[-1] is None  # boxes are constants to RoIAlign
     return pooled, *gradients[:-1]
 
 
-@pytest.mark.parametrize(
-    ("compiled", "jit"), [(True, True), (True, False), (False, False)], ids=str
-)
-def test_graph_and_xla_with_unknown_sizes_equal_eager(compiled, jit):
+@pytest.mark.parametrize("jit", [True, False])
+def test_graph_and_xla_with_unknown_sizes_equal_eager(jit):
     features, boxes, levels = random_case()
     maps = {level: tf.constant(f) for level, f in features.items()}
     unknown = {level: tf.TensorSpec([None, None, None, 3]) for level in maps}
     function = tf.function(
-        lambda m, b, v: value_and_gradient(m, b, v, compiled),
+        value_and_gradient,
         jit_compile=jit,
         input_signature=[
             unknown,
@@ -268,23 +266,23 @@ def test_graph_and_xla_with_unknown_sizes_equal_eager(compiled, jit):
             tf.TensorSpec([None, None], "int32"),
         ],
     )
-    eager = value_and_gradient(maps, tf.constant(boxes), tf.constant(levels), compiled)
+    eager = value_and_gradient(maps, tf.constant(boxes), tf.constant(levels))
     for got, want in zip(function(maps, boxes, levels), eager, strict=True):
         np.testing.assert_allclose(got, want, atol=5e-5)
     spec = function.get_concrete_function().structured_outputs[0].shape
     assert spec.as_list() == [None, None, 3, 3, 3]
 
 
-@BOTH
-def test_half_precision_rounds_features_but_not_coordinates(compiled):
+@EACH
+def test_half_precision_rounds_features_but_not_coordinates():
     features, boxes, levels = random_case()
     low = {level: tf.cast(f, tf.bfloat16) for level, f in features.items()}
     rounded = {level: tf.cast(f, tf.float32) for level, f in low.items()}
     with tf.GradientTape() as tape:
         tape.watch(low)
-        pooled = ra.roi_align(low, boxes, levels, 3, 0, True, compiled)
+        pooled = ra.roi_align(low, boxes, levels, 3, 0, True)
         loss = tf.reduce_sum(tf.cast(pooled, tf.float32))
-    want = ra.roi_align(rounded, boxes, levels, 3, 0, True, compiled)
+    want = ra.roi_align(rounded, boxes, levels, 3, 0, True)
     assert pooled.dtype == tf.bfloat16
     np.testing.assert_allclose(tf.cast(pooled, tf.float32), want, rtol=2**-8, atol=1e-6)
     assert all(g.dtype == tf.bfloat16 for g in tape.gradient(loss, low).values())

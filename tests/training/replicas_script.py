@@ -46,7 +46,9 @@ def networks(norm: str) -> dict[str, fields.Model]:
 
 def train(strategy, num_replicas: int, mode: str, case: str, config: fields.Model):
     """Return the reported losses of each step, and weights and statistics after all of them."""
-    task = task_lib.MaskRCNNTask(Task(model=config), weight_decay=1e-2, compiled=mode == "compiled")
+    task = task_lib.MaskRCNNTask(
+        Task(model=config), weight_decay=1e-2, enable_xla=mode == "compiled"
+    )
     images, canvas_hw = CASES[case]
     share = len(images) // num_replicas
 

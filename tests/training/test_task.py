@@ -181,7 +181,7 @@ def test_compiled_step_is_the_uncompiled_one(grouped, images):
     optimizer = tf_keras.optimizers.SGD(0.1)
     compiled_model = tiny_network.build_network(tiny_network.config(norm="group_norm"))
     compiled = task_lib.MaskRCNNTask(
-        Task(model=tiny_network.config(norm="group_norm")), 0.1, compiled=True
+        Task(model=tiny_network.config(norm="group_norm")), 0.1, enable_xla=True
     )
     terms, watched, gradients = compiled.forward_backward(images, compiled_model, optimizer)
     task = build_task("group_norm", 0.1)
@@ -329,11 +329,11 @@ def test_compiled_validation_is_the_uncompiled_one():
     config = Task(model=tiny_network.config())
     numbers = [
         validation_losses(
-            task_lib.MaskRCNNTask(config, compiled=compiled),
+            task_lib.MaskRCNNTask(config, enable_xla=enable_xla),
             tiny_network.build_network(),
             batches,
         )
-        for compiled in (False, True)
+        for enable_xla in (False, True)
     ]
     assert numbers[1] == pytest.approx(numbers[0], rel=1e-4)
 

@@ -1,0 +1,74 @@
+"""The one place that decides which of two implementations of an operation runs.
+
+A few operations are written twice, with the same numbers up to rounding. The one for accelerators
+does everything at once and in plain tensor operations: XLA fuses them, a GPU runs them in parallel.
+The one for CPUs goes in small steps that stay in a processor's cache, or calls a kernel that only
+CPUs have, and that XLA could not compile. Which is right is known
+
+* under XLA when the graph is traced: the one for accelerators, also where XLA compiles for a CPU;
+* eagerly at once: by the device that operations are placed on, GPUs first;
+* in any other graph only where it runs. A SavedModel is written on a machine without a GPU and
+  served on one with. So the graph holds both, and an operation of TensorFlow that says on which
+  kind of device it finds itself leads to one of them.
+
+Nobody outside `ops/` need know that there are two.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+_forced: bool | None = None  # for tests and benchmarks: True for accelerators, False for CPUs
+
+
+def choose(
+    for_accelerators: Callable[..., Any], for_cpus: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Join two implementations into one function, which decides anew at each call.
+
+    No gradient should pass through the function: the branch that is not taken would have to be
+    differentiated too, and both would keep what their gradients need. An operation with a gradient
+    gets a `tf.custom_gradient` around two of them, one for each direction.
+
+    Args:
+      for_accelerators: takes tensors and Python values, returns a tensor or a tuple of tensors.
+      for_cpus: takes and returns the same; shapes may be known less well.
+
+    Returns:
+      A function that takes and returns the same.
+    """
+
+    @functools.wraps(for_accelerators)
+    def run(*args: Any) -> Any:
+        if _forced is not None:
+            return (for_accelerators if _forced else for_cpus)(*args)
+        # Keras, too, asks so whether XLA is tracing. It holds inside nested functions, loops and
+        # gradients.
+        if tf.__internal__.get_enclosing_xla_context() is not None:
+            return for_accelerators(*args)
+        # 0 on a CPU and 1 everywhere else. Under XLA, for a function that was traced outside of it,
+        # 1 as well.
+        index = tf.raw_ops.DeviceIndex(device_names=["CPU"])
+        branches = [functools.partial(for_cpus, *args), functools.partial(for_accelerators, *args)]
+        if tf.executing_eagerly():
+            return branches[int(index)]()
+        return tf.switch_case(index, branches)
+
+    return run
+
+
+@contextlib.contextmanager
+def force(accelerators: bool) -> Iterator[None]:
+    """Take one implementation wherever it runs, for tests and benchmarks.
+
+    What is traced inside, gradients included, keeps it.
+    """
+    global _forced
+    before, _forced = _forced, accelerators
+    try:
+        yield
+    finally:
+        _forced = before
