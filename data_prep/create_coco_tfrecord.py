@@ -15,6 +15,10 @@ written), is counted by kind, and listed with image id, file and value in PREFIX
 than 1 % of the objects or images left out is refused too, unless --on_error=skip is given. All
 that can be known without decoding images is known before anything is written. docs/data.md has
 the whole rule.
+
+Images with an EXIF orientation are turned upright, unless the annotations refer to the pixels as
+they are stored; which of the two, their size tells, or else what the other images of the set show,
+or --exif. docs/images.md says how images are read.
 """
 
 import os
@@ -62,6 +66,11 @@ def _define_flags() -> None:
         "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
     )
     flags.DEFINE_enum(
+        "exif", "auto", ["auto", "apply", "ignore"],
+        "apply: the annotations refer to images turned upright as their EXIF orientation says; "
+        "ignore: to the pixels as they are stored; auto: see above.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
         "on_error", "fail", ["fail", "skip"],
         "What to do if more than 1 % of the objects or images cannot be used, see above.",
     )  # fmt: skip
@@ -91,6 +100,7 @@ def main(_: list[str]) -> None:
             values.mask_format if values.include_masks else None,
             values.num_processes or os.cpu_count() or 1,
             values.on_error == "skip",
+            values.exif,
         )
     )
 
