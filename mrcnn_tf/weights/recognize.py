@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mrcnn_tf.weights import model_garden
+from mrcnn_tf.weights import evidence, model_garden
 
 Shape = tuple[int, ...]
 PROJECTS = ("detectron2", "torchvision", "keras", "model_garden")
@@ -64,9 +64,11 @@ class Recognized:
       depth: of the ResNet.
       base_width: channels of the stem.
       groups: of the 3x3 convolutions, 1 unless a ResNeXt.
-      width_per_group: as in `configs.Backbone`.
+      width_per_group: as in `fields.Backbone`.
       num_classes: with background; 0 where there is no classifier.
-      sizes: layer sizes as fields of `configs.Model`, {"fpn": {"channels": 256}, ...}.
+      sizes: layer sizes as fields of `fields.Model`, {"fpn": {"channels": 256}, ...}.
+      anchors_per_place: of the RPN; 0 where there is none.
+      told: what else the file says of the same fields (`evidence.py`).
     """
 
     project: str
@@ -80,6 +82,8 @@ class Recognized:
     width_per_group: int
     num_classes: int
     sizes: dict[str, dict[str, Any]]
+    anchors_per_place: int
+    told: dict[str, dict[str, Any]]
 
     def __str__(self) -> str:
         """E.g. detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and background."""
@@ -131,6 +135,8 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         width_per_group=inner * 64 // (stem_channels * groups),
         num_classes=_num_classes(shapes),
         sizes=_sizes(shapes) if detects else {},
+        anchors_per_place=_anchors_per_place(shapes),
+        told=evidence.told(state_dict, features) if features else {},
     )
     _check_variants(found, shapes)
     return found
@@ -210,6 +216,11 @@ def _num_classes(shapes: Mapping[str, Shape]) -> int:
     return shapes.get("roi_heads.box_predictor.cls_score.weight", (0,))[0]
 
 
+def _anchors_per_place(shapes: Mapping[str, Shape]) -> int:
+    logits = r"(rpn\.head\.cls_logits|proposal_generator\.rpn_head\.objectness_logits)\.weight"
+    return (_first(shapes, logits) or (0,))[0]
+
+
 def _first(shapes: Mapping[str, Shape], *patterns: str) -> Shape | None:
     return next((s for p in patterns for n, s in shapes.items() if re.fullmatch(p, n)), None)
 
@@ -219,7 +230,7 @@ def _count(shapes: Mapping[str, Shape], *patterns: str) -> int:
 
 
 def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
-    """Layer sizes and norms, as fields of `configs.Model`."""
+    """Layer sizes and norms, as fields of `fields.Model`."""
     sizes: dict[str, dict[str, Any]] = {}
     lateral = _first(
         shapes, r"backbone\.fpn_lateral5\.weight", r"backbone\.fpn\.inner_blocks\.3(\.0)?\.weight"
