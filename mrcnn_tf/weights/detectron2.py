@@ -17,8 +17,8 @@ from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
 
 NOT_NEEDED = {
-    r"pixel_(mean|std)": "pixel statistics, which the experiment has",
-    r"(proposal_generator\.)?anchor_generator\.cell_anchors\.\d+": "anchors, which the experiment has",
+    r"pixel_(mean|std)": "pixel statistics are configuration",
+    r"(proposal_generator\.)?anchor_generator\.cell_anchors\.\d+": "anchors are configuration",
     r"(.*\.)?num_batches_tracked": "counts batches for a momentum that is not used",
 }
 NOT_NEEDED_OF_BACKBONES = NOT_NEEDED | {

@@ -4,7 +4,6 @@ Detectron2 kept both as buffers of the network, so a checkpoint may have them, a
 was trained with. Released files and torchvision's have neither.
 """
 
-import fractions
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,7 +83,7 @@ def _anchors(levels: Sequence[np.ndarray], features: str) -> dict[str, Any]:
     needed = 5 if features == "fpn" else 1
     if len(levels) != needed:
         raise ValueError(f"it has anchors on {len(levels)} levels; {features.upper()} has {needed}")
-    tolerance = max(1e-5, 4 * _epsilon(levels[0]))
+    tolerance = max(1e-5, _epsilon(levels[0]))
     boxes = [np.asarray(level, np.float64) for level in levels]
     widths = [level[:, 2] - level[:, 0] for level in boxes]
     heights = [level[:, 3] - level[:, 1] for level in boxes]
@@ -119,7 +118,8 @@ def _epsilon(values: np.ndarray) -> float:
 
 def _plain(value: float, tolerance: float) -> float:
     """The number with a small denominator that a rounded one stands for, or itself."""
-    simple = float(fractions.Fraction(float(value)).limit_denominator(10))
-    if abs(simple - value) <= tolerance * value:
-        return simple
+    for denominator in range(1, 11):
+        simple = round(value * denominator) / denominator
+        if abs(simple - value) <= tolerance * value:
+            return simple
     return float(f"{value:.6g}")

@@ -7,6 +7,7 @@ system of `tf.io.gfile`.
 import dataclasses
 import io
 import pickle
+import tokenize
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -204,8 +205,8 @@ def _read_npy(content: bytes, name: str) -> np.ndarray:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, is_fortran, dtype = read_header(opened)
-    except (ValueError, KeyError, SyntaxError, RecursionError) as error:
-        raise ValueError(f"{printable(name)!r} is no array of NumPy ({error})") from error
+    except (ValueError, LookupError, SyntaxError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"{printable(name)!r} is no array of NumPy") from error
     if dtype.hasobject:
         raise ValueError(f"{printable(name)!r} holds objects: only numbers are read")
     return pickles.array(content[opened.tell() :], dtype, shape, "F" if is_fortran else "C")
@@ -268,7 +269,7 @@ _HDF5 = "an HDF5 file"
 _SAFETENSORS = "a safetensors file"
 _Readers = dict[str, Callable[[BinaryIO], Any]]  # {what a file is, in words: its reader}
 _PICKLES: _Readers = {
-    _PICKLE: lambda file: pickles.load(file.read()),
+    _PICKLE: pickles.load,
     _TORCH_ARCHIVE: torch_files.read_archive,
     _TORCH_LEGACY: lambda file: torch_files.read_legacy(file.read()),
 }

@@ -161,6 +161,10 @@ class _Machine:
         elif not isinstance(target, Record):  # which holds nothing
             raise RefusedError(f"it appends to a {type(target).__name__}")
 
+    def frozen_set(self) -> None:
+        self._items()
+        self._push(_SET)
+
     def append(self) -> None:
         item = self._stack.pop()
         self.extend([item])
@@ -299,6 +303,7 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
         pickle.SETITEM: _Machine.set_item,
         pickle.SETITEMS: lambda m: m.set_items(m._items()),
         pickle.EMPTY_SET: lambda m: m._push(_SET),
+        pickle.FROZENSET: _Machine.frozen_set,
         pickle.ADDITEMS: lambda m: m.extend(m._items()),
         pickle.BINPUT: lambda m: m.put(m._number("<B")),
         pickle.LONG_BINPUT: lambda m: m.put(m._number("<I")),

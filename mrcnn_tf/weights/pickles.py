@@ -9,7 +9,7 @@ holds, after counting them.
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -192,11 +192,11 @@ GLOBALS |= {(m, name): Record(name) for m in ("builtins", "__builtin__") for nam
 GLOBALS |= {(m, "bytes"): Constructor(lambda: b"") for m in ("builtins", "__builtin__")}
 
 
-def load(content: bytes) -> Any:
+def load(file: BinaryIO) -> Any:
     """Unpickle arrays and plain values.
 
     Args:
-      content: of a file.
+      file: open for reading.
 
     Returns:
       Dicts, lists, strings, numbers and arrays, whatever was pickled; `Record`s of the rest.
@@ -205,7 +205,7 @@ def load(content: bytes) -> Any:
       RefusedError: it asks for something that is not listed here, which is named.
       ValueError: it is no pickle, or it is cut off or damaged.
     """
-    return run(content, GLOBALS)[0]
+    return run(file.read(), GLOBALS)[0]
 
 
 def run(

@@ -90,7 +90,8 @@ class Recognized:
         backbone = f"{'ResNet' if self.groups == 1 else 'ResNeXt'}-{self.depth}"
         parts = [SYSTEMS[self.system], "-".join(filter(None, (backbone, self.features.upper())))]
         if self.num_classes:
-            parts.append(f"{self.num_classes - 1} classes and background")
+            count = self.num_classes - 1
+            parts.append(f"{count} class{'es' if count != 1 else ''} and background")
         version = " version 2" if self.version == 2 else ""
         return f"{self.project}{version}: {', '.join(parts)}"
 

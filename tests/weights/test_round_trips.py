@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.experiment import presets
+from mrcnn_tf.experiment import fields, presets
 from mrcnn_tf.modeling import build
 from mrcnn_tf.weights import (
     assign,
@@ -49,12 +49,12 @@ DETECTORS = {
 
 def model_for(state):
     found = recognize.recognize(state)
-    fields, _ = conventions.model_fields(found)
+    needed, _ = conventions.model_fields(found)
     config = fields.Model()
-    config.override(presets.PRESETS[fields["preset"]])
+    config.override(presets.PRESETS[needed["preset"]])
     if found.features == "c4":
         config.override({"box_head": {"pool_size": 14}, "mask_head": {"mask_size": 14}})
-    config.override(fields)
+    config.override(needed)
     return build.build_model(config, found.num_classes or 2)
 
 
