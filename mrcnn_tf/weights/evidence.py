@@ -16,6 +16,12 @@ _CELL_ANCHORS = re.compile(r"(?:proposal_generator\.)?anchor_generator\.cell_anc
 # ImageNet's means in RGB, 0..255, as PyTorch's models have them; those of Caffe's differ by 1.
 _IMAGENET_RGB = np.array([123.675, 116.28, 103.53])
 _IMAGENET_TOLERANCE = 2.0
+# Both projects' statistics, to know them again in half precision.
+_TYPED_IN = (
+    *(123.675, 116.28, 103.53, 58.395, 57.12, 57.375),
+    *(0.485, 0.456, 0.406, 0.229, 0.224, 0.225),
+    *(102.9801, 115.9465, 122.7717),
+)
 
 
 def told(state_dict: Mapping[str, Any], features: str) -> dict[str, dict[str, Any]]:
@@ -67,8 +73,10 @@ def _pixels(mean: Any, std: Any) -> dict[str, Any]:
 
 
 def _rounded(values: Any) -> list[float]:
-    """Numbers as they were typed in before they became float32."""
-    return [float(f"{float(value):.7g}") for value in np.ravel(values)]
+    """Numbers as they were typed in before they became float32 or half of it."""
+    flat = np.ravel(values)
+    typed_in = {float(flat.dtype.type(known)): known for known in _TYPED_IN}
+    return [typed_in.get(float(value), float(f"{float(value):.7g}")) for value in flat]
 
 
 def _anchors(levels: Sequence[np.ndarray], features: str) -> dict[str, Any]:

@@ -103,6 +103,15 @@ def test_pixels(mean, std, want):
     np.testing.assert_allclose(got["std"], want_std, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("mean", [IMAGENET_RGB, CAFFE_BGR, (0.485, 0.456, 0.406)])
+def test_known_pixels_in_half_precision(mean, kind):
+    rounded = np.array(mean).astype(kind)
+    got = evidence.told({"pixel_mean": rounded, "pixel_std": np.ones(3, kind)}, "fpn")["pixels"]
+    scale = 255 if mean[0] < 1 else 1
+    np.testing.assert_allclose(got["mean"], scale * np.array(mean), rtol=1e-12)
+
+
 @pytest.mark.parametrize("std", [(0, 1, 1), (-1, 1, 1), (np.nan, 1, 1), (np.inf, 1, 1)])
 def test_deviations_that_are_none(std):
     with pytest.raises(ValueError, match="its pixel statistics are none"):
