@@ -5,8 +5,7 @@ pixel, an epsilon. A file does not hold them, so they follow from the project an
 released models were trained with; what was concluded that way is said in words.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from mrcnn_tf.weights.recognize import Recognized
@@ -39,36 +38,8 @@ _MODEL_GARDEN_PIXELS = {
     "std": [0.229 * 255, 0.224 * 255, 0.225 * 255],
 }
 
-# Fields that weights do not carry: those of training, and how many detections are wanted.
-FREE = frozenset(
-    {
-        "preset",
-        "num_classes",
-        "max_instances",
-        "ignore_crowds",
-        "detection.score_threshold",
-        "detection.soft_nms_sigma",
-        "fpn.frozen",
-        "backbone.freeze_at",
-        "backbone.norm_momentum",
-        "backbone.weights",
-        "rpn.positive_iou",
-        "rpn.negative_iou",
-        "rpn.anchors_per_image",
-        "rpn.positive_fraction",
-        "rpn.pre_nms_top_k_train",
-        "rpn.post_nms_top_k_train",
-        "rpn.smooth_l1_beta",
-        "rpn.loss_normalizer",
-        "box_head.rois_per_image",
-        "box_head.positive_fraction",
-        "box_head.positive_iou",
-        "box_head.smooth_l1_beta",
-        "mask_head.target",
-        "mask_head.target_sampling_ratio",
-    }
-)
-_BATCH_NORMS = ("frozen_batch_norm", "batch_norm", "sync_batch_norm")  # infer alike
+_DEFAULT_ANCHORS = "sizes 32, 64, 128, 256, 512 with ratios 0.5, 1, 2"
+OVERRIDE = "--params_override=task.model.rpn.anchor_sizes=[...],task.model.rpn.anchor_ratios=[...]"
 
 
 def model_fields(found: Recognized) -> tuple[Fields, list[str]]:
@@ -95,12 +66,17 @@ def _torchvision(found: Recognized, fields: Fields, backbone: Fields) -> tuple[F
     if found.system == "backbone":
         backbone["norm_epsilon"] = 1e-5
         return fields, ["norm epsilon 1e-5, as torchvision's classifiers have"]
-    unused = "background's box deltas and its mask, which are never used, are dropped"
-    if found.version == 2:
+    notes = [
+        "background's box deltas and its mask, which are never used, are dropped",
+        "torchvision's files hold neither anchors nor pixel statistics: its defaults are taken, "
+        f"{_DEFAULT_ANCHORS} and ImageNet's pixels in RGB. Others are set by "
+        f"{OVERRIDE} and task.model.pixels",
+    ]
+    if found.version == 2 or found.told.get("backbone"):
         backbone |= {"norm": "batch_norm", "norm_epsilon": 1e-5}
-        return fields, [unused, "norm epsilon 1e-5 and norms that train, as in torchvision"]
+        return fields, [*notes, "norm epsilon 1e-5 and norms that train, as in torchvision"]
     return fields, [
-        unused,
+        *notes,
         "norm epsilon 0, as torchvision runs its released COCO weights (one of your own that was "
         "built otherwise has 1e-5: --params_override=task.model.backbone.norm_epsilon=1.0e-5)",
     ]
@@ -115,23 +91,72 @@ def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fi
             "stride in the 3x3 and RGB pixels divided by a deviation: in these names Detectron2 "
             "has torchvision's ResNets only"
         ]
+    notes = []
     if found.system != "backbone":
+        notes = _told_by_detectron2(found, fields)
         counts = _DETECTRON2_PROPOSALS[found.features, found.system == "rpn"]
-        fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True))
+        fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True)) | fields.get("rpn", {})
         fields["box_head"] = {"rois_per_image": 512} | fields.get("box_head", {})
     if found.features == "c4":  # no weight's shape tells
         fields["box_head"]["pool_size"] = 14
         fields["mask_head"] = {"mask_size": 14} | fields.get("mask_head", {})
+    told = found.told.get("pixels")
     if found.groups > 1:
         backbone["stride_in_1x1"] = False
-        fields["pixels"] = {"std": [57.375, 57.120, 58.395]}
+        fields.setdefault("pixels", {"std": [57.375, 57.120, 58.395]})
         return fields, [
-            "stride in the 3x3 and BGR pixels divided by a deviation, as Detectron2's X101-32x8d"
+            *notes,
+            "stride in the 3x3, as Detectron2's X101-32x8d"
+            + ("" if told else ", and BGR pixels divided by a deviation"),
+        ]
+    if told and told["std"] != [1.0, 1.0, 1.0]:
+        backbone["stride_in_1x1"] = False
+        if found.depth < 50:  # blocks without a 1x1
+            return fields, notes
+        return fields, [
+            *notes,
+            "stride in the 3x3: pixels that are divided by a deviation go with PyTorch's ResNets; "
+            "if it was trained with RESNETS.STRIDE_IN_1X1, "
+            "--params_override=task.model.backbone.stride_in_1x1=true",
         ]
     return fields, [
-        "stride in the 1x1 and BGR pixels minus a mean, as all ResNets of Detectron2's zoo (which "
-        "start from MSRA's) have"
+        *notes,
+        "stride in the 1x1" + ("" if told else " and BGR pixels minus a mean") + ", as all ResNets "
+        "of Detectron2's zoo (which start from MSRA's) have",
     ]
+
+
+def _told_by_detectron2(found: Recognized, fields: Fields) -> list[str]:
+    """Take what the file says itself, and say so; what it does not say are defaults."""
+    notes = []
+    rpn, pixels = found.told.get("rpn"), found.told.get("pixels")
+    if rpn:
+        fields["rpn"] = fields.get("rpn", {}) | rpn
+        sizes, ratios = rpn["anchor_sizes"], rpn["anchor_ratios"]
+        notes.append(f"anchors from the file: {anchors_in_words(sizes, ratios)}")
+    else:
+        notes.append(
+            f"the file does not hold its anchors: Detectron2's defaults are taken, "
+            f"{_DEFAULT_ANCHORS}. Others are set by {OVERRIDE}"
+        )
+    if pixels:
+        fields["pixels"] = pixels
+        said = f"pixels from the file: minus {pixels['mean']}, divided by {pixels['std']}"
+        if "order" in pixels:
+            notes.append(f"{said}, in {pixels['order'].upper()}, in which these are ImageNet's")
+        else:
+            notes.append(
+                f"{said}; their order cannot be told from these numbers: BGR is assumed, "
+                "Detectron2's default. If it was trained with INPUT.FORMAT RGB, "
+                "--params_override=task.model.pixels.order=rgb"
+            )
+    return notes
+
+
+def anchors_in_words(sizes: Sequence[float], ratios: Sequence[float]) -> str:
+    """Say which anchors these are."""
+    listed = [", ".join(f"{number:g}" for number in numbers) for numbers in (sizes, ratios)]
+    return f"sizes {listed[0]}, ratios {listed[1]}"
 
 
 def _keras(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fields, list[str]]:
@@ -154,69 +179,3 @@ _OF_PROJECT = {
     "keras": _keras,
     "model_garden": _model_garden,
 }
-
-
-def differences(needed: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare two models' fields.
-
-    Args:
-      needed: `fields.Model.as_dict()` that the weights were made for.
-      given: that of the experiment that would use them.
-
-    Returns:
-      "field: X, the weights need Y" of what changes the network's answers, and of what does not.
-    """
-    flat_needed, flat_given = _flat(needed), _flat(given)
-    answers: list[str] = []
-    free: list[str] = []
-    without_use = _fields_without_use(needed["system"], needed["features"])
-    for field, value in flat_needed.items():
-        other = flat_given.get(field)
-        if field.startswith(without_use) or _same(field, value, other):
-            continue
-        text = f"task.model.{field}: {other!r}, the weights need {value!r}"
-        (free if field in FREE else answers).append(text)
-    return answers, free
-
-
-def _fields_without_use(system: str, features: str) -> tuple[str, ...]:
-    """What the fields begin with that no part of such a network reads."""
-    of_masks = ("mask_head.", "detection.mask_paste")
-    return {
-        "mask_rcnn": (),
-        "faster_rcnn": of_masks,
-        "rpn": (*of_masks, "box_head.", "roi_align.", "detection."),
-    }[system] + {
-        "fpn": (),
-        "c4": (
-            "fpn.",
-            "box_head.fc_",
-            "mask_head.conv_layers",
-            "roi_align.log_epsilon",
-            "roi_align.level_epsilon",
-        ),
-    }[features]
-
-
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in fields.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def _same(field: str, value: Any, other: Any) -> bool:
-    if field.endswith("norm") and value in _BATCH_NORMS and other in _BATCH_NORMS:
-        return True
-    if isinstance(value, list) and isinstance(other, list):
-        return len(value) == len(other) and all(map(_close, value, other))
-    return _close(value, other)
-
-
-def _close(value: Any, other: Any) -> bool:
-    if isinstance(value, float) and isinstance(other, float):
-        return math.isclose(value, other, rel_tol=1e-6)
-    return value == other

@@ -1,33 +1,30 @@
-"""Weight files of all kinds: path -> {name: float array}, and back. No names are interpreted here.
+"""Weight files of all kinds: path -> {name: array}, and back. No names are interpreted here.
 
-A file's kind is told by its ending and confirmed by its first bytes.
+A file's kind is told by its ending and confirmed by its first bytes. Paths may lie in any file
+system of `tf.io.gfile`.
 """
 
-import json
-import math
-import os
-import pathlib
+import dataclasses
+import io
 import pickle
+import tokenize
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 import h5py
 import ml_dtypes
 import numpy as np
+import safetensors
+import safetensors.numpy
 import tensorflow as tf
 
-from mrcnn_tf.weights import pickles
+from mrcnn_tf.weights import archives, pickles, sources, torch_files
+from mrcnn_tf.weights.pickle_values import printable
 
 State = dict[str, np.ndarray]
 
-_TORCH_MISSING = (
-    "reading and writing .pth and .pt files takes PyTorch, which is not installed:\n"
-    "  pip install -r requirements-convert.txt"
-)
-# A training run of either project keeps the weights here, beside the optimizer's state.
-_NESTED = ("model", "state_dict", "blobs")
-_SAFETENSORS_TYPES = {
+_SAFETENSORS_TYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
@@ -39,185 +36,207 @@ _SAFETENSORS_TYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+_LEGACY_TAR = 257, b"ustar"  # where and what tells a tar
 
 
-def read(path: str) -> State:
-    """Read all tensors of a file.
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What was read.
+
+    Attributes:
+      tensors: {name: array}.
+      notes: sentences on where in the file they were, and what else is in it.
+    """
+
+    tensors: State
+    notes: list[str]
+
+
+def read(path: str, wanted: str = "") -> State:
+    """Read the weights of a file; see `read_weights`."""
+    return read_weights(path, wanted).tensors
+
+
+def read_weights(path: str, wanted: str = "") -> Weights:
+    """Read the weights of a file.
 
     Args:
-      path: a .pkl, .pth, .pt, .safetensors, .npz or .h5 file, or a TensorFlow checkpoint: its
-        prefix, its .index file or its folder.
+      path: a .pkl, .pth, .pt, .safetensors, .npz or .h5 file (`_READERS` has them all), or a
+        TensorFlow checkpoint: its prefix, its .index file or its folder.
+      wanted: which weights, where the file has those of several networks or their running average;
+        see `sources.choose`.
 
     Returns:
-      {name: array}; TensorFlow's names without `/.ATTRIBUTES/VARIABLE_VALUE`, Keras' without `:0`.
+      Names without what programs put around them (`module.`); TensorFlow's without
+      `/.ATTRIBUTES/VARIABLE_VALUE`, Keras' without `:0`. Numbers keep their type.
 
     Raises:
       FileNotFoundError: there is nothing at `path`.
-      ValueError: the file is damaged, of another kind than its name says, or holds no tensors, or
-        more than tensors.
-      ImportError: it takes PyTorch to read it, which is not installed.
+      ValueError: the file is damaged, of another kind than its name says, or holds no tensors.
     """
     prefix = _checkpoint_prefix(path)
     if prefix:
-        return _checked(_read_tf_checkpoint(prefix), path)
-    file = pathlib.Path(path)
-    if not file.is_file():
+        return Weights(_arrays(_read_tf_checkpoint(prefix), path), [])
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise FileNotFoundError(f"no such file or checkpoint: {path}")
-    if file.suffix not in _READERS:
+    suffix = _suffix(path)
+    if suffix not in _READERS:
         known = ", ".join(sorted(_READERS))
         raise ValueError(f"{path}: files are read that end in {known}, and TensorFlow checkpoints")
-    read_file, kinds = _READERS[file.suffix]
-    kind = _kind_of(file)
-    if kind not in kinds:
-        raise ValueError(f"{path}: expected {' or '.join(kinds)}, found {kind}")
+    kinds = _READERS[suffix]
     try:
-        return _checked(read_file(file), path)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        text = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+        with tf.io.gfile.GFile(path, "rb") as file:
+            kind = _kind_of(file)
+            if kind not in kinds:
+                raise ValueError(f"expected {' or '.join(kinds)}, found {kind}")
+            content = kinds[kind](file)
+            if not isinstance(content, Mapping):
+                what = type(content).__name__.strip("_")
+                raise ValueError(f"a pickled {what}, not a dict of tensors")
+            chosen, notes = sources.choose(content, wanted)
+            return Weights(_arrays(chosen, path), notes)
+    except (ValueError, OSError, MemoryError, tf.errors.OpError) as error:
+        text = str(error) or "it takes more memory than there is"
         raise ValueError(text if path in text else f"{path}: {text}") from error
 
 
 def write(path: str, state: Mapping[str, np.ndarray]) -> None:
-    """Write a state dict as a .npz, .pth, .pt or .pkl file; the last as Detectron2's zoo has them.
+    """Write a state dict, a .pkl as Detectron2's zoo has them.
 
     Raises:
-      ValueError: another ending.
-      ImportError: a .pth file, and no PyTorch.
+      ValueError: another ending than .npz, .pth, .pt, .pkl or .safetensors.
     """
-    suffix = pathlib.Path(path).suffix
-    if suffix in (".pth", ".pt"):
-        torch = _torch()
-        torch.save({name: torch.from_numpy(np.array(a)) for name, a in state.items()}, path)
-    elif suffix == ".pkl":
-        with open(path, "wb") as file:
-            pickle.dump({"model": dict(state), "__author__": "mrcnn_tf"}, file, protocol=4)
-    elif suffix == ".npz":
-        np.savez(path, **state)  # type: ignore[arg-type]
-    else:
-        raise ValueError(f"{path}: state dicts are written as .npz, .pth, .pt or .pkl")
+    writer = _WRITERS.get(_suffix(path))
+    if writer is None:
+        known = ", ".join(_WRITERS)
+        raise ValueError(f"{path}: state dicts are written as files that end in {known}")
+    content = writer({name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()})
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(content)
 
 
-def _checked(tensors: Mapping[str, Any], path: str) -> State:
-    """Unwrap `{"model": ...}` and see that nothing but numbers is left.
+def _suffix(path: str) -> str:
+    name = path.rsplit("/", 1)[-1]
+    return "." + name.rsplit(".", 1)[1] if "." in name else ""
+
+
+def _arrays(tensors: Mapping[str, Any], path: str) -> State:
+    """Read the numbers of tensors.
 
     Raises:
-      ValueError: something else is in the file.
+      ValueError: one of them cannot be had.
     """
-    inner = [tensors[key] for key in _NESTED if isinstance(tensors.get(key), Mapping)]
     state = {}
-    for name, value in (inner[0] if inner else tensors).items():
-        array = np.asarray(value)
-        if array.dtype.kind in "USO" and not isinstance(value, np.ndarray):
-            continue  # a remark such as `__author__` or a nested configuration
+    for name, value in tensors.items():
+        if not name.isprintable():
+            raise ValueError(f"{path}: a tensor's name, {printable(name)!r}, is not printable")
+        try:
+            array = value.array() if hasattr(value, "array") else np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{path}: {name!r} {error}") from error
         if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
             raise ValueError(f"{path}: {name!r} is not numbers but {array.dtype}")
-        state[str(name)] = array
+        state[name] = array
     if not state:
         raise ValueError(f"{path}: holds no tensors")
     return state
 
 
-def _kind_of(file: pathlib.Path) -> str:
-    """Say what a file is, in words, from its first bytes."""
-    with file.open("rb") as opened:
-        head = opened.read(16)
+def _kind_of(file: BinaryIO) -> str:
+    """Say what a file is, in words, from its first bytes; leaves it at its beginning."""
+    place, tar = _LEGACY_TAR
+    head = file.read(place + len(tar))
+    file.seek(0)
     if not head:
         return "an empty file"
     if head.startswith(b"PK\x03\x04"):
-        names = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
+        try:
+            names = zipfile.ZipFile(file).namelist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            names = []  # which the reader will say
+        file.seek(0)
         return _ARCHIVE if any(n.endswith(".npy") for n in names) else _TORCH_ARCHIVE
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return _HDF5
+    if head.startswith(torch_files.LEGACY_START):
+        return _TORCH_LEGACY
     if head[0] == 0x80 and head[1:2] <= b"\x05":
         return _PICKLE
     if head[8:9] == b"{":
         return _SAFETENSORS
+    if head[place:] == tar:
+        return "a tar archive (PyTorch before 0.1.10 wrote such, which no longer are read)"
     if head.lstrip()[:1] == b"<":
         return "a web page (a download that went wrong)"
     return f"neither of the known kinds (it begins with {head[:8]!r})"
 
 
-def _read_pickle(file: pathlib.Path) -> Mapping[str, Any]:
-    with file.open("rb") as opened:
-        content = pickles.load(opened)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"a pickled {type(content).__name__}, not a dict of tensors")
-    return content
-
-
-def _read_torch(file: pathlib.Path) -> Mapping[str, Any]:
-    torch = _torch()
+def _read_safetensors(file: BinaryIO) -> Mapping[str, Any]:
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zip's and torch's own errors, whatever is damaged
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines if "Unsupported" in line), lines[0] if lines else "")
-        raise ValueError(f"not readable as tensors only: {reason.strip()}") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"holds a {type(content).__name__}, not a dict of tensors")
-    inner = next((content[k] for k in _NESTED if isinstance(content.get(k), Mapping)), content)
-    return {
-        name: value.to(torch.float32).numpy() if value.is_floating_point() else value.numpy()
-        for name, value in inner.items()
-        if isinstance(value, torch.Tensor)
-    }
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(_TORCH_MISSING) from error
-    return torch
-
-
-def _read_safetensors(file: pathlib.Path) -> Mapping[str, Any]:
-    """8 bytes: size of the header; the header, JSON; the numbers, little-endian."""
-    content = file.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    if start > len(content):
-        raise ValueError("cut off within its header")
-    header = json.loads(content[8:start])
-    header.pop("__metadata__", None)
+        entries = safetensors.deserialize(file.read())
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"no readable safetensors file ({error})") from error
     tensors = {}
-    for name, entry in header.items():
-        kind = _SAFETENSORS_TYPES.get(entry["dtype"])
-        if kind is None:
-            raise ValueError(f"{name!r} has the type {entry['dtype']}")
-        begin, end = (start + offset for offset in entry["data_offsets"])
-        count = math.prod(entry["shape"])
-        num_bytes = count * np.dtype(kind).itemsize
-        if end - begin != num_bytes or not start <= begin <= end <= len(content):
-            raise ValueError(f"cut off: {name!r} is not all there")
-        tensors[name] = np.frombuffer(content, kind, count, begin).reshape(entry["shape"])
+    for name, entry in entries:
+        dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
+        if dtype is None:
+            raise ValueError(
+                f"{printable(name)!r} has the type {entry['dtype']}, which is not read"
+            )
+        tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
     return tensors
 
 
-def _read_npz(file: pathlib.Path) -> Mapping[str, Any]:
-    with np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+def _read_npz(file: BinaryIO) -> Mapping[str, Any]:
+    archive = archives.open_archive(file)
+    return {
+        name.removesuffix(".npy"): _read_npy(archives.unpack(archive, name), name)
+        for name in archive.namelist()
+    }
 
 
-def _read_keras(file: pathlib.Path) -> Mapping[str, Any]:
+def _read_npy(content: bytes, name: str) -> np.ndarray:
+    """Read one array; its header is believed only as far as there are bytes."""
+    opened = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(opened)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, is_fortran, dtype = read_header(opened)
+    except (ValueError, LookupError, SyntaxError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"{printable(name)!r} is no array of NumPy") from error
+    if dtype.hasobject:
+        raise ValueError(f"{printable(name)!r} holds objects: only numbers are read")
+    return pickles.array(content[opened.tell() :], dtype, shape, "F" if is_fortran else "C")
+
+
+def _read_keras(file: BinaryIO) -> Mapping[str, Any]:
     """Keras 2's layout: one group per layer, its weights' names in the attribute `weight_names`."""
-    with h5py.File(file) as opened:
-        layers = opened.get("model_weights", opened)
-        if "layer_names" not in layers.attrs:
-            raise ValueError("an HDF5 file, but not of Keras 2: it has no list of layers")
-        tensors = {}
-        for group in layers.values():
-            for name in group.attrs.get("weight_names", ()):
-                text = name.decode() if isinstance(name, bytes) else str(name)
-                tensors[text.removesuffix(":0")] = group[text][()]
+    content = file.read()
+    tensors = {}
+    try:
+        with h5py.File(io.BytesIO(content), "r") as opened:
+            layers = opened.get("model_weights", opened)
+            if "layer_names" not in layers.attrs:
+                raise ValueError("an HDF5 file, but not of Keras 2: it has no list of layers")
+            for group in layers.values():
+                for name in group.attrs.get("weight_names", ()):
+                    text = name.decode() if isinstance(name, bytes) else str(name)
+                    archives.check_size(len(content), group[text].nbytes)
+                    tensors[text.removesuffix(":0")] = group[text][()]
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"a damaged HDF5 file ({error})") from error
     return tensors
 
 
 def _checkpoint_prefix(path: str) -> str | None:
     """The checkpoint that a path means, None if it means none."""
-    if os.path.isdir(path):
+    if tf.io.gfile.isdir(path):
         return tf.train.latest_checkpoint(path)
     prefix = path.removesuffix(".index")
-    return prefix if os.path.isfile(prefix + ".index") else None
+    return prefix if tf.io.gfile.exists(prefix + ".index") else None
 
 
 def _read_tf_checkpoint(prefix: str) -> Mapping[str, Any]:
@@ -232,16 +251,40 @@ def _read_tf_checkpoint(prefix: str) -> Mapping[str, Any]:
     return {name: tensor for name, tensor in tensors.items() if tensor.dtype.kind in "fiub"}
 
 
+def _as_pickle(state: State) -> bytes:
+    return pickle.dumps({"model": state, "__author__": "mrcnn_tf"}, protocol=4)
+
+
+def _as_npz(state: State) -> bytes:
+    packed = io.BytesIO()
+    np.savez(packed, **state)  # type: ignore[arg-type]
+    return packed.getvalue()
+
+
 _PICKLE = "a pickle"
 _TORCH_ARCHIVE = "an archive of PyTorch"
+_TORCH_LEGACY = "a file of PyTorch before 1.6"
 _ARCHIVE = "an archive of NumPy"
 _HDF5 = "an HDF5 file"
 _SAFETENSORS = "a safetensors file"
-_READERS = {
-    ".pkl": (_read_pickle, (_PICKLE,)),
-    ".pth": (_read_torch, (_TORCH_ARCHIVE, _PICKLE)),  # before version 1.6 torch wrote pickles
-    ".pt": (_read_torch, (_TORCH_ARCHIVE, _PICKLE)),
-    ".safetensors": (_read_safetensors, (_SAFETENSORS,)),
-    ".npz": (_read_npz, (_ARCHIVE,)),
-    ".h5": (_read_keras, (_HDF5,)),
+_Readers = dict[str, Callable[[BinaryIO], Any]]  # {what a file is, in words: its reader}
+_PICKLES: _Readers = {
+    _PICKLE: pickles.load,
+    _TORCH_ARCHIVE: torch_files.read_archive,
+    _TORCH_LEGACY: lambda file: torch_files.read_legacy(file.read()),
+}
+# torch.save takes any ending; these are what people give it. `.tar` comes from `.pth.tar`.
+_READERS: dict[str, _Readers] = dict.fromkeys(
+    (".pkl", ".pickle", ".pth", ".pt", ".pyth", ".bin", ".ckpt", ".tar"), _PICKLES
+) | {
+    ".safetensors": {_SAFETENSORS: _read_safetensors},
+    ".npz": {_ARCHIVE: _read_npz},
+    ".h5": {_HDF5: _read_keras},
+}
+_WRITERS: dict[str, Callable[[State], bytes]] = {
+    ".npz": _as_npz,
+    ".pth": torch_files.archive_of,
+    ".pt": torch_files.archive_of,
+    ".pkl": _as_pickle,
+    ".safetensors": safetensors.numpy.save,
 }

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mrcnn_tf.weights import model_garden
+from mrcnn_tf.weights import evidence, model_garden
 
 Shape = tuple[int, ...]
 PROJECTS = ("detectron2", "torchvision", "keras", "model_garden")
@@ -67,6 +67,8 @@ class Recognized:
       width_per_group: as in `fields.Backbone`.
       num_classes: with background; 0 where there is no classifier.
       sizes: layer sizes as fields of `fields.Model`, {"fpn": {"channels": 256}, ...}.
+      anchors_per_place: of the RPN; 0 where there is none.
+      told: what else the file says of the same fields (`evidence.py`).
     """
 
     project: str
@@ -80,13 +82,16 @@ class Recognized:
     width_per_group: int
     num_classes: int
     sizes: dict[str, dict[str, Any]]
+    anchors_per_place: int
+    told: dict[str, dict[str, Any]]
 
     def __str__(self) -> str:
         """E.g. detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and background."""
         backbone = f"{'ResNet' if self.groups == 1 else 'ResNeXt'}-{self.depth}"
         parts = [SYSTEMS[self.system], "-".join(filter(None, (backbone, self.features.upper())))]
         if self.num_classes:
-            parts.append(f"{self.num_classes - 1} classes and background")
+            count = self.num_classes - 1
+            parts.append(f"{count} class{'es' if count != 1 else ''} and background")
         version = " version 2" if self.version == 2 else ""
         return f"{self.project}{version}: {', '.join(parts)}"
 
@@ -131,6 +136,8 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         width_per_group=inner * 64 // (stem_channels * groups),
         num_classes=_num_classes(shapes),
         sizes=_sizes(shapes) if detects else {},
+        anchors_per_place=_anchors_per_place(shapes),
+        told=evidence.told(state_dict, features) if features else {},
     )
     _check_variants(found, shapes)
     return found
@@ -208,6 +215,11 @@ def _system(shapes: Mapping[str, Shape]) -> tuple[str, str]:
 
 def _num_classes(shapes: Mapping[str, Shape]) -> int:
     return shapes.get("roi_heads.box_predictor.cls_score.weight", (0,))[0]
+
+
+def _anchors_per_place(shapes: Mapping[str, Shape]) -> int:
+    logits = r"(rpn\.head\.cls_logits|proposal_generator\.rpn_head\.objectness_logits)\.weight"
+    return (_first(shapes, logits) or (0,))[0]
 
 
 def _first(shapes: Mapping[str, Shape], *patterns: str) -> Shape | None:

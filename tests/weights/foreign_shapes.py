@@ -199,6 +199,21 @@ def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80):
     return shapes
 
 
+def detectron2_buffers(
+    sizes=(32, 64, 128, 256, 512), ratios=(0.5, 1, 2), mean=(103.53, 116.28, 123.675), std=(1, 1, 1)
+):
+    """What a checkpoint of a run says of anchors and pixels: tensors, not shapes."""
+    levels = {
+        f"proposal_generator.anchor_generator.cell_anchors.{level}": np.float32(
+            [[-s / r**0.5, -s * r**0.5, s / r**0.5, s * r**0.5] for r in ratios]
+        )
+        * np.float32(0.5)
+        for level, s in enumerate(sizes)
+    }
+    pixels = {"pixel_mean": np.float32(mean), "pixel_std": np.float32(std)}
+    return levels | {name: value.reshape(3, 1, 1) for name, value in pixels.items()}
+
+
 # --- Keras and Model Garden ---------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from mrcnn_tf.experiment import fields, presets
-from mrcnn_tf.weights import classes, conventions, recognize
+from mrcnn_tf.weights import classes, comparison, conventions, recognize
 from tests.weights import foreign_shapes as foreign
 
 R50 = foreign.Sizes()
@@ -67,7 +67,7 @@ def test_backbones():
 
 def test_differences():
     needed = model_of(foreign.torchvision(R50)).as_dict()
-    assert conventions.differences(needed, needed) == ([], [])
+    assert comparison.differences(needed, needed) == ([], [])
     given = model_of(foreign.torchvision(R50))
     given.override(
         {
@@ -77,7 +77,7 @@ def test_differences():
             "max_instances": 300,
         }
     )
-    answers, free = conventions.differences(needed, given.as_dict())
+    answers, free = comparison.differences(needed, given.as_dict())
     assert answers == [
         "task.model.backbone.norm_epsilon: 1e-05, the weights need 0.0",
         "task.model.rpn.anchors_rounded: False, the weights need True",
@@ -87,7 +87,7 @@ def test_differences():
         "task.model.backbone.freeze_at",
     ]
     given.override({"backbone": {"norm": "group_norm"}})
-    answers, _ = conventions.differences(needed, given.as_dict())
+    answers, _ = comparison.differences(needed, given.as_dict())
     assert any("backbone.norm: 'group_norm'" in text for text in answers)
 
 
@@ -95,9 +95,9 @@ def test_what_no_part_reads_does_not_differ():
     needed = model_of(foreign.detectron2(R50, "faster_rcnn", "c4")).as_dict()
     given = model_of(foreign.detectron2(R50, "faster_rcnn", "c4"))
     given.override({"mask_head": {"conv_layers": 2}, "fpn": {"channels": 3}})
-    assert conventions.differences(needed, given.as_dict()) == ([], [])
+    assert comparison.differences(needed, given.as_dict()) == ([], [])
     given.override({"box_head": {"pool_size": 8}})
-    assert len(conventions.differences(needed, given.as_dict())[0]) == 1
+    assert len(comparison.differences(needed, given.as_dict())[0]) == 1
 
 
 def test_cocos_classes():

@@ -1,6 +1,7 @@
 """The command: files in, a folder that every other command takes out; and refusals."""
 
 import pathlib
+import pickle
 import subprocess
 import sys
 import types
@@ -14,7 +15,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.modeling import build
-from mrcnn_tf.weights import detectron2, files, fine_tune, torchvision
+from mrcnn_tf.weights import conversion, detectron2, files, fine_tune, torchvision
 from tests.weights import foreign_shapes as foreign
 
 SMALL = foreign.small()
@@ -38,18 +39,19 @@ def read_label_map(folder):
 def converted(tmp_path_factory):
     """A Detectron2 file of COCO's 80 classes: its path, the folder, the report."""
     folder = tmp_path_factory.mktemp("detectron2")
-    extra = {"pixel_mean": (3, 1, 1), "proposal_generator.anchor_generator.cell_anchors.0": (3, 4)}
-    path = write(folder, foreign.detectron2(SMALL) | extra, "model_final.pkl")
+    path = str(folder / "model_final.pkl")
+    state = foreign.state_dict(foreign.detectron2(SMALL)) | foreign.detectron2_buffers()
+    files.write(path, state)
     output = str(folder / "mine")
-    return path, output, convert_weights.import_weights("detectron2", path, output)
+    return path, output, conversion.import_weights("detectron2", path, output)
 
 
 def test_the_report_accounts_for_every_tensor(converted):
     path, output, report = converted
     count = len(foreign.detectron2(SMALL))
     assert f"{count} tensors loaded" in report
-    assert "1 tensors dropped: pixel statistics are configuration (pixel_mean)" in report
-    assert "1 tensors dropped: anchors are configuration" in report
+    assert "2 tensors dropped: pixel statistics are configuration (pixel_mean, pixel_std)" in report
+    assert "5 tensors dropped: anchors are configuration" in report
     assert "0 tensors missing" in report
     assert "converted in " in report
     assert f"--mode=eval --checkpoint_path={output}" in report
@@ -94,16 +96,16 @@ def test_the_detector_detects(converted):
 
 def test_converting_twice_is_fine_but_not_between_the_checkpoints_of_a_run(converted, tmp_path):
     path, output, _ = converted
-    convert_weights.import_weights("detectron2", path, output)
+    conversion.import_weights("detectron2", path, output)
     tf.train.Checkpoint(step=tf.Variable(1)).save(str(tmp_path / "ckpt"))
     with pytest.raises(ValueError, match="holds checkpoints of a run .*ckpt-1"):
-        convert_weights.import_weights("detectron2", path, str(tmp_path))
+        conversion.import_weights("detectron2", path, str(tmp_path))
 
 
 def test_torchvisions_classes_keep_their_ids(tmp_path):
     path = write(tmp_path, foreign.torchvision(SMALL, newer=True))
     output = str(tmp_path / "out")
-    report = convert_weights.import_weights("torchvision", path, output)
+    report = conversion.import_weights("torchvision", path, output)
     assert "norm epsilon 0" in report
     assert "background's box deltas and its mask, which are never used, are dropped" in report
     label_map = read_label_map(output)
@@ -122,7 +124,7 @@ def test_torchvisions_classes_keep_their_ids(tmp_path):
 )
 def test_other_systems_are_whole_checkpoints(tmp_path, source, shapes, said):
     path, output = write(tmp_path, shapes), str(tmp_path / "out")
-    report = convert_weights.import_weights(source, path, output)
+    report = conversion.import_weights(source, path, output)
     assert said in report
     experiment = loading.load(f"{output}/params.yaml")
     model = build.build_model(experiment.task.model, 4)
@@ -137,7 +139,7 @@ def test_other_systems_are_whole_checkpoints(tmp_path, source, shapes, said):
 
 def test_a_backbone_alone_starts_a_training(tmp_path):
     path, output = write(tmp_path, foreign.torchvision_backbone(SMALL)), str(tmp_path / "out")
-    report = convert_weights.import_weights("torchvision", path, output)
+    report = conversion.import_weights("torchvision", path, output)
     assert "2 tensors dropped: ImageNet's classifier" in report
     assert "--mode=eval" not in report
     assert not (tmp_path / "out" / "label_map.json").exists()
@@ -171,7 +173,7 @@ task:
 def test_against_an_experiment(tmp_path):
     path, output = write(tmp_path, foreign.torchvision(SMALL, outputs=4)), str(tmp_path / "out")
     given = overlay(tmp_path, GIVEN.format(num_classes=4, epsilon=0.0))
-    report = convert_weights.import_weights("torchvision", path, output, given)
+    report = conversion.import_weights("torchvision", path, output, given)
     assert "given has every convention of the weights; what differs is free:" in report
     assert "task.model.backbone.freeze_at: 0, the weights need 2" in report
     written = loading.load(f"{output}/params.yaml")
@@ -183,7 +185,7 @@ def test_every_convention_that_differs_is_named_and_nothing_written(tmp_path):
     path, output = write(tmp_path, foreign.torchvision(SMALL, outputs=4)), tmp_path / "out"
     given = overlay(tmp_path, GIVEN.format(num_classes=4, epsilon=1e-5))
     with pytest.raises(ValueError, match="computes something else") as error:
-        convert_weights.import_weights(
+        conversion.import_weights(
             "torchvision", path, str(output), given, "task.model.roi_align.aligned=true"
         )
     assert "task.model.backbone.norm_epsilon: 1e-05, the weights need 0.0" in str(error.value)
@@ -197,7 +199,7 @@ def test_another_number_of_classes(tmp_path):
         tmp_path, GIVEN.format(num_classes=91, epsilon=1e-5).replace("torchvision", "detectron2")
     )
     with pytest.raises(ValueError, match="has 80 classes and background, the experiment 90 and b"):
-        convert_weights.import_weights("detectron2", path, str(tmp_path / "out"), given)
+        conversion.import_weights("detectron2", path, str(tmp_path / "out"), given)
 
 
 def test_records_with_other_names(tmp_path):
@@ -207,7 +209,7 @@ def test_records_with_other_names(tmp_path):
     text = GIVEN.format(num_classes=81, epsilon=1e-5).replace("torchvision", "detectron2")
     text += f"  train_data: {{input_path: {tmp_path}/train-*}}\n"
     with pytest.raises(ValueError, match="class 1 is 'person' in the file, 'animal' in the reco"):
-        convert_weights.import_weights(
+        conversion.import_weights(
             "detectron2", path, str(tmp_path / "out"), overlay(tmp_path, text)
         )
 
@@ -232,24 +234,24 @@ def test_records_with_other_names(tmp_path):
 def test_wrong_files_are_refused_and_nothing_is_written(tmp_path, source, shapes, said):
     path = write(tmp_path, shapes)
     with pytest.raises(ValueError, match="weights.npz: ") as error:
-        convert_weights.import_weights(source, path, str(tmp_path / "out"))
+        conversion.import_weights(source, path, str(tmp_path / "out"))
     assert said in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("target", "suffix"), [("detectron2", ".pkl"), ("torchvision", ".npz")])
+@pytest.mark.parametrize(("target", "suffix"), [("detectron2", ".pkl"), ("torchvision", ".pth")])
 def test_the_way_back(tmp_path, target, suffix):
     shapes = getattr(foreign, target)(SMALL)
     source, output = write(tmp_path, shapes), str(tmp_path / "out")
-    convert_weights.import_weights(target, source, output)
+    conversion.import_weights(target, source, output)
     back = str(tmp_path / f"back{suffix}")
-    said = convert_weights.export_weights(target, output, back)
+    said = conversion.export_weights(target, output, back)
     assert f"{len(shapes)} tensors in the names and layouts of {target}" in said
     assert "task.model.backbone.depth: 50, the weights need 18" in said
     written, original = files.read(back), files.read(source)
     assert written.keys() == original.keys()
     again = str(tmp_path / "again")
-    convert_weights.import_weights(target, back, again)
+    conversion.import_weights(target, back, again)
     first, second = files.read(output), files.read(again)
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
@@ -258,7 +260,7 @@ def test_the_way_back(tmp_path, target, suffix):
 def test_weights_of_one_project_written_for_the_other(converted, tmp_path):
     _, output, _ = converted
     path = str(tmp_path / "state.npz")
-    said = convert_weights.export_weights("torchvision", output, path)
+    said = conversion.export_weights("torchvision", output, path)
     assert "torchvision gives the same answers only if set to what differs from its own:" in said
     assert "task.model.pixels.order: 'rgb', the weights need 'bgr'" in said
     model = Detector.load(f"{output}/params.yaml", output).model
@@ -268,14 +270,15 @@ def test_weights_of_one_project_written_for_the_other(converted, tmp_path):
         np.testing.assert_array_equal(got, expected)
 
 
+def run(*arguments):
+    """What a user types."""
+    command = [sys.executable, "-m", "mrcnn_tf.convert_weights", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 def test_the_command(tmp_path):
     path, output = write(tmp_path, foreign.torchvision(SMALL, outputs=4)), str(tmp_path / "out")
-
-    def run(*arguments):
-        command = [sys.executable, "-m", "mrcnn_tf.convert_weights", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
     done = run("--source=torchvision", f"--input={path}", f"--output={output}")
     assert done.returncode == 0, done.stderr
     assert "tensors loaded" in done.stdout
@@ -283,6 +286,129 @@ def test_the_command(tmp_path):
     assert neither.returncode != 0
     assert "source" in neither.stderr
     assert "target" in neither.stderr
+
+
+def test_a_run_of_detectron2_by_the_command(tmp_path):
+    """Optimizer and iteration beside the weights, anchors and pixels of its own, one class."""
+    state = foreign.state_dict(foreign.detectron2(SMALL, classes=1))
+    state |= foreign.detectron2_buffers(
+        (8, 16, 32, 64, 128), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
+    momentum = {"state": {0: {"momentum_buffer": np.ones(3, np.float32)}}, "param_groups": []}
+    path, output = tmp_path / "model_final.pkl", str(tmp_path / "out")
+    path.write_bytes(pickle.dumps({"model": state, "optimizer": momentum, "iteration": 9}, 2))
+    done = run("--source=detectron2", f"--input={path}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "1 class and background" in done.stdout
+    assert "beside the weights, not read: optimizer, iteration" in done.stdout
+    assert "anchors from the file: sizes 8, 16, 32, 64, 128, ratios 0.5, 1, 2" in done.stdout
+    assert "in RGB, in which these are ImageNet's" in done.stdout
+    model = loading.load(f"{output}/params.yaml").task.model
+    assert tuple(model.rpn.anchor_sizes) == (8, 16, 32, 64, 128)
+    assert model.pixels.order == "rgb"
+    np.testing.assert_allclose(model.pixels.mean, (123.675, 116.28, 103.53), rtol=1e-6)
+    np.testing.assert_allclose(model.pixels.std, (58.395, 57.12, 57.375), rtol=1e-6)
+    assert read_label_map(output).num_classes == 2
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """Half precision, a prefix, and an average, which is twice the weights: path, weights."""
+    state = foreign.state_dict(foreign.torchvision(SMALL, outputs=4))
+    half = {name: tensor.astype(np.float16) for name, tensor in state.items()}
+    model = {f"module.{name}": tensor for name, tensor in half.items()}
+    average = {name: tensor * 2 for name, tensor in model.items()}
+    path = tmp_path_factory.mktemp("averaged") / "a.pkl"
+    path.write_bytes(pickle.dumps({"model": model, "model_ema": average, "epoch": 3}))
+    return str(path), half
+
+
+def test_half_precision_and_an_average(averaged, tmp_path):
+    path, half = averaged
+    name = "backbone.body.layer1.0.conv1.weight"
+    want = half[name].astype(np.float32).transpose(2, 3, 1, 0)
+    for wanted, factor in (("", 1), ("model_ema", 2)):
+        folder = str(tmp_path / f"out{factor}")
+        said = conversion.import_weights("torchvision", path, folder, weights=wanted)
+        assert "names are read without 'module.'" in said
+        assert f"{len(half)} tensors are float16, which become float32" in said
+        block = Detector.load(f"{folder}/params.yaml", folder).model.backbone.stage2.blocks[0]
+        np.testing.assert_array_equal(block.conv1.kernel, factor * want)
+    with pytest.raises(
+        ValueError, match="a.pkl: has no weights 'swa'; it has 'model', 'model_ema'"
+    ):
+        conversion.import_weights("torchvision", path, str(tmp_path / "none"), weights="swa")
+
+
+@pytest.mark.slow
+def test_half_precision_and_an_average_by_the_command(averaged, tmp_path):
+    path, half = averaged
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    done = run("--source=torchvision", f"--input={path}", f"--output={first}")
+    assert done.returncode == 0, done.stderr
+    assert "'model_ema' not taken; --weights=model_ema takes them" in done.stdout
+    assert "names are read without 'module.'" in done.stdout
+    assert f"{len(half)} tensors are float16, which become float32" in done.stdout
+    arguments = ("--source=torchvision", f"--input={path}", f"--output={second}")
+    done = run(*arguments, "--weights=model_ema")
+    assert done.returncode == 0, done.stderr
+    assert "the running average in 'model_ema' taken" in done.stdout
+    done = run(*arguments, "--weights=swa")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {path}: has no weights 'swa'; it has 'model', 'model_ema'"
+    )
+
+
+@pytest.mark.slow
+def test_a_pickle_that_means_harm_by_the_command(tmp_path):
+    path = tmp_path / "evil.pth"
+    path.write_bytes(b"\x80\x02cposix\nsystem\nX\x05\x00\x00\x00touch\x85R.")
+    done = run("--source=detectron2", f"--input={path}", f"--output={tmp_path}/out")
+    assert done.returncode == 1
+    assert f"error: {path}: it asks for posix.system, and only tensors" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_override_that_contradicts_the_file_is_named(converted, tmp_path):
+    path, _, _ = converted
+    report = conversion.import_weights(
+        "detectron2", path, str(tmp_path / "out"), None, "task.model.pixels.order=rgb"
+    )
+    assert "task.model.pixels.order is 'rgb', but the file says 'bgr'" in report
+
+
+def test_an_experiment_with_other_anchors_than_the_files(tmp_path):
+    path, output = str(tmp_path / "a.pkl"), tmp_path / "out"
+    state = foreign.state_dict(foreign.detectron2(SMALL, classes=3))
+    files.write(path, state | foreign.detectron2_buffers((8, 16, 32, 64, 128)))
+    text = GIVEN.format(num_classes=4, epsilon=1e-5).replace("torchvision", "detectron2")
+    with pytest.raises(ValueError, match="computes something else with these weights") as error:
+        conversion.import_weights("detectron2", path, str(output), overlay(tmp_path, text))
+    said = "rpn.anchor_sizes: [32.0, 64.0, 128.0, 256.0, 512.0], the weights need [8.0, 16.0"
+    assert said in str(error.value)
+    assert not output.exists()
+
+
+def test_more_anchors_than_the_project_has(tmp_path):
+    shapes = foreign.torchvision(SMALL, outputs=4)
+    for name, rows in (("cls_logits", 5), ("bbox_pred", 20)):
+        shapes |= {f"rpn.head.{name}.weight": (rows, 8, 1, 1), f"rpn.head.{name}.bias": (rows,)}
+    path, output = write(tmp_path, shapes), str(tmp_path / "out")
+    with pytest.raises(ValueError, match="5 anchors at every place, the experiment 3"):
+        conversion.import_weights("torchvision", path, output)
+    given = "task.model.rpn.anchor_ratios=[0.25,0.5,1.0,2.0,4.0]"
+    conversion.import_weights("torchvision", path, output, None, given)
+    assert len(loading.load(f"{output}/params.yaml").task.model.rpn.anchor_ratios) == 5
+
+
+def test_a_folder_of_something_else_is_left_alone(converted, tmp_path):
+    path, _, _ = converted
+    (tmp_path / "params.yaml").write_text("task: {}\n")
+    with pytest.raises(ValueError, match=r"holds the params.yaml of something else; choose anot"):
+        conversion.import_weights("detectron2", path, str(tmp_path))
+    assert (tmp_path / "params.yaml").read_text() == "task: {}\n"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +419,8 @@ def test_the_command(tmp_path):
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, flags, said):
-    defaults = {"source": None, "experiment": None, "params_override": ""}
+    defaults = {"source": None, "target": None, "experiment": None, "params_override": ""}
+    defaults |= {"weights": ""}
     values = defaults | {"output": str(tmp_path / "out.npz")} | flags
     stub = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
     monkeypatch.setattr(convert_weights, "flags", stub)

@@ -1,21 +1,19 @@
 """Reading and writing weight files; hostile and damaged ones."""
 
-import argparse
-import collections
-import io
 import json
-import os
 import pickle
-import sys
+import zipfile
 
 import h5py
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf.weights import files, pickles
+from mrcnn_tf.weights import files
+from tests.weights import torch_samples
 
 STATE = {
     "stem.weight": np.arange(12, dtype=np.float32).reshape(2, 3, 2, 1),
@@ -31,10 +29,8 @@ def assert_same(got, want):
         assert got[name].shape == tensor.shape
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".pth", ".pt"])
+@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".pth", ".pt", ".safetensors"])
 def test_what_is_written_is_read_again(tmp_path, suffix):
-    if suffix in (".pth", ".pt"):
-        pytest.importorskip("torch")
     path = str(tmp_path / f"weights{suffix}")
     files.write(path, STATE)
     assert_same(files.read(path), STATE)
@@ -47,110 +43,17 @@ def test_a_pickle_of_the_zoo_has_its_model_unwrapped(tmp_path):
     assert_same(files.read(str(path)), STATE)
 
 
-@pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("module", [b"numpy._core", b"numpy.core"])
-def test_pickles_of_every_protocol_and_numpy(tmp_path, protocol, module):
-    path = tmp_path / "weights.pkl"
-    content = collections.OrderedDict(STATE, number=np.float64(3.5))
-    pickled = pickle.dumps(content, protocol=protocol)
-    if protocol in (2, 3):  # where names end at a newline they can be replaced
-        pickled = pickled.replace(b"numpy._core", module)
-    path.write_bytes(pickled)
-    if protocol < 2:  # text: Python 2 wrote such for lists of strings, not for weights
-        with pytest.raises(ValueError, match="expected a pickle, found neither"):
-            files.read(str(path))
-        return
-    got = files.read(str(path))
-    assert got.pop("number") == 3.5
-    assert_same(got, STATE)
-
-
-class Call:
-    """Pickles as a call of `function`."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize(
-    ("function", "arguments", "asked_for"),
-    [
-        (os.system, ["touch {}"], "posix.system"),
-        (eval, ["open({!r}, 'w')"], "(__builtin__|builtins).eval"),
-        (io.open, ["{}", "w"], "io.open|_io.open"),
-        (np.load, ["{}"], "numpy.load"),
-        (np.savetxt, ["{}", [1]], "numpy.savetxt"),
-    ],
-)
-def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, function, arguments, asked_for):
-    victim, path = tmp_path / "touched", tmp_path / "evil.pkl"
-    arguments = [a.format(str(victim)) if isinstance(a, str) else a for a in arguments]
-    for protocol in (2, 4):
-        path.write_bytes(pickle.dumps({"model": {"a": Call(function, *arguments)}}, protocol))
-        with pytest.raises(ValueError, match=f"evil.pkl: it asks for ({asked_for}).*was run"):
-            files.read(str(path))
-        assert not victim.exists()
-    pickle.loads(path.read_bytes()) if function is os.system else None
-    assert victim.exists() == (function is os.system)  # it would have worked
-
-
-def test_every_truncation_of_a_pickle_is_refused():
-    pickled = pickle.dumps({"model": STATE}, protocol=2)
-    for length in range(1, len(pickled)):
-        with pytest.raises(ValueError, match="cut off or damaged"):
-            pickles.load(io.BytesIO(pickled[:length]))
-
-
 def test_a_pickle_of_something_else(tmp_path):
     path = tmp_path / "a.pkl"
     for content, message in [
         ([1, 2], "a pickled list, not a dict of tensors"),
         ({}, "holds no tensors"),
         ({"__author__": "me"}, "holds no tensors"),
-        ({"w": np.array(["a"])}, "'w' is not numbers but <U1"),
+        ({"w": np.array(["a"])}, "it holds an array of the type 'U1', and only numbers are read"),
     ]:
         path.write_bytes(pickle.dumps(content))
         with pytest.raises(ValueError, match=f"a.pkl: {message}"):
             files.read(str(path))
-
-
-def write_safetensors(path, state, cut=0):
-    names = {np.dtype(np.float32): "F32", np.dtype(np.int64): "I64"}
-    names[np.dtype(ml_dtypes.bfloat16)] = "BF16"
-    header, body = {"__metadata__": {"format": "pt"}}, b""
-    for name, tensor in state.items():
-        offsets = [len(body), len(body) + tensor.nbytes]
-        kind = names[tensor.dtype]
-        header[name] = {"dtype": kind, "shape": tensor.shape, "data_offsets": offsets}
-        body += tensor.tobytes()
-    text = json.dumps(header).encode()
-    content = len(text).to_bytes(8, "little") + text + body
-    path.write_bytes(content[: len(content) - cut])
-
-
-def test_safetensors(tmp_path):
-    path = tmp_path / "model.safetensors"
-    half = {"half": np.array([1.5, -3.0], ml_dtypes.bfloat16)}
-    write_safetensors(path, STATE | half)
-    got = files.read(str(path))
-    np.testing.assert_array_equal(got.pop("half").astype(np.float32), [1.5, -3.0])
-    assert_same(got, STATE)
-    write_safetensors(path, STATE, cut=1)
-    with pytest.raises(ValueError, match="model.safetensors: cut off: 'steps' is not all there"):
-        files.read(str(path))
-    path.write_bytes((1000).to_bytes(8, "little") + b"{")
-    with pytest.raises(ValueError, match="cut off within its header"):
-        files.read(str(path))
-
-
-def test_safetensors_as_its_own_package_writes_them(tmp_path):
-    numpy_files = pytest.importorskip("safetensors.numpy")
-    path = tmp_path / "model.safetensors"
-    numpy_files.save_file(STATE, path)
-    assert_same(files.read(str(path)), STATE)
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth", ".safetensors", ".npz", ".h5"])
@@ -176,7 +79,89 @@ def test_damaged_archives(tmp_path):
     with pytest.raises(ValueError, match="a.npz"):
         files.read(str(path))
     np.savez(path, objects=np.array([{}], object))
-    with pytest.raises(ValueError, match=r"a.npz: .*allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"a.npz: 'objects.npy' holds objects"):
+        files.read(str(path))
+    np.savez(path, texts=np.array(["a"]))
+    with pytest.raises(ValueError, match=r"a.npz: 'texts' is not numbers but <U1"):
+        files.read(str(path))
+
+
+def write_npz(path, header, content):
+    """An archive with one array whose header says what we want."""
+    text = header.encode() + b" " * (-(len(header) + 11) % 64) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        start = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little")
+        archive.writestr("w.npy", start + text + content)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (1073741824, 1024), }", "of which th"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, ), }", "of the shape tuple"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (1, ), }", "holds objects"),
+        ("{'descr': 'nonsense', 'fortran_order': False, 'shape': (1, ), }", "no array of NumPy"),
+        ("{'shape': (1, ), }", "no array of NumPy"),
+        ("(" * 3000, "no array of NumPy"),
+    ],
+)
+def test_headers_of_arrays_are_not_believed(tmp_path, header, said):
+    path = tmp_path / "a.npz"
+    write_npz(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, ), }", bytes(8))
+    assert files.read(str(path))["w"].tolist() == [0, 0]
+    write_npz(path, header, bytes(8))
+    with pytest.raises(ValueError, match=f"a.npz: .*{said}"):
+        files.read(str(path))
+
+
+def test_a_file_of_keras_that_would_unpack_to_gigabytes(tmp_path):
+    path = str(tmp_path / "a.h5")
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["a"]
+        file.create_group("a").attrs["weight_names"] = ["a/kernel:0"]
+        file["a"].create_dataset("a/kernel:0", (2**20, 2**12), "f4", chunks=(2**10, 2**10))
+    with pytest.raises(ValueError, match="a.h5: a file of .* would unpack to 17,179,869,184"):
+        files.read(path)
+
+
+@pytest.mark.parametrize("ending", [".bin", ".ckpt", ".pth.tar", ".pyth", ".pkl", ".pickle"])
+def test_endings_that_people_give_pytorchs_files(tmp_path, ending):
+    path = tmp_path / f"model.v2{ending}"
+    path.write_bytes(torch_samples.VIEWS_ZIP)
+    assert files.read(str(path)).keys() == {"rows", "turned", "alone"}
+
+
+def test_safetensors(tmp_path):
+    path = str(tmp_path / "model.safetensors")
+    safetensors.numpy.save_file(STATE, path, metadata={"format": "pt"})
+    assert_same(files.read(path), STATE)
+    half = np.array([1.5, -3.0], ml_dtypes.bfloat16)
+    write_safetensors(path, "BF16", [2], [0, 4], half.tobytes())
+    np.testing.assert_array_equal(files.read(path)["w"], half)
+
+
+def write_safetensors(path, dtype, shape, offsets, content, size=None):
+    header = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
+    start = (len(header) if size is None else size).to_bytes(8, "little")
+    with open(path, "wb") as file:
+        file.write(start + header + content)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("F32", [2], [0, 8], bytes(7)), "no readable safetensors file"),
+        (("F32", [2], [0, 4], bytes(4)), "no readable safetensors file"),
+        (("F32", [2**40, 2**40], [0, 4], bytes(4)), "no readable safetensors file"),
+        (("F32", [1], [4, 0], bytes(4)), "no readable safetensors file"),
+        (("F32", [1], [0, 4], bytes(4), 2**60), "no readable safetensors file"),
+        (("F8_E4M3", [4], [0, 4], bytes(4)), "'w' has the type F8_E4M3, which is not read"),
+    ],
+)
+def test_headers_of_safetensors_are_not_believed(tmp_path, arguments, said):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, *arguments)
+    with pytest.raises(ValueError, match=f"a.safetensors: {said}"):
         files.read(str(path))
 
 
@@ -184,37 +169,10 @@ def test_unknown_ending_and_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.pkl"):
         files.read(str(tmp_path / "nowhere.pkl"))
     (tmp_path / "a.onnx").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"a.onnx: files are read that end in .h5, .npz, .pkl"):
+    with pytest.raises(ValueError, match=r"a.onnx: files are read that end in .*.h5, .npz, .pi"):
         files.read(str(tmp_path / "a.onnx"))
-    with pytest.raises(ValueError, match=r"a.onnx: state dicts are written as .npz"):
+    with pytest.raises(ValueError, match=r"a.onnx: state dicts are written as files that end"):
         files.write(str(tmp_path / "a.onnx"), STATE)
-
-
-def test_without_torch_the_command_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    path = tmp_path / "a.pth"
-    path.write_bytes(b"\x80\x02K\x01.")
-    with pytest.raises(ImportError, match="pip install -r requirements-convert.txt"):
-        files.read(str(path))
-
-
-def test_torch_files(tmp_path):
-    torch = pytest.importorskip("torch")
-    tensors = {name: torch.from_numpy(a.copy()) for name, a in STATE.items()}
-    path = tmp_path / "a.pth"
-    for zipped in (True, False):
-        for content in (tensors, {"model": tensors, "epoch": 3, "optimizer": {"lr": [0.1]}}):
-            torch.save(content, path, _use_new_zipfile_serialization=zipped)
-            assert_same(files.read(str(path)), STATE)
-    torch.save({"half": torch.tensor([1.5], dtype=torch.bfloat16)}, path)
-    assert files.read(str(path))["half"] == 1.5
-    torch.save({"model": tensors, "args": argparse.Namespace()}, path)
-    with pytest.raises(ValueError, match="a.pth: not readable as tensors only"):
-        files.read(str(path))
-    torch.save(tensors, path)
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"a\.pth"):
-        files.read(str(path))
 
 
 def test_keras_weights(tmp_path):
