@@ -106,13 +106,13 @@ def test_all_of_the_wheel_imports_without_the_checkout(installed, tmp_path):
 
 def test_an_editable_installation_finds_what_lies_beside_the_package(editable, source, tmp_path):
     code = (
-        "from mrcnn_tf import layout; import mrcnn_tf.data_prep.problems as problems; "
-        "print(layout.folder('experiments'), *layout.data_prep_command('x'), problems.__file__)"
+        "from mrcnn_tf import layout; from mrcnn_tf.data_prep import shape_scene; "
+        "print(layout.folder('experiments'), *layout.data_prep_command('x'), shape_scene.__file__)"
     )
-    experiments, *command, problems = environments.run([editable, "-c", code], tmp_path).split()
+    experiments, *command, module = environments.run([editable, "-c", code], tmp_path).split()
     assert experiments == str(source / "experiments")
     assert [(tmp_path / part).resolve() for part in command] == [source / "data_prep" / "x.py"]
-    assert problems == str(source / "data_prep" / "problems.py")
+    assert module == str(source / "data_prep" / "shape_scene.py")
 
 
 def test_the_checkout_finds_what_lies_beside_the_package():
