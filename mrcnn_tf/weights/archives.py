@@ -10,6 +10,11 @@ from mrcnn_tf.weights.pickle_values import printable
 
 # Zeros pack well, weights do not; a bomb is a thousand times its size.
 _MOST_UNPACKED, _MOST_RATIO = 2**26, 32
+# What Python's zipfile raises on archives that are none, found by damaging some.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+    *(ValueError, OverflowError, LookupError, RuntimeError),
+)
 
 
 def open_archive(file: BinaryIO) -> zipfile.ZipFile:
@@ -22,8 +27,8 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
     size = file.tell()
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise ValueError(f"a damaged archive ({error})") from error
+    except _DAMAGE as error:
+        raise ValueError(f"a damaged archive ({printable(str(error))})") from error
     check_size(size, sum(entry.file_size for entry in archive.infolist()))
     return archive
 
@@ -40,12 +45,12 @@ def unpack(archive: zipfile.ZipFile, name: str) -> bytes:
     Raises:
       ValueError: there is none, or it is damaged or packed in an unusual way.
     """
+    if name not in archive.NameToInfo:
+        raise ValueError(f"cut off or damaged: it has no {printable(name)}")
+    entry = archive.getinfo(name)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"its {printable(name)} is packed in an unusual way")
     try:
-        entry = archive.getinfo(name)
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{name} is packed in an unusual way")
         return archive.read(entry)
-    except KeyError as error:
-        raise ValueError(f"cut off or damaged: it has no {printable(name)}") from (error)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(f"cut off or damaged: {printable(error)}") from error
+    except _DAMAGE as error:
+        raise ValueError(f"cut off or damaged: {printable(str(error))}") from error

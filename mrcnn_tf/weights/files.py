@@ -8,7 +8,6 @@ import dataclasses
 import io
 import pickle
 import tokenize
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -151,8 +150,8 @@ def _kind_of(file: BinaryIO) -> str:
         return "an empty file"
     if head.startswith(b"PK\x03\x04"):
         try:
-            names = zipfile.ZipFile(file).namelist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            names = archives.open_archive(file).namelist()
+        except ValueError:
             names = []  # which the reader will say
         file.seek(0)
         return _ARCHIVE if any(n.endswith(".npy") for n in names) else _TORCH_ARCHIVE
@@ -226,7 +225,7 @@ def _read_keras(file: BinaryIO) -> Mapping[str, Any]:
                     text = name.decode() if isinstance(name, bytes) else str(name)
                     archives.check_size(len(content), group[text].nbytes)
                     tensors[text.removesuffix(":0")] = group[text][()]
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"a damaged HDF5 file ({error})") from error
     return tensors
 
