@@ -11,6 +11,7 @@ from mrcnn_tf.data import coco_json, findings, schema
 from mrcnn_tf.data.coco_data import CocoData
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.images import record_image
 from mrcnn_tf.progress_bar import ProgressBar
 
 from . import categories, manifest, shards
@@ -30,6 +31,7 @@ class Job(NamedTuple):
       mask_format: "rle", "png", or None for no masks.
       num_processes: of the workers.
       skip_problems: leave out what cannot be used, however much it is.
+      exif: one of `record_image.EXIF_CHOICES`, see `record_image.ExifRule`.
     """
 
     image_dir: str
@@ -39,6 +41,7 @@ class Job(NamedTuple):
     mask_format: str | None
     num_processes: int
     skip_problems: bool
+    exif: str = "auto"
 
 
 class Summary(NamedTuple):
@@ -91,11 +94,12 @@ def convert(job: Job) -> Summary:
             value = f"of {coco.num_images:,} images none can be used"
             coco.findings.append(Finding(Level.REFUSED, "no image to convert", "", value, ""))
         _check(job, coco, [])
-        record_set = manifest.open_manifest(job.prefix, _made_from(job, coco, label_map))
+        exif = _exif_rule(job, coco)
+        record_set = manifest.open_manifest(job.prefix, _made_from(job, coco, label_map, exif))
         if not tf.io.gfile.exists(label_map_path):
             manifest.write_text(label_map_path, label_map.to_json())
         record_set.save()
-        tasks = _list_tasks(job, coco, label_map, file_sizes)
+        tasks = _list_tasks(job, coco, label_map, file_sizes, exif)
         _write_missing_shards(job, coco, tasks, record_set, pool)
     counts: collections.Counter[str] = collections.Counter()
     for name in sorted(record_set.shards):
@@ -129,7 +133,20 @@ def _check(job: Job, coco: CocoData, on_the_way: list[Finding]) -> None:
     )
 
 
-def _made_from(job: Job, coco: CocoData, label_map: LabelMap) -> dict[str, object]:
+def _exif_rule(job: Job, coco: CocoData) -> record_image.ExifRule:
+    """Look, if need be, what the images show whose size tells which way up they were annotated."""
+    if job.exif != "auto":
+        return record_image.ExifRule(job.exif)
+    print("reading the EXIF orientations", flush=True)
+    return record_image.survey(
+        (os.path.join(job.image_dir, image.file_name), image.height, image.width)
+        for image in coco.images
+    )
+
+
+def _made_from(
+    job: Job, coco: CocoData, label_map: LabelMap, exif: record_image.ExifRule
+) -> dict[str, object]:
     """Name what the bytes of all records depend on, apart from the images.
 
     `skip_problems` is not among them: what it lets pass is the same with and without it.
@@ -140,11 +157,16 @@ def _made_from(job: Job, coco: CocoData, label_map: LabelMap) -> dict[str, objec
         "label_map_sha256": hashlib.sha256(label_map.to_json().encode()).hexdigest(),
         "num_shards": job.num_shards,
         "mask_format": job.mask_format,
+        "exif": exif.name,
     }
 
 
 def _list_tasks(
-    job: Job, coco: CocoData, label_map: LabelMap, file_sizes: dict[str, int]
+    job: Job,
+    coco: CocoData,
+    label_map: LabelMap,
+    file_sizes: dict[str, int],
+    exif: record_image.ExifRule,
 ) -> list[shards.ShardTask]:
     """Distribute the images over the shards."""
     names = dict(zip(label_map.ids, label_map.names, strict=True))
@@ -161,6 +183,7 @@ def _list_tasks(
                 files_sha256=hashlib.sha256(repr(files).encode()).hexdigest(),
                 category_names=names,
                 mask_format=job.mask_format,
+                exif=exif,
             )
         )
     return tasks

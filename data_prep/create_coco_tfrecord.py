@@ -15,6 +15,10 @@ written), is counted by kind, and listed with image id, file and value in PREFIX
 than 1 % of the objects or images left out is refused too, unless --on_error=skip is given. All
 that can be known without decoding images is known before anything is written. docs/data.md has
 the whole rule.
+
+Images with an EXIF orientation are turned upright, unless the annotations refer to the pixels as
+they are stored; which of the two, their size tells, or else what the other images of the set show,
+or --exif. docs/images.md says how images are read.
 """
 
 import os
@@ -55,6 +59,11 @@ _MASK_FORMAT = flags.DEFINE_enum(
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
 )
+_EXIF = flags.DEFINE_enum(
+    "exif", "auto", ["auto", "apply", "ignore"],
+    "apply: the annotations refer to images turned upright as their EXIF orientation says; ignore: "
+    "to the pixels as they are stored; auto: see above.",
+)  # fmt: skip
 _ON_ERROR = flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"],
     "What to do if more than 1 % of the objects or images cannot be used, see above.",
@@ -87,6 +96,7 @@ def main(_: list[str]) -> None:
             _MASK_FORMAT.value if _INCLUDE_MASKS.value else None,
             _NUM_PROCESSES.value or os.cpu_count() or 1,
             _ON_ERROR.value == "skip",
+            _EXIF.value,
         )
     )
 

@@ -7,19 +7,16 @@ these; what is found must be one image's alone.
 
 import collections
 import concurrent.futures
-import io
 import os
 import urllib.parse
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
-from PIL import Image
 
 from mrcnn_tf.data.coco_data import CocoData, ImageEntry
 from mrcnn_tf.data.findings import Finding, Level
+from mrcnn_tf.images import reading
 
-_ORIENTATION_TAG = 0x0112  # of EXIF
-_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _THREADS = 32  # a file system that is far away answers slowly, but many questions at once
 
 
@@ -56,14 +53,11 @@ class ImageFolder:
         if name is None:
             return None
         try:
-            with tf.io.gfile.GFile(os.path.join(self._path, name), "rb") as file:
-                raw = file.read()
-            with Image.open(io.BytesIO(raw)) as image:
-                is_sideways = image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
-                return None if is_sideways else (image.height, image.width)
-        # Pillow raises SyntaxError and ValueError, too, for broken files.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, tf.errors.OpError):
+            raw = reading.read_bytes(os.path.join(self._path, name))
+            header = reading.read_header(raw)
+        except reading.UnusableImageError:
             return None
+        return header.stored_hw if header.stored_hw == header.shown_hw else None
 
     def find_all(self, coco: CocoData) -> dict[str, int]:
         """Leave out the images whose file is absent, and name the others as their files are named.

@@ -11,8 +11,7 @@ from PIL import Image
 from mrcnn_tf.data import rle, schema
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import ImageEntry
-
-from .image_file import EncodedImage
+from mrcnn_tf.images.record_image import EncodedImage
 
 _NO_CROP = rle.CropRuns((0, 0, 0, 0), np.zeros(0, np.int64))
 
@@ -57,7 +56,7 @@ def build_example(
     counts["crowds"] += sum(entry.is_crowd for entry in objects)
     counts["boxes clipped"] += sum(_is_clipped(entry, image) for entry in objects)
     if encoded_image.change:
-        counts[f"images encoded again: {encoded_image.change}"] += 1
+        counts[f"images {encoded_image.change}"] += 1
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     return example.SerializeToString(deterministic=True)
 

@@ -15,9 +15,9 @@ import tensorflow as tf
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level
+from mrcnn_tf.images import reading, record_image
 
-from . import image_file, record
-from .problems import BadInputError
+from . import record
 
 _PERIOD = 0.2  # seconds between two looks at how far the workers are
 
@@ -32,6 +32,7 @@ class ShardTask(NamedTuple):
       files_sha256: fingerprint of the names and sizes of their files.
       category_names: by the data set's own category id.
       mask_format: "rle", "png", or None for no masks.
+      exif: whether the annotations refer to upright images or to stored pixels.
     """
 
     path: str
@@ -40,6 +41,7 @@ class ShardTask(NamedTuple):
     files_sha256: str
     category_names: dict[int, str]
     mask_format: str | None
+    exif: record_image.ExifRule
 
 
 class ShardSummary(NamedTuple):
@@ -72,10 +74,10 @@ def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSumm
         for image, objects in task.images:
             path = os.path.join(task.image_dir, image.file_name)
             try:
-                encoded = image_file.load(path, image.height, image.width)
-            except BadInputError as error:
+                encoded = record_image.load(path, image.height, image.width, task.exif)
+            except reading.UnusableImageError as error:
                 finding = Finding(
-                    Level.LEFT_OUT, error.kind, image.where, error.value, "image left out", images=1
+                    Level.LEFT_OUT, error.kind, image.where, str(error), "image left out", images=1
                 )
                 left_out.append(finding)
             else:

@@ -21,6 +21,7 @@ from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.experiment.experiment import Experiment
+from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
@@ -99,11 +100,17 @@ class Detector:
         """Detect objects.
 
         Args:
-          images: paths of JPEG, PNG, BMP or GIF files, or uint8 [h, w, 3] RGB arrays; any sizes.
+          images: paths of image files, turned upright as their EXIF orientation says; or uint8
+            [h, w, 3] RGB arrays, taken as they are. Any sizes, any number.
 
         Returns:
-          Per image its detections, best first, boxes and masks in the image's own pixels.
+          Per image its detections, best first, boxes and masks in pixels of the upright image.
+
+        Raises:
+          ValueError: a file or an array is no image that can be used; names it.
         """
+        if not len(images):
+            return []
         answer = self._serve(tf.constant([_encoded(image) for image in images]))
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [
@@ -180,6 +187,15 @@ def preprocessor(config: Experiment) -> preprocessing.Preprocessor:
 
 
 def _encoded(image: str | os.PathLike | np.ndarray) -> bytes:
-    if isinstance(image, np.ndarray):
-        return tf.io.encode_png(image).numpy()
-    return tf.io.read_file(os.fspath(image)).numpy()
+    """Return a file that TensorFlow decodes to the upright image."""
+    if not isinstance(image, np.ndarray):
+        try:
+            return reading.read(image).encoded
+        except reading.UnusableImageError as error:
+            raise ValueError(f"{os.fspath(image)}: {error}") from error
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"an image as an array must be uint8 [height, width, 3], RGB, not {image.dtype} "
+            f"{list(image.shape)}"
+        )
+    return reading.encode(image)

@@ -11,6 +11,7 @@ client turns boxes into pixels without decoding the image.
 import tensorflow as tf
 
 from mrcnn_tf.modeling.detections import Detections
+from mrcnn_tf.ops import boxes as box_ops
 
 
 def object_detection_outputs(
@@ -21,7 +22,8 @@ def object_detection_outputs(
 ) -> dict[str, tf.Tensor]:
     """Name and scale detections as the TF Object Detection API does.
 
-    Rows behind `num_detections` are zero, as they are in `Detections`.
+    Rows behind `num_detections` are zero, as they are in `Detections`. A box that is empty, here or
+    after the division, which float32 rounds, is no detection: those behind it move up.
 
     Args:
       detections: the network's answer, best first, in pixels of the network input.
@@ -48,10 +50,11 @@ def object_detection_outputs(
     # other; the resized size itself carries no error although it was rounded to whole pixels.
     extent = tf.concat([image_size_hw, image_size_hw], axis=-1)[:, tf.newaxis, :]
     boxes = tf.clip_by_value(detections.boxes / extent, 0.0, 1.0)
+    detections = _keep(detections._replace(boxes=boxes), box_ops.is_nonempty(boxes))
     ids = tf.gather(tf.constant((0, *category_ids), tf.int64), detections.classes)
     answer = {
         "num_detections": tf.reduce_sum(tf.cast(detections.valid, tf.float32), axis=-1),
-        "detection_boxes": boxes,
+        "detection_boxes": detections.boxes,
         "detection_classes": tf.cast(ids, tf.float32),
         "detection_class_ids": ids,
         "detection_scores": detections.scores,
@@ -60,3 +63,18 @@ def object_detection_outputs(
     if detections.masks is not None:
         answer["detection_masks"] = detections.masks
     return answer
+
+
+def _keep(detections: Detections, kept: tf.Tensor) -> Detections:
+    """Return the rows that are valid and kept (bool [B, D]), in their order, then zeros."""
+    kept &= detections.valid
+    order = tf.argsort(tf.cast(kept, tf.int32), direction="DESCENDING", stable=True)
+
+    def pick(rows: tf.Tensor | None) -> tf.Tensor | None:
+        if rows is None:
+            return None
+        chosen = tf.reshape(kept, tf.concat([tf.shape(kept), [1] * (rows.shape.rank - 2)], 0))
+        rows = tf.where(chosen, rows, tf.zeros([], rows.dtype))
+        return tf.gather(rows, order, batch_dims=1)
+
+    return Detections(*(pick(rows) for rows in detections))

@@ -15,7 +15,7 @@ class Detection(NamedTuple):
     """One object in the frame of the image as it was given.
 
     Attributes:
-      box: float32 [(y1, x1, y2, x2)], pixels.
+      box: float64 [(y1, x1, y2, x2)], pixels of the upright image; never empty.
       score: in [0, 1].
       category_id: the data set's own id.
       category: its name.
@@ -30,13 +30,16 @@ class Detection(NamedTuple):
     mask: dict | None
 
     def to_coco(self, image_id: str) -> dict:
-        """Return COCO's result dictionary, plus the category's name."""
+        """Return COCO's result dictionary, plus the category's name.
+
+        Pixels are rounded to thousandths; a side shorter than one is written as one.
+        """
         y1, x1, y2, x2 = (float(v) for v in self.box)
         row = {
             "image_id": image_id,
             "category_id": self.category_id,
             "category": self.category,
-            "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "bbox": [round(v, 3) for v in (x1, y1, max(x2 - x1, 1e-3), max(y2 - y1, 1e-3))],
             "score": round(self.score, 6),
         }
         if self.mask is None:
@@ -85,7 +88,8 @@ class Predictor:
         once per image.
 
         Args:
-          encoded: the images as JPEG, PNG, BMP or GIF files.
+          encoded: the images as JPEG, PNG, BMP, GIF or WebP files; those whose EXIF orientation
+            is not 1, turned upright, because exports of older releases do not turn.
           pixels: the same decoded: uint8 [h, w, 3], RGB.
 
         Returns:
@@ -129,7 +133,8 @@ def read_detections(
     height, width = answer["image_size"][row].tolist()
     detections = []
     for k in range(int(answer["num_detections"][row])):
-        box = answer["detection_boxes"][row, k] * np.asarray([height, width] * 2, np.float32)
+        # In float32 the product could round to an empty box.
+        box = answer["detection_boxes"][row, k] * np.asarray([height, width] * 2, np.float64)
         mask = None
         if "detection_masks" in answer:
             mask = paste.paste_to_rle(

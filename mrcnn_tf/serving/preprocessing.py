@@ -3,10 +3,10 @@
 Shape letters: `B` images of a request, `H W` network-input size, `h w` size of one image.
 
 Images of one request may have any sizes. They go through in two passes, so that at no time all
-of them lie in memory at full size: the first reads their sizes (for JPEG from the header alone)
-and finds the canvas that holds all resized ones; the second decodes, resizes and pads each image
-straight into that canvas. What stays is the batch itself plus `PARALLEL_IMAGES` images
-in flight.
+of them lie in memory at full size: the first reads their sizes and orientations (for JPEG and PNG
+without decoding) and finds the canvas that holds all resized ones; the second decodes, turns
+upright, resizes and pads each image straight into that canvas. What stays is the batch itself plus
+`PARALLEL_IMAGES` images in flight.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mrcnn_tf.data import canvases, preprocess, schema
+from mrcnn_tf.images import decoding, orientation
 
 # A 24-megapixel photo takes 72 MB decoded: eight in flight are still well below a gigabyte.
 PARALLEL_IMAGES = 8
@@ -27,45 +28,12 @@ class NetworkInput(NamedTuple):
     Attributes:
       images: float32 [B, H, W, 3], normalised, 0 in the padding at the bottom and on the right.
       image_size_hw: float32 [B, (height, width)], the resized image inside H x W.
-      original_size_hw: int32 [B, (height, width)], the image as it was sent.
+      original_size_hw: int32 [B, (height, width)], the image as it was sent, turned upright.
     """
 
     images: tf.Tensor
     image_size_hw: tf.Tensor
     original_size_hw: tf.Tensor
-
-
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode a JPEG, PNG, BMP or GIF file.
-
-    Gray becomes three equal channels, CMYK becomes RGB, alpha is dropped, 16 bits are cut to 8,
-    and of an animation the first frame counts. An EXIF orientation is not applied: pixels are
-    taken as they are stored, as in training.
-
-    Args:
-      encoded: string [].
-
-    Returns:
-      uint8 [h, w, 3], RGB.
-
-    Source: JPEGs as `data/decoder.py` decodes them, with the accurate integer transform, which
-      `decode_image` does not offer.
-    """
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def encoded_size_hw(encoded: tf.Tensor) -> tf.Tensor:
-    """Return int32 [(height, width)] of an encoded image (string []), from its header if JPEG."""
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.image.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.shape(decode_image(encoded))[:2],
-    )
 
 
 def encode_example(encoded_image: bytes) -> bytes:
@@ -103,22 +71,28 @@ class Preprocessor:
     canvas_sizes: tuple[tuple[int, int], ...] | None = None
 
     def from_image_bytes(self, encoded: tf.Tensor) -> NetworkInput:
-        """Prepare encoded images of any sizes.
+        """Prepare encoded images of any sizes, upright as their EXIF orientation says.
 
         Args:
-          encoded: string [B], see `decode_image`.
+          encoded: string [B], see `decoding.decode_as_stored`.
 
         Returns:
           The batch on the smallest canvas that holds every image's own.
         """
 
-        def sizes(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            size_hw = encoded_size_hw(file)
-            return size_hw, self._resized(size_hw)
+        def look(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            tag = orientation.read(file)
+            size_hw = orientation.turn_size_hw(decoding.stored_size_hw(file), tag)
+            return size_hw, self._resized(size_hw), tag
 
-        spec = tf.TensorSpec([2], tf.int32)
-        original_size_hw, size_hw = _map(sizes, encoded, (spec, spec))
-        return self._batch(encoded, decode_image, original_size_hw, size_hw)
+        def decode(file: tf.Tensor, tag: tf.Tensor) -> tf.Tensor:
+            return orientation.turn(decoding.decode_as_stored(file), tag)
+
+        pair = tf.TensorSpec([2], tf.int32)
+        original_size_hw, size_hw, tags = _map(
+            look, encoded, (pair, pair, tf.TensorSpec([], tf.int32))
+        )
+        return self._batch((encoded, tags), decode, original_size_hw, size_hw)
 
     def from_tf_example(self, serialized: tf.Tensor) -> NetworkInput:
         """Prepare records: serialized tf.train.Examples with the image in `image/encoded`.
@@ -143,9 +117,10 @@ class Preprocessor:
           As `from_image_bytes`.
         """
         original_size_hw = tf.shape(images)[1:3]
+        tf.debugging.assert_positive(original_size_hw, "images without a pixel: (height, width)")
         sizes = tf.stack([original_size_hw, self._resized(original_size_hw)])
         sizes = tf.repeat(sizes[:, tf.newaxis], tf.shape(images)[0], axis=1)  # [2, B, 2]
-        return self._batch(images, lambda image: image, sizes[0], sizes[1])
+        return self._batch((images,), lambda image: image, sizes[0], sizes[1])
 
     def _resized(self, original_hw: tf.Tensor) -> tf.Tensor:
         """Return the network-input size of one image: int32 [2] -> int32 [2]."""
@@ -166,18 +141,25 @@ class Preprocessor:
 
     def _batch(
         self,
-        sources: tf.Tensor,
-        decode: Callable[[tf.Tensor], tf.Tensor],
+        sources: tuple[tf.Tensor, ...],
+        decode: Callable[..., tf.Tensor],
         original_size_hw: tf.Tensor,
         size_hw: tf.Tensor,
     ) -> NetworkInput:
-        """Decode, resize, normalise and pad every source (first dimension B) into one canvas."""
+        """Decode, resize, normalise and pad every image into one canvas.
+
+        Args:
+          sources: what `decode` takes, each [B, ...].
+          decode: returns one image: uint8 [h, w, 3].
+          original_size_hw: int32 [B, 2], of what `decode` returns.
+          size_hw: int32 [B, 2], to be resized to.
+        """
         canvas_hw = self._canvas(size_hw)
 
-        def prepare(source_and_size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            source, image_size_hw = source_and_size
+        def prepare(source_and_size: tuple[tf.Tensor, ...]) -> tf.Tensor:
+            *source, image_size_hw = source_and_size
             return preprocess.prepare_image(
-                decode(source),
+                decode(*source),
                 image_size_hw,
                 canvas_hw,
                 convention=self.resize_convention,
@@ -186,7 +168,7 @@ class Preprocessor:
                 pixel_std=self.pixel_std,
             )
 
-        images = _map(prepare, (sources, size_hw), tf.TensorSpec([None, None, 3], tf.float32))
+        images = _map(prepare, (*sources, size_hw), tf.TensorSpec([None, None, 3], tf.float32))
         return NetworkInput(images, tf.cast(size_hw, tf.float32), original_size_hw)
 
 

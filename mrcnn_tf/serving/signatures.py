@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data import label_map as label_map_lib
 from mrcnn_tf.data import schema
+from mrcnn_tf.images import reading
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import postprocessing, preprocessing, verification
 
@@ -106,15 +107,31 @@ def build_serve(
     def serve(input_tensor: tf.Tensor) -> dict[str, tf.Tensor]:
         # Resizing stays on the CPU, where training does it: other kernels round differently.
         with tf.device("CPU:0"):
-            network_input = to_network_input(input_tensor)
-        return postprocessing.object_detection_outputs(
+            count = tf.shape(input_tensor)[0]
+            # Neither a canvas nor a network exists for no image, so a request of length 0 goes
+            # through with one black pixel, whose row is then cut off.
+            request = tf.cond(count > 0, lambda: input_tensor, lambda: _black_pixel(input_type))
+            network_input = to_network_input(request)
+        answer = postprocessing.object_detection_outputs(
             detect(network_input.images, network_input.image_size_hw),
             network_input.image_size_hw,
             network_input.original_size_hw,
             category_ids,
         )
+        return {name: value[:count] for name, value in answer.items()}
 
     return serve
+
+
+def _black_pixel(input_type: str) -> tf.Tensor:
+    """Return a request of one image of one pixel."""
+    pixel = np.zeros([1, 1, 1, 3], np.uint8)
+    if input_type == "image_tensor":
+        return tf.constant(pixel)
+    encoded = reading.encode(pixel[0])
+    if input_type == "tf_example":
+        encoded = preprocessing.encode_example(encoded)
+    return tf.constant([encoded])
 
 
 def export_saved_model(

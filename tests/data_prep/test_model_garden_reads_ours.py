@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from pycocotools.coco import COCO
 
-from data_prep import image_file, record
+from data_prep import record
 from mrcnn_tf.data import coco_json
+from mrcnn_tf.images import record_image
 
 
 @pytest.mark.slow
@@ -21,7 +22,7 @@ def test_boxes_classes_and_masks_are_equal(shared):
     decoder = tf_example_decoder.TfExampleDecoder(include_mask=True)
     for image in coco.images[:25]:
         file = folder / "val2017" / image.file_name
-        encoded = image_file.load(str(file), image.height, image.width)
+        encoded = record_image.load(str(file), image.height, image.width, record_image.ExifRule())
         objects = coco.objects[image.source_id]
         counts = collections.Counter()
         text = record.build_example(image, encoded, objects, names, "png", counts)

@@ -11,11 +11,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from data_prep import record
-from data_prep.image_file import EncodedImage
 from mrcnn_tf.data import coco_json, rle, schema
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.coco_masks import Mask
+from mrcnn_tf.images.record_image import EncodedImage
 
 _IMAGE = ImageEntry("90000000000000000001", "ordner/bäume 1.jpg", 40, 50)
 _ENCODED = EncodedImage(b"not really an image", "jpeg", "")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf import predict, train
+from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
+from mrcnn_tf.serving import image_run
 
 C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 # Experiment, what differs on top of the tiny settings, what it is scored by.
@@ -50,7 +51,7 @@ def test_train_evaluate_export_predict(name, override, shapes, tmp_path):
     signature = tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"]
     assert ("detection_masks" in signature.structured_outputs) == (metric == "mask_ap")
 
-    code = predict.run(
+    code = image_run.run(
         str(tmp_path / "exported"), str(shapes / "coco" / "val"), str(tmp_path / "out"), 0.0, 2
     )
     assert code == 0

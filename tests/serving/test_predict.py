@@ -1,6 +1,5 @@
 """The command on folders as people have them: odd names, broken files, turned and huge images."""
 
-import io
 import json
 import pathlib
 import subprocess
@@ -11,9 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf import predict
-from mrcnn_tf.images import files
-from mrcnn_tf.serving import predictor
+from mrcnn_tf.images import reading
+from mrcnn_tf.serving import image_run, predictor, results_file
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -36,7 +34,8 @@ def folder(tmp_path, draw_rectangles):
     (tmp_path / "in/cut.png").write_bytes(
         (tmp_path / "in/Über füße/ein Bild [1].png").read_bytes()[:3000]
     )
-    (tmp_path / "in/notes.txt").write_text("not looked at")
+    (tmp_path / "in/notes.txt").write_text("no image")
+    (tmp_path / "in/.hidden.png").write_bytes(b"not looked at")
     return tmp_path / "in"
 
 
@@ -45,11 +44,13 @@ def folder(tmp_path, draw_rectangles):
 )
 def test_folder(export, folder, tmp_path, capsys, input_type, batch_size):
     out = tmp_path / "out"
-    code = predict.run(str(export(input_type)), str(folder), str(out), 0.6, batch_size)
+    code = image_run.run(str(export(input_type)), str(folder), str(out), 0.6, batch_size)
     printed = capsys.readouterr().out
     assert code == 1
-    assert "FAILED broken.jpg: not an image" in printed
-    assert "FAILED cut.png: " in printed
+    assert "FAILED broken.jpg: begins as a JPEG image does, but is broken" in printed
+    assert "FAILED cut.png: Invalid PNG data" in printed
+    assert "PASSED OVER notes.txt: not an image\n" in printed
+    assert "hidden" not in printed
     assert printed.count("FAILED") == 2
     assert "5/5 images" in printed
     rows = json.loads((out / "detections.json").read_text(encoding="utf-8"))
@@ -71,9 +72,9 @@ def test_folder(export, folder, tmp_path, capsys, input_type, batch_size):
 
 def test_drawing_shows_scores_above_the_threshold(model_path, folder, tmp_path):
     out = tmp_path / "out"
-    predict.run(model_path, str(folder / "b.webp"), str(out), 0.6, 1)
+    image_run.run(model_path, str(folder / "b.webp"), str(out), 0.6, 1)
     below = np.asarray(Image.open(out / "drawn/b.webp.png"))
-    predict.run(model_path, str(folder / "b.webp"), str(out), 0.4, 1)
+    image_run.run(model_path, str(folder / "b.webp"), str(out), 0.4, 1)
     above = np.asarray(Image.open(out / "drawn/b.webp.png"))
     assert below.shape == above.shape
     assert (below != above).any()
@@ -88,7 +89,7 @@ def test_exif_orientation_is_applied(model_path, tmp_path, draw_rectangles, caps
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
-    assert predict.run(model_path, str(tmp_path), str(tmp_path / "out"), 0.5, 1) == 0
+    assert image_run.run(model_path, str(tmp_path), str(tmp_path / "out"), 0.5, 1) == 0
     assert "1 turned upright" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "out/detections.json").read_text())
     assert row["segmentation"]["size"] == [100, 160]
@@ -98,7 +99,7 @@ def test_exif_orientation_is_applied(model_path, tmp_path, draw_rectangles, caps
 def test_huge_image(model_path, tmp_path, draw_rectangles):
     huge = Image.fromarray(draw_rectangles(4000, 6000, {RED: (1000, 3000, 2500, 5000)}))
     huge.save(tmp_path / "a.jpg", quality=90)
-    assert predict.run(model_path, str(tmp_path), str(tmp_path / "out"), 0.5, 1) == 0
+    assert image_run.run(model_path, str(tmp_path), str(tmp_path / "out"), 0.5, 1) == 0
     (row,) = json.loads((tmp_path / "out/detections.json").read_text())
     np.testing.assert_allclose(row["bbox"], [3000, 1000, 2000, 1500], atol=46)
     assert Image.open(tmp_path / "out/drawn/a.jpg").size == (6000, 4000)
@@ -108,52 +109,25 @@ def test_one_bad_image_does_not_take_its_batch_along(model_path, folder, monkeyp
     """Pillow can read it but TensorFlow cannot: the batch is sent again one by one."""
     detect = predictor.Predictor(model_path)
     good = folder / "Über füße/ein Bild [1].png"
-    read = files.read_image
+    read = reading.read
 
-    def read_some_wrongly(name, path):
-        image = read(name, path)
-        return image._replace(encoded=b"odd") if name == "odd" else image
+    def read_some_wrongly(path):
+        image = read(good)
+        return image._replace(encoded=b"odd") if path == "odd" else image
 
-    monkeypatch.setattr(files, "read_image", read_some_wrongly)
-    run = predict.Run(detect, folder.parent / "drawn", 0.5)
-    with predict.ResultsFile(folder.parent / "r.json") as results:
-        run.process([("a.png", good), ("odd", good), ("c.png", good)], results)
+    monkeypatch.setattr(reading, "read", read_some_wrongly)
+    run = image_run.ImageRun(detect, str(folder.parent / "drawn"), 0.5)
+    with results_file.ResultsFile(str(folder.parent / "r.json")) as results:
+        run.process([("a.png", ""), ("odd", "odd"), ("c.png", "")], results)
     assert list(run.failures) == ["odd"]
     assert run.failures["odd"].startswith("Unknown image file format")
     rows = json.loads((folder.parent / "r.json").read_text())
     assert [r["image_id"] for r in rows] == ["a.png", "c.png"]
 
 
-def test_find_images(folder, tmp_path):
-    drawn = folder / "drawn"
-    drawn.mkdir()
-    Image.new("RGB", (2, 2)).save(drawn / "old.png")
-
-    def names(pattern):
-        return [name for name, _ in files.find_images(str(pattern), drawn)]
-
-    nested = "Über füße/ein Bild [1].png"
-    assert names(folder) == ["b.webp", "broken.jpg", "cut.png", "one.png", nested]
-    assert names(folder / "*.png") == ["cut.png", "one.png"]
-    assert names(folder / "**/*.png") == ["cut.png", "one.png", nested]
-    assert names(folder / "Ü*/*") == [nested]
-    assert names(folder / nested) == ["ein Bild [1].png"]
-    assert names(folder / "notes.txt") == ["notes.txt"]  # as the user says
-    for nothing in (folder / "absent.jpg", folder / "*.gif", tmp_path / "absent"):
-        with pytest.raises(FileNotFoundError, match="no such file, and no images"):
-            names(nothing)
-
-
-def test_sixteen_bits(tmp_path):
-    deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
-    Image.fromarray(deep).save(tmp_path / "a.png")
-    image = files.read_image("a.png", tmp_path / "a.png")
-    np.testing.assert_array_equal(image.pixels[..., 2], deep >> 8)
-
-
 def test_interrupted_results_get_no_name(tmp_path):
     def interrupted():
-        with predict.ResultsFile(tmp_path / "r.json") as results:
+        with results_file.ResultsFile(str(tmp_path / "r.json")) as results:
             results.add({"score": 1})
             raise KeyboardInterrupt
 
@@ -202,20 +176,9 @@ runpy.run_module("mrcnn_tf.predict", run_name="__main__")
 def test_odd_real_images(model_path, shared, tmp_path, capsys):
     """Gray, CMYK, alpha and turned photos: all are read, none fails."""
     folder = shared / "data/conformance/odd_cases/images"
-    assert predict.run(model_path, str(folder), str(tmp_path), 0.5, 4) == 0
+    assert image_run.run(model_path, str(folder), str(tmp_path), 0.5, 4) == 0
     printed = capsys.readouterr().out
     assert "1 turned upright" in printed
     drawn = {p.relative_to(tmp_path / "drawn").as_posix() for p in tmp_path.rglob("drawn/**/*.*")}
     assert "sub dir/j_ünïcode name.jpg" in drawn
-    assert len(drawn) == len(files.find_images(str(folder), tmp_path))
-
-
-def test_bytes_of_a_turned_image_are_lossless(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    image = files.read_image("a.png", tmp_path / "a.png")
-    assert image.turned
-    np.testing.assert_array_equal(image.pixels, pixels[::-1, ::-1])
-    np.testing.assert_array_equal(Image.open(io.BytesIO(image.encoded)), image.pixels)
+    assert len(drawn) == 12

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mrcnn_tf.data import canvases, schema
 from mrcnn_tf.data import preprocess as data_preprocess
+from mrcnn_tf.images import decoding
 from mrcnn_tf.serving import preprocessing
 
 
@@ -40,6 +41,7 @@ FORMATS = {
     "bmp gray": encode(image(7, 5).convert("L"), "BMP"),
     "gif": encode(image(7, 5), "GIF"),
     "gif animated": encode(image(7, 5), "GIF", save_all=True, append_images=[image(7, 5, 1)]),
+    "webp": encode(image(7, 5), "WEBP", lossless=True),
     "jpeg": encode(image(70, 50), "JPEG", quality=80),
     "jpeg gray": encode(image(70, 50).convert("L"), "JPEG"),
 }
@@ -48,25 +50,25 @@ FORMATS = {
 @pytest.mark.parametrize("file", FORMATS.values(), ids=FORMATS.keys())
 def test_decodes_bit_equal_to_pillow(file):
     expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
-    decoded = tf.function(preprocessing.decode_image)(tf.constant(file))
+    decoded = tf.function(decoding.decode_as_stored)(tf.constant(file))
     np.testing.assert_array_equal(decoded, expected)
-    size = tf.function(preprocessing.encoded_size_hw)(tf.constant(file))
+    size = tf.function(decoding.stored_size_hw)(tf.constant(file))
     np.testing.assert_array_equal(size, expected.shape[:2])
 
 
 def test_cmyk_and_16_bits():
     cmyk = encode(image(40, 30).convert("CMYK"), "JPEG", quality=95)
     expected = np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB"), np.int32)
-    decoded = preprocessing.decode_image(tf.constant(cmyk)).numpy()
+    decoded = decoding.decode_as_stored(tf.constant(cmyk)).numpy()
     assert abs(decoded - expected).max() <= 2  # two ways to multiply with black
     deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
-    decoded = preprocessing.decode_image(tf.constant(encode(Image.fromarray(deep), "PNG")))
+    decoded = decoding.decode_as_stored(tf.constant(encode(Image.fromarray(deep), "PNG")))
     np.testing.assert_array_equal(decoded[..., 1], deep >> 8)
 
 
 def test_not_a_image():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessing.decode_image(tf.constant(b"no image"))
+        decoding.decode_as_stored(tf.constant(b"no image"))
 
 
 @pytest.mark.parametrize("convention", data_preprocess.CONVENTIONS)
@@ -148,4 +150,4 @@ def test_jpeg_is_decoded_as_for_training(preprocess, shared):
     path = sorted((shared / "data/fruits_nuts").rglob("*.jpg"))[0]
     file = path.read_bytes()
     as_trained = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
-    np.testing.assert_array_equal(preprocessing.decode_image(tf.constant(file)), as_trained)
+    np.testing.assert_array_equal(decoding.decode_as_stored(tf.constant(file)), as_trained)

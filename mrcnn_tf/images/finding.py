@@ -1,0 +1,102 @@
+"""Finds the images that files, folders and patterns name, by their content."""
+
+import glob
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from mrcnn_tf.images import kinds, storage
+
+
+class Found(NamedTuple):
+    """What was found.
+
+    Attributes:
+      images: (name relative to the folder or to the pattern's fixed part, with forward slashes;
+        path) of each, sorted by name.
+      others: names of the files that lie between them and are no images.
+    """
+
+    images: list[tuple[str, str]]
+    others: list[str]
+
+
+def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
+    """Find images.
+
+    What is an image is told by a file's first bytes; a file that is called as images are counts as
+    one whatever it holds, so that a broken one is met when it is read. A file that is named itself
+    counts in any case.
+
+    Args:
+      patterns: each a file; a folder, searched with its sub-folders but without hidden files; or a
+        glob, in which `**` crosses folders (on this machine). What exists is taken literally, so
+        brackets in a name do no harm.
+      written: files and folders that are left out: those that the caller writes.
+
+    Raises:
+      FileNotFoundError: nothing matches one of the patterns, or there is no image.
+      ValueError: two images have the same name.
+    """
+    skipped = [_normal(path) for path in written]
+    images: dict[str, str] = {}
+    others: set[str] = set()
+    for pattern in patterns:
+        found_any = False
+        for name, path, is_named in _files_of(pattern):
+            if any((_normal(path) + "/").startswith(folder + "/") for folder in skipped):
+                continue
+            found_any = True
+            if not (is_named or kinds.is_image_name(name) or _begins_as_image(path)):
+                others.add(name)
+            elif images.setdefault(name, path) != path and _normal(images[name]) != _normal(path):
+                raise ValueError(
+                    f"two images are called {name}: {images[name]} and {path}. Give the folder "
+                    "above both as the input"
+                )
+        if not found_any:
+            raise FileNotFoundError(f"{pattern}: there is no such file, or nothing in it")
+    if not images:
+        more = f", only {', '.join(sorted(others)[:3])}" if others else ""
+        raise FileNotFoundError(f"{' '.join(patterns)}: there are no images{more}")
+    return Found(sorted(images.items()), sorted(others))
+
+
+def _files_of(pattern: str) -> list[tuple[str, str, bool]]:
+    """List (name, path, whether the user named this very file) of what a pattern stands for."""
+    if storage.is_file(pattern):
+        return [(os.path.basename(pattern), pattern, True)]
+    if storage.is_folder(pattern):
+        return [(_relative(p, pattern), p, False) for p in storage.files_below(pattern)]
+    fixed, rest = _split(pattern)
+    paths = storage.matching(os.path.join(glob.escape(fixed), rest) if fixed else rest)
+    return [(_relative(p, fixed), p, False) for p in paths]
+
+
+def _split(pattern: str) -> tuple[str, str]:
+    """Split a pattern into the longest folder that is there as it is written, and the rest."""
+    head, rest = os.path.split(pattern)
+    while head and not storage.is_folder(head):
+        above, last = os.path.split(head)
+        if above == head:  # the root, or a bare "gs://"
+            return head, rest
+        head, rest = above, os.path.join(last, rest)
+    return head, rest
+
+
+def _begins_as_image(path: str) -> bool:
+    try:
+        return kinds.is_image(storage.read(path, kinds.HEAD_BYTES))
+    except (OSError, ValueError, tf.errors.OpError):
+        return False
+
+
+def _relative(path: str, folder: str) -> str:
+    name = path[len(folder) :] if path.startswith(folder) else path
+    return name.replace(os.sep, "/").lstrip("/")
+
+
+def _normal(path: str) -> str:
+    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)

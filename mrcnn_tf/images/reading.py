@@ -1,0 +1,203 @@
+"""The one reader of image files: the converter, `predict` and the Python API read through it.
+
+JPEG and PNG are decoded by TensorFlow, as training and exported networks do; every other format by
+Pillow, as far as decoders are installed. Which way up an image is meant is `orientation.py`'s
+rule, how more than 8 bits become 8 is `depth.py`'s.
+"""
+
+import io
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+from mrcnn_tf.images import decoding, depth, kinds, orientation, storage
+
+_BY_TENSORFLOW = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more images behind it, from telephones
+_THUMBNAIL = 1  # a bit of TIFF's NewSubfileType
+# Lines around the one that says what TensorFlow found wrong.
+_BOILERPLATE = ("Graph execution error", "Detected at node", "<stack traces", "[[")
+
+kinds.register_decoders()
+
+
+class UnusableImageError(ValueError):
+    """A file is no image that can be used; the text says why, without the file's name.
+
+    Attributes:
+      kind: a few words that are the same for all errors of its kind.
+    """
+
+    def __init__(self, why: str, kind: str = "undecodable file") -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
+class Header(NamedTuple):
+    """What a file says of itself, before any pixel is decoded.
+
+    Attributes:
+      kind: Pillow's name of the format: "JPEG", "PNG", ...
+      mode: Pillow's name of the samples: "RGB", "L", ...
+      is_deep: more than 8 bits a sample.
+      stored_hw: (height, width) of the stored pixels.
+      orientation: 1..8, see `orientation.py`.
+    """
+
+    kind: str
+    mode: str
+    is_deep: bool
+    stored_hw: tuple[int, int]
+    orientation: int
+
+    @property
+    def shown_hw(self) -> tuple[int, int]:
+        """(height, width) of the upright image."""
+        return self.stored_hw[::-1] if self.orientation >= 5 else self.stored_hw
+
+
+class UprightImage(NamedTuple):
+    """An image, upright.
+
+    Attributes:
+      pixels: uint8 [h, w, 3], RGB.
+      encoded: a file that TensorFlow decodes to these pixels, whether or not it knows of EXIF.
+      turned: an EXIF orientation was applied.
+    """
+
+    pixels: np.ndarray
+    encoded: bytes
+    turned: bool
+
+
+def read(path: str | os.PathLike) -> UprightImage:
+    """Read an image file and turn it upright.
+
+    Args:
+      path: of any file system that `tf.io.gfile` knows.
+
+    Raises:
+      UnusableImageError: it cannot be read, is no image, or is one that cannot be used.
+    """
+    raw = read_bytes(path)
+    header, pixels = decode(raw)
+    turned = header.orientation != 1
+    if turned:
+        pixels = turn(pixels, header.orientation)
+    passed_on = header.kind in _BY_TENSORFLOW and not turned
+    return UprightImage(pixels, raw if passed_on else encode(pixels), turned)
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Return a file's content.
+
+    Raises:
+      UnusableImageError: it is absent or cannot be read.
+    """
+    try:
+        return storage.read(os.fspath(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UnusableImageError(f"the file cannot be read: {reason(error)}") from error
+
+
+def read_header(raw: bytes) -> Header:
+    """Look at a file's content without decoding pixels.
+
+    Raises:
+      UnusableImageError: not an image, or of a kind that no installed decoder reads.
+    """
+    with _open(raw) as image:
+        return _header(image, raw)
+
+
+def decode(raw: bytes) -> tuple[Header, np.ndarray]:
+    """Decode a file's content.
+
+    Returns:
+      The header, and the pixels as they are stored: uint8 [h, w, 3], RGB.
+
+    Raises:
+      UnusableImageError: not an image, a broken one, or one whose samples cannot become 8 bits.
+    """
+    with _open(raw) as image:
+        header = _header(image, raw)
+        try:
+            if header.kind not in _BY_TENSORFLOW:
+                return header, _decode_by_pillow(image, header)
+            if header.kind == "PNG" and header.is_deep:
+                deep = tf.io.decode_png(raw, channels=3, dtype=tf.uint16).numpy()
+                return header, depth.checked((deep >> 8).astype(np.uint8), "16 bits")
+            return header, decoding.decode_as_stored(tf.constant(raw)).numpy()
+        except Exception as error:  # Pillow raises almost anything on broken files
+            raise UnusableImageError(reason(error)) from error
+
+
+def turn(pixels: np.ndarray, tag: int) -> np.ndarray:
+    """Return stored pixels [h, w, 3] turned upright, see `orientation.turn`."""
+    return orientation.turn(tf.constant(pixels), tf.constant(tag)).numpy()
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """Return pixels (uint8 [h, w, 3], RGB) as BMP: lossless, and written at the speed of a copy."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def reason(error: Exception) -> str:
+    """Return the line of an error's text that says what is wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which the caller names
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    lines = [line.strip() for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_BOILERPLATE)]
+    if not telling:
+        return type(error).__name__
+    # "{{function_node ...}} what is wrong [Op:DecodePng]"
+    return telling[0].rpartition("}} ")[2].partition(" [Op:")[0][:300]
+
+
+def _open(raw: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(raw))
+    except UnidentifiedImageError as error:  # its text names a buffer in memory
+        raise UnusableImageError(kinds.why_unknown(raw)) from error
+    except Exception as error:  # of a broken header, Pillow raises almost anything
+        raise UnusableImageError(reason(error)) from error
+
+
+def _header(image: Image.Image, raw: bytes) -> Header:
+    """Read the header of an image that Pillow has opened and not loaded."""
+    kind = str(image.format)
+    height, width = image.height, image.width
+    if kind in (*_BY_TENSORFLOW, "WEBP"):
+        tag = int(_orientation_of_file(tf.constant(raw)))
+    elif kind == "TIFF":
+        tag = image.tag_v2.get(0x0112, 1)  # type: ignore[attr-defined]
+        tag = tag if tag in range(2, 9) else 1
+        if tag >= 5:  # Pillow gives the size of the upright image
+            height, width = width, height
+        if image.tag_v2.get(254, 0) & _THUMBNAIL:  # type: ignore[attr-defined]
+            raise UnusableImageError(
+                "this TIFF begins with a thumbnail, as a camera's raw files do: develop it first"
+            )
+    else:
+        tag = int(_orientation_of_exif(tf.constant(image.info.get("exif") or b"")))
+    is_deep = raw[24:25] == b"\x10" if kind == "PNG" else depth.is_deep(image)
+    return Header(kind, image.mode, is_deep, (height, width), tag)
+
+
+def _decode_by_pillow(image: Image.Image, header: Header) -> np.ndarray:
+    """Return the stored pixels; Pillow turns TIFFs while it loads them, which is undone."""
+    image.load()
+    pixels = depth.to_8_bits(image)
+    return (
+        turn(pixels, orientation.INVERSE[header.orientation]) if header.kind == "TIFF" else pixels
+    )
+
+
+_TEXT = [tf.TensorSpec([], tf.string)]
+_orientation_of_file = tf.function(orientation.read, input_signature=_TEXT)
+_orientation_of_exif = tf.function(orientation.of_exif, input_signature=_TEXT)

@@ -1,0 +1,90 @@
+"""Files of this machine and of any file system that TensorFlow knows (gs://, ram://), alike.
+
+On this machine names need not be UTF-8, which `tf.io.gfile` asks for; elsewhere they are.
+"""
+
+import errno
+import glob as local_glob
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path belongs to a file system of TensorFlow's."""
+    return "://" in path
+
+
+def read(path: str, num_bytes: int = -1) -> bytes:
+    """Return a file's content, or its first bytes.
+
+    Raises:
+      OSError: of this machine.
+      tf.errors.OpError: of another file system.
+    """
+    if is_remote(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read(num_bytes)
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would never end
+        raise OSError(errno.EINVAL, "not a file")
+    with open(path, "rb") as file:
+        return file.read(num_bytes)
+
+
+def write(path: str, content: bytes) -> None:
+    """Write a file and the folders above it; raises as `read` does."""
+    if is_remote(path):
+        tf.io.gfile.makedirs(os.path.dirname(path))
+        with tf.io.gfile.GFile(path, "wb") as file:
+            file.write(content)
+        return
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file."""
+    if is_remote(path):
+        return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+    return os.path.isfile(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder."""
+    return tf.io.gfile.isdir(path) if is_remote(path) else os.path.isdir(path)
+
+
+def files_below(folder: str) -> Iterator[str]:
+    """Yield the paths of all files in a folder and below; hidden files and folders are left out.
+
+    Links to folders are followed, each folder is gone through once.
+
+    Raises:
+      OSError: a folder may not be read.
+    """
+    remote = is_remote(folder)
+    walk = tf.io.gfile.walk(folder) if remote else os.walk(folder, True, _raise, followlinks=True)
+    seen: set[str] = set()
+    for parent, folders, names in walk:
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not remote:
+            if os.path.realpath(parent) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(parent))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the files that a pattern matches; `**` crosses folders on this machine only."""
+    if is_remote(pattern):
+        return [path for path in tf.io.gfile.glob(pattern) if is_file(path)]
+    return [path for path in local_glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,44 @@
+"""A JSON list that grows row by row in a file."""
+
+import json
+import os
+
+import tensorflow as tf
+
+from mrcnn_tf.images import storage
+
+
+class ResultsFile:
+    """A JSON list that grows row by row and gets its name when it is complete; a context manager.
+
+    Attributes:
+      num_rows: rows so far.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self._incomplete = path + ".incomplete"
+        self.num_rows = 0
+
+    def __enter__(self) -> "ResultsFile":
+        opener = tf.io.gfile.GFile if storage.is_remote(self._path) else open
+        self._file = opener(self._incomplete, "wb")
+        self._file.write(b"[")
+        return self
+
+    def add(self, row: dict) -> None:
+        """Append one row."""
+        # File names need not be UTF-8: such bytes go out as they came in.
+        text = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        self._file.write((b",\n" if self.num_rows else b"\n") + text)
+        self.num_rows += 1
+
+    def __exit__(self, error_type: type | None, *unused: object) -> None:
+        self._file.write(b"\n]\n")
+        self._file.close()
+        if error_type is not None:
+            return
+        if storage.is_remote(self._path):
+            tf.io.gfile.rename(self._incomplete, self._path, overwrite=True)
+        else:
+            os.replace(self._incomplete, self._path)
