@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -90,3 +91,23 @@ def test_pads_as_evaluation_does():
     assert found == ((800, 1088), (1088, 800), (800, 1344), (1344, 800))
     experiment.task.validation_data.canvas = "exact"
     assert preprocessor(experiment).canvas_sizes is None
+
+
+def test_no_images_and_things_that_are_none(runs, tmp_path):
+    detector = Detector.load(str(runs / "rpn" / "params.yaml"), str(runs / "rpn"))
+    assert detector([]) == []
+    (tmp_path / "notes.txt").write_text("no image")
+    for image, message in (
+        (tmp_path / "notes.txt", "notes.txt: not an image"),
+        (tmp_path / "absent.png", "absent.png: the file cannot be read: No such file"),
+        (np.zeros([4, 4, 3], np.float32), r"must be uint8 \[height, width, 3\], RGB, not float32"),
+        (np.zeros([4, 4], np.uint8), r"not uint8 \[4, 4\]"),
+        (np.zeros([0, 4, 3], np.uint8), r"not uint8 \[0, 4, 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detector([image])
+    found = detector([np.zeros([30, 50, 3], np.uint8)])[0]
+    for detection in found:
+        y1, x1, y2, x2 = detection.box
+        assert 0 <= y1 < y2 <= 30
+        assert 0 <= x1 < x2 <= 50

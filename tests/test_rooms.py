@@ -32,11 +32,11 @@ FIELDS = {"mrcnn_tf.experiment.fields", "mrcnn_tf.experiment.presets"}
 LIBRARIES = {"tensorflow", "tf_keras", "numpy", "pycocotools"}
 OF_ROOM = {
     "fields": set(),
-    "images": {"numpy", "PIL", "pycocotools"},
+    "images": {"numpy", "PIL", "pycocotools", "tensorflow"},
     "ops": LIBRARIES - {"tf_keras"},
     "data": LIBRARIES - {"tf_keras"},
     "evaluation": LIBRARIES - {"tf_keras"},
-    "serving": LIBRARIES - {"tf_keras"},
+    "serving": LIBRARIES - {"tf_keras"} | {"PIL"},
     "modeling": LIBRARIES,
 }
 

@@ -46,7 +46,7 @@ def to_coco_results(
     label_map: LabelMap | None,
     mask_paste: str = "pixel_centres",
 ) -> Iterator[dict]:
-    """Yield one image's detections as COCO results.
+    """Yield one image's detections as COCO results; a box without area is none.
 
     Args:
       image_id: the image's id.
@@ -69,6 +69,8 @@ def to_coco_results(
         raise ValueError(f"image {image_id!r}: a detection's box or score is not finite")
     num_classes = label_map.num_classes if label_map else None
     for k, ((y1, x1, y2, x2), cls, score) in enumerate(zip(boxes, classes, scores, strict=True)):
+        if y2 <= y1 or x2 <= x1:
+            continue
         if num_classes and not 1 <= cls < num_classes:
             raise ValueError(f"image {image_id!r}: class {cls} is not in 1..{num_classes - 1}")
         result = {

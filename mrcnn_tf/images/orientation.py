@@ -20,7 +20,9 @@ _MAX_BLOCKS = 65536
 _MAX_EXIF_BYTES = 65536  # what a JPEG's segment can hold; the first directory comes first
 _TAG, _SHORT, _LONG = 0x0112, 3, 4  # the orientation's number, and TIFF's unsigned integers
 _EXIF = [ord(letter) for letter in "Exif"] + [0, 0]  # what a JPEG's segment begins with
-# 5 to 8 are 1, 4, 3, 2 ... of the transposed image; transposing itself, they invert so.
+# One of these stands in every file that has an orientation; looking for them is fast.
+MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")
+# What undoes each orientation: itself, but for the two quarter turns, which undo each other.
 INVERSE = (0, 1, 2, 3, 4, 5, 8, 7, 6)
 
 Step = tuple[tf.Tensor, tf.Tensor, tf.Tensor]

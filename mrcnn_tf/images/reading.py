@@ -173,7 +173,8 @@ def _header(image: Image.Image, raw: bytes) -> Header:
     kind = str(image.format)
     height, width = image.height, image.width
     if kind in (*_BY_TENSORFLOW, "WEBP"):
-        tag = int(_orientation_of_file(tf.constant(raw)))
+        may_have_one = any(mark in raw for mark in orientation.MARKS)
+        tag = int(_orientation_of_file(tf.constant(raw))) if may_have_one else 1
     elif kind == "TIFF":
         tag = image.tag_v2.get(0x0112, 1)  # type: ignore[attr-defined]
         tag = tag if tag in range(2, 9) else 1

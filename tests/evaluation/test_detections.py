@@ -36,3 +36,20 @@ def test_no_detections_yield_nothing():
         label_map=None,
     )
     assert list(results) == []
+
+
+def test_empty_boxes_are_no_detections():
+    """Clipped to the image, a box that lay outside of it has no area."""
+    boxes = np.float32([[10, 10, 20, 20], [-9, 5, -1, 9], [30, 70, 40, 80], [0, 0, 5, 5]])
+    boxes = detections.to_original_frame(boxes, np.float32([50, 60]), np.float32([100, 120]))
+    results = detections.to_coco_results(
+        image_id=1,
+        boxes=boxes,
+        classes=np.array([1, 2, 3, 4]),
+        scores=np.float32([0.9, 0.8, 0.7, 0.6]),
+        masks=None,
+        original_size_hw=(100, 120),
+        label_map=None,
+    )
+    found = [(row["category_id"], row["bbox"]) for row in results]
+    assert found == [(1, [20, 20, 20, 20]), (4, [0, 0, 10, 10])]

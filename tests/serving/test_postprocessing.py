@@ -80,3 +80,28 @@ def test_same_in_a_graph(jit_compile):
     compiled = tf.function(serve, jit_compile=jit_compile)(*rows())
     for name, value in eager.items():
         np.testing.assert_allclose(compiled[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_empty_boxes_are_no_detections():
+    """Outside of the image, or so thin that the division makes nothing of it: the rest moves up."""
+    thin = [50.0, 10.0, np.nextafter(np.float32(50.0), np.float32(51.0)), 90.0]
+    boxes = [[-9.0, 0.0, 0.0, 50.0], [10.0, 20.0, 60.0, 120.0], thin, [0.0, 200.0, 50.0, 230.0]]
+    boxes = tf.constant([boxes, [[0.0, 0.0, 25.0, 50.0], [0.0] * 4, [0.0] * 4, [0.0] * 4]])
+    valid = tf.constant([[True] * 4, [True, False, False, False]])
+    scores = tf.constant([[0.9, 0.8, 0.7, 0.6], [0.5, 0.0, 0.0, 0.0]])
+    classes = tf.constant([[1, 2, 3, 1], [3, 0, 0, 0]])
+    masks = scores[..., tf.newaxis, tf.newaxis] * tf.ones([2, 4, 2, 2])
+    # Of 150.7 rows, 50 and the next float32 are the same fraction.
+    size = tf.constant([[150.7, 200.0], [50.0, 50.0]])
+    assert np.float32(thin[0]) / np.float32(150.7) == np.float32(thin[2]) / np.float32(150.7)
+    out = postprocessing.object_detection_outputs(
+        Detections(boxes, classes, scores, valid, masks), size, ORIGINAL, IDS
+    )
+    np.testing.assert_array_equal(out["num_detections"], [1, 1])
+    np.testing.assert_array_equal(out["detection_class_ids"], [[3, 0, 0, 0], [2**24 + 1, 0, 0, 0]])
+    expected = np.float32([[0.8, 0, 0, 0], [0.5, 0, 0, 0]])
+    np.testing.assert_array_equal(out["detection_scores"], expected)
+    np.testing.assert_allclose(out["detection_boxes"][0, 0], [10 / 150.7, 0.1, 60 / 150.7, 0.6])
+    assert not out["detection_boxes"][:, 1:].numpy().any()
+    np.testing.assert_array_equal(out["detection_masks"][0, 0], np.full([2, 2], np.float32(0.8)))
+    assert not out["detection_masks"][:, 1:].numpy().any()

@@ -108,6 +108,28 @@ def test_other_input_types(export, scenes, labels, input_type):
         check_answer(answer, row, pixels, truth, labels)
 
 
+@pytest.mark.parametrize("input_type", ["image_bytes", "image_tensor", "tf_example"])
+def test_a_request_of_length_0(export, scenes, input_type):
+    """An answer of the same outputs, types and ranks, with nothing in it."""
+    signature = tf.saved_model.load(str(export(input_type))).signatures["serving_default"]
+    pixels = scenes[0][0]
+    one = {
+        "image_bytes": [encode_png(pixels)],
+        "image_tensor": pixels[np.newaxis],
+        "tf_example": [preprocessing.encode_example(encode_png(pixels))],
+    }[input_type]
+    expected = signature(input_tensor=tf.constant(one))
+    nothing = [tf.constant(one)[:0]]
+    if input_type == "image_tensor":
+        nothing.append(tf.zeros([0, 0, 0, 3], tf.uint8))
+    for request in nothing:
+        answer = signature(input_tensor=request)
+        assert answer.keys() == expected.keys()
+        for name, value in expected.items():
+            assert answer[name].dtype == value.dtype
+            assert answer[name].shape == (0, *value.shape[1:]), name
+
+
 def test_signature_and_assets(exported, labels):
     loaded = tf.saved_model.load(str(exported))
     assert list(loaded.signatures) == ["serving_default"]
