@@ -15,46 +15,16 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.images import drawing, finding, reading, storage
+from mrcnn_tf.progress_bar import ProgressBar
 from mrcnn_tf.serving import predictor
 from mrcnn_tf.serving.results_file import ResultsFile
 
 DETECTIONS, DRAWN = "detections.json", "drawn"  # in the output folder
-_SECONDS_BETWEEN_LINES = 5.0  # of progress, where the output is not a terminal
 _MAX_NAMED = 20  # of files that are no images; behind, their number is said
 _MAX_NAME_BYTES = 255  # of file systems
 _DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 NamedImage = tuple[str, reading.UprightImage]
-
-
-class Progress:
-    """Done, rate and time to go: one line that is rewritten, or a line every few seconds."""
-
-    def __init__(self, total: int):
-        self._total = total
-        self._done = 0
-        self._timed = 0  # images behind the first call, which is not typical
-        self._start = self._shown = 0.0
-
-    def step(self, count: int) -> None:
-        """Note that `count` more images are done."""
-        now = time.monotonic()
-        if self._done:
-            self._timed += count
-        else:
-            self._start = now
-        self._done += count
-        last = self._done == self._total
-        if not sys.stdout.isatty() and not last and now - self._shown < _SECONDS_BETWEEN_LINES:
-            return
-        self._shown = now
-        text = f"{self._done}/{self._total} images"
-        if self._timed:
-            rate = self._timed / max(now - self._start, 1e-9)
-            text += f" | {rate:.2f}/s | {(self._total - self._done) / rate:.0f} s to go"
-        rewrite = sys.stdout.isatty()
-        print(f"\r{text:<60}" if rewrite else text, end="" if rewrite and not last else "\n")
-        sys.stdout.flush()
 
 
 def drawing_path(drawn_dir: str, name: str) -> str:
@@ -198,12 +168,13 @@ def run(
     print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {saved_model}", flush=True)
     this_run = ImageRun(predictor.Predictor(saved_model), drawn_dir, score_threshold)
     tf.io.gfile.makedirs(drawn_dir)
-    progress = Progress(len(images))
+    progress = ProgressBar("predicting", len(images), "images", stream=sys.stdout)
     with ResultsFile(results_path) as results:
         for first in range(0, len(images), batch_size):
             batch = images[first : first + batch_size]
             this_run.process(batch, results)
-            progress.step(len(batch))
+            progress.add(len(batch))
+    progress.close()
     if this_run.num_turned:
         print(f"{this_run.num_turned} turned upright as their EXIF orientation says")
     print(f"{results.num_rows} detections: {results_path}")

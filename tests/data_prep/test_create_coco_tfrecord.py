@@ -17,6 +17,7 @@ from data_prep import conversion, create_coco_tfrecord, manifest, shards
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.images.record_image import ExifRule
 
 _SCRIPT = pathlib.Path(create_coco_tfrecord.__file__)
 
@@ -356,7 +357,7 @@ def test_manifest_survives_the_round_trip(tmp_path):
     made_from = {"num_shards": 1}
     prefix = str(tmp_path / "x[1]")
     path = tmp_path / "x[1]-00000-of-00001.tfrecord"
-    task = shards.ShardTask(str(path), str(tmp_path), [], "f00d", {}, "rle")
+    task = shards.ShardTask(str(path), str(tmp_path), [], "f00d", {}, "rle", ExifRule())
     found = Finding(Level.LEFT_OUT, "a", "b", "c", "d", images=1)
     summary = shards.ShardSummary(4, "f00d", {"images": 2}, [found])
     path.write_bytes(b"1234")

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -137,8 +138,6 @@ def test_interrupted_results_get_no_name(tmp_path):
 
 
 def test_foreign_saved_model(tmp_path):
-    import tensorflow as tf
-
     with pytest.raises(FileNotFoundError, match="holds no SavedModel; write one with python -m"):
         predictor.Predictor(str(tmp_path))
     tf.saved_model.save(tf.Module(), str(tmp_path / "m"))
@@ -182,3 +181,75 @@ def test_odd_real_images(model_path, shared, tmp_path, capsys):
     drawn = {p.relative_to(tmp_path / "drawn").as_posix() for p in tmp_path.rglob("drawn/**/*.*")}
     assert "sub dir/j_ünïcode name.jpg" in drawn
     assert len(drawn) == 12
+
+
+def test_every_file_of_a_folder_is_processed_or_named(
+    model_path, tmp_path, draw_rectangles, capsys
+):
+    """The command on names and formats as telephones, browsers and cameras write them."""
+    scene = Image.fromarray(draw_rectangles(100, 160, {RED: (20, 40, 60, 100)}))
+    folder = tmp_path / "in [2]"
+    folder.mkdir()
+    long_name = "ü" * 125 + ".bmp"  # 254 bytes: with .png behind it, too long for a file
+    for name, kind in (
+        ("browser.jfif", "JPEG"), ("no suffix", "PNG"), ("scan.jp2", "JPEG2000"),
+        ("page.tif", "TIFF"), ("wrong.jpg", "PNG"), (long_name, "BMP"),
+    ):  # fmt: skip
+        scene.save(folder / name, kind)
+    (folder / "telephone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+    (folder / "new.jxl").write_bytes(b"\xff\x0a" + bytes(99))
+    (folder / "cut.png").write_bytes((folder / "no suffix").read_bytes()[:-12])  # no IEND
+    Image.fromarray(np.full([9, 9], 4095, np.uint16)).save(folder / "12 bits.png")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "dead.jpg").symlink_to(folder / "absent")
+    (folder / "notes.txt").write_text("text")
+    (folder / ".DS_Store").write_bytes(b"")
+    command = [sys.executable, "-m", "mrcnn_tf.predict", f"--saved_model={model_path}"]
+    command += [f"--input={folder}", f"--output_dir={folder}", "--batch_size=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    rows = json.loads((folder / "detections.json").read_text(encoding="utf-8"))
+    found = ["browser.jfif", "no suffix", "page.tif", "scan.jp2", "wrong.jpg", long_name]
+    assert [row["image_id"] for row in rows] == found
+    for row in rows:
+        np.testing.assert_allclose(row["bbox"], [40, 20, 60, 40], atol=2.6)
+    assert len(list((folder / "drawn").iterdir())) == 6
+    named = {line.split(":")[0].removeprefix("FAILED ") for line in done.stdout.splitlines()
+             if line.startswith("FAILED ")}  # fmt: skip
+    assert named == {
+        "telephone.heic", "new.jxl", "cut.png", "12 bits.png", "empty.jpg", "dead.jpg",
+    }  # fmt: skip
+    assert "PASSED OVER notes.txt: not an image\n" in done.stdout
+    assert "DS_Store" not in done.stdout
+    assert "12/12 images" in done.stdout
+    # Again: what the first run wrote into the same folder is not taken for input.
+    assert image_run.run(model_path, str(folder), str(folder), 0.5, 3) == 1
+    printed = capsys.readouterr().out
+    assert "12/12 images" in printed
+    assert "PASSED OVER detections" not in printed
+
+
+def test_a_mistake_is_one_line(model_path, tmp_path):
+    pattern = tmp_path / ("x" * 300)  # longer than a file's name can be
+    command = [sys.executable, "-m", "mrcnn_tf.predict", f"--saved_model={model_path}"]
+    command += [f"--input={pattern}", f"--output_dir={tmp_path / 'out'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == f"{pattern}: there is no such file, or nothing in it\n"
+    assert done.stderr == ""
+
+
+def test_another_file_system(model_path, draw_rectangles, capsys):
+    pixels = draw_rectangles(100, 160, {RED: (20, 40, 60, 100)})
+    for name in ("a [1].png", "b c/d"):
+        tf.io.gfile.makedirs(f"ram://predict/in/{name.rpartition('/')[0]}")
+        with tf.io.gfile.GFile(f"ram://predict/in/{name}", "wb") as file:
+            file.write(tf.io.encode_png(pixels).numpy())
+    for patterns in ("ram://predict/in", ["ram://predict/in/b c", "ram://predict/in/*.png"]):
+        assert image_run.run(model_path, patterns, "ram://predict/out", 0.5, 2) == 0
+        assert "2/2 images" in capsys.readouterr().out
+        with tf.io.gfile.GFile("ram://predict/out/detections.json", "rb") as file:
+            rows = json.loads(file.read())
+        assert len(rows) == 2
+    assert tf.io.gfile.exists("ram://predict/out/drawn/b c/d.png")
+    assert tf.io.gfile.exists("ram://predict/out/drawn/a [1].png")
