@@ -14,8 +14,7 @@ import os
 import pathlib
 import statistics
 
-from mrcnn_tf import train_stages
-from mrcnn_tf.staged import stages
+from mrcnn_tf.staged import running, stages
 
 RECORDS = pathlib.Path("datasets/shapes/val-00003-of-00004.tfrecord")
 IMAGES_PER_STEP = 4  # of all these experiments
@@ -97,7 +96,7 @@ def measure(name: str, steps: int, runs: pathlib.Path) -> dict[str, float]:
     folder = str(runs / name)
     commands, result = planned(name, steps, folder)
     print(f"\n=== {TITLES[name]}: {steps} steps a run", flush=True)
-    seconds = train_stages.run(commands, folder)
+    seconds = running.run(commands, folder)
     scores = json.loads((pathlib.Path(result) / "metrics.jsonl").read_text().splitlines()[-1])
     measured = {metric: round(scores[metric], 4) for metric in METRICS if metric in scores}
     return measured | {

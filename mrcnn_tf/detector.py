@@ -17,9 +17,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf import checkpoints
 from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment import label_maps, loading
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import build
@@ -28,7 +29,6 @@ from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.serving import predictor, preprocessing, signatures, verification
 from mrcnn_tf.staged import stages
 from mrcnn_tf.staged.two_networks import ProposalsAsDetections, TwoNetworks
-from mrcnn_tf.training import task as task_lib
 
 Network = MaskRCNN | TwoNetworks | ProposalsAsDetections
 
@@ -135,11 +135,11 @@ def _load_network(config: Experiment, checkpoint: str) -> tuple[Network, LabelMa
     """Build what the experiment describes, and the RPN it was trained with if that is another."""
     if config.task.model.system == "rpn":
         rpn = build.build_model(config.task.model, num_classes=0)
-        task_lib.load_checkpoint(rpn, checkpoint)
+        checkpoints.load(rpn, checkpoint)
         return ProposalsAsDetections(rpn), OBJECT
-    label_map = task_lib.label_map_of(checkpoint) or task_lib.read_label_map(config.task)
+    label_map = checkpoints.label_map_of(checkpoint) or label_maps.of_experiment(config.task)
     model = build.build_model(config.task.model, label_map.num_classes)
-    task_lib.load_checkpoint(model, checkpoint)
+    checkpoints.load(model, checkpoint)
     if config.task.model.proposals == "file":
         return TwoNetworks(_load_rpn(config), model), label_map
     return model, label_map
@@ -167,7 +167,7 @@ def _load_rpn(detector: Experiment) -> build.Model:
     # As many as the detector has seen of each image; they are the RPN's best.
     rpn.task.model.rpn.post_nms_top_k_test = detector.task.model.rpn.post_nms_top_k_test
     model = build.build_model(rpn.task.model, num_classes=0)
-    task_lib.load_checkpoint(model, where.rpn_checkpoint)
+    checkpoints.load(model, where.rpn_checkpoint)
     return model
 
 

@@ -1,44 +1,40 @@
-"""Train and evaluate: flags in, one call out.
+"""Train and evaluate: how a run starts, goes on and is scored.
 
 Used as
 
     python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn
     python -m mrcnn_tf.train --experiment=NAME --mode=eval --checkpoint_path=runs/NAME/best/ckpt-1
+
+The same command goes on where a run was stopped; `docs/runs.md` says what happens in which case. A
+step is taken in `training/task.py`; `mrcnn_tf.export` makes a SavedModel of what comes out.
 """
 
+import copy
 import os
+from collections.abc import Iterable
 
 from mrcnn_tf import command_line
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are
 
-import orbit
 import tensorflow as tf
 from absl import app, flags, logging
-from official.common import distribute_utils
-from official.common import flags as garden_flags
-from official.core import config_definitions as cfg
-from official.core import train_lib, train_utils
 from official.modeling import performance
 
-from mrcnn_tf.experiment import loading
+from mrcnn_tf import checkpoints
+from mrcnn_tf.experiment import experiment as experiment_lib
+from mrcnn_tf.experiment import inputs, loading
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
-from mrcnn_tf.training import divergence, progress
-from mrcnn_tf.training import task as task_lib
+from mrcnn_tf.training import devices, divergence, optimizers, preflight, progress
+from mrcnn_tf.training.loop import Loop
+from mrcnn_tf.training.run_folder import RunFolder, Standing
+from mrcnn_tf.training.stopping import Stopped
+from mrcnn_tf.training.task import MaskRCNNTask
+from mrcnn_tf.training.trainer import Trainer
 
-FLAGS = flags.FLAGS
-
-
-def define_flags() -> None:
-    """Define Model Garden's flags, with defaults that make `--experiment` enough, and ours."""
-    garden_flags.define_flags()
-    FLAGS["mode"].default = FLAGS["mode"].value = "train_and_eval"
-    FLAGS["model_dir"].help = "Folder of the run; default runs/EXPERIMENT."
-    flags.DEFINE_string(
-        "checkpoint_path", None, "With --mode=eval: checkpoint to score; default the run's newest."
-    )
+MODES = ("train_and_eval", "train", "train_and_post_eval", "eval", "continuous_eval")
 
 
 def run(
@@ -52,183 +48,292 @@ def run(
 
     Args:
       experiment: as `loading.load` returns it.
-      mode: "train", "train_and_eval", "eval", "continuous_eval" or "train_and_post_eval".
+      mode: one of `MODES`.
       model_dir: where checkpoints, summaries and the experiment itself are written.
-      checkpoint_path: in mode "eval", what to score.
+      checkpoint_path: in mode "eval", what to score; default the newest of `model_dir`.
       strategy: default: what `runtime` says, over all visible GPUs.
 
     Returns:
       The numbers of the last evaluation; empty if there was none.
 
     Raises:
-      ValueError: the experiment trains in several runs, see `stages.py`.
-      FloatingPointError: the loss is not finite.
+      ValueError: something does not fit. Nothing was written then.
+      FileNotFoundError: likewise, something is missing.
+      FloatingPointError: the loss or the weights went beyond all bounds.
+      Stopped: the process was told to stop.
     """
-    if "train" in mode and experiment.stages.schedule != "joint":
+    experiment = copy.deepcopy(experiment)
+    strategy = strategy or devices.strategy(experiment.runtime)
+    if experiment.runtime.mixed_precision_dtype:
+        performance.set_mixed_precision_policy(experiment.runtime.mixed_precision_dtype)
+    if mode == "eval":
+        path = checkpoints.newest(checkpoint_path or model_dir)
+        return _evaluate(experiment, strategy, model_dir, path, is_own=not checkpoint_path)
+    if checkpoint_path:
+        raise ValueError("--checkpoint_path: only --mode=eval scores a checkpoint of one's choice")
+    if mode == "continuous_eval":
+        return _evaluate_as_they_come(experiment, strategy, model_dir)
+    return _train(experiment, strategy, mode, model_dir)
+
+
+def _train(
+    experiment: Experiment, strategy: tf.distribute.Strategy, mode: str, model_dir: str
+) -> dict[str, float]:
+    """Check everything, go on where the run stands, take the steps, evaluate in between."""
+    if experiment.stages.schedule != "joint":
         raise ValueError(
             f"stages.schedule: {experiment.stages.schedule!r} is not one run but several. Start "
             f"all of them with\n  python -m mrcnn_tf.train_stages "
             f"--experiment={experiment.task.name}"
         )
-    runtime = experiment.runtime
-    strategy = strategy or _strategy(runtime)
-    if runtime.mixed_precision_dtype:
-        performance.set_mixed_precision_policy(runtime.mixed_precision_dtype)
-    images_per_step = task_lib.batch_size(experiment.task.train_data, strategy.num_replicas_in_sync)
-    for field in ("train_data", "validation_data"):
-        data = getattr(experiment.task, field)
-        data.global_batch_size = task_lib.batch_size(data, strategy.num_replicas_in_sync)
+    evaluating, trainer_config = "eval" in mode, experiment.trainer
+    images_per_step = inputs.batch_size(experiment.task.train_data, strategy.num_replicas_in_sync)
     scaled = loading.scale_to_batch(experiment, images_per_step)
-    if scaled and "train" in mode:
-        print(scaled)
-    task = task_lib.MaskRCNNTask(
-        experiment.task,
-        weight_decay=experiment.trainer.weight_decay,
-        enable_xla=runtime.enable_xla,
-        logging_dir=model_dir,
-        # What is only scored knows its own classes, maybe more than occur in the records.
-        label_map=None if "train" in mode else task_lib.label_map_of(checkpoint_path or model_dir),
-    )
+    task = _task(experiment, model_dir)
+    folder = RunFolder(model_dir)
+    standing = folder.standing(images_per_step)
+    if standing:
+        changed = folder.check(experiment, task.label_map)
+        numbers = folder.evaluation_at(standing.images)
+        if standing.step >= trainer_config.train_steps and (numbers or not evaluating):
+            print(f"{model_dir}: finished, {_standing_text(standing)}. Nothing to do")
+            return numbers or {}
     print(
-        f"{experiment.task.name}: {mode} on {strategy.num_replicas_in_sync} "
-        f"{'GPU' if runtime.num_gpus else 'CPU'}{'s' if runtime.num_gpus > 1 else ''}, "
+        f"{experiment.task.name}: {mode} on {devices.describe(strategy)}, "
         f"{images_per_step} images a step, {task.label_map.num_classes - 1} categories, "
-        f"into {model_dir}"
+        f"into {model_dir}" + (f"\n{scaled}" if scaled else "")
     )
-    tf.io.gfile.makedirs(model_dir)
-    if "train" in mode:
-        loading.save(experiment, os.path.join(model_dir, "params.yaml"))
-        with tf.io.gfile.GFile(os.path.join(model_dir, "label_map.json"), "w") as file:
-            file.write(task.label_map.to_json())
-    # The task compiles what can be compiled. Left on, Model Garden's trainer would on GPUs compile
-    # the whole step, whose update several replicas cannot do inside a compiled function.
-    runtime.enable_xla = False
-    return _run(experiment, task, mode, model_dir, checkpoint_path, strategy, images_per_step)
-
-
-def _run(
-    experiment: Experiment,
-    task: task_lib.MaskRCNNTask,
-    mode: str,
-    model_dir: str,
-    checkpoint_path: str | None,
-    strategy: tf.distribute.Strategy,
-    images_per_step: int,
-) -> dict[str, float]:
-    """Hand everything to Model Garden's runner."""
-    training, evaluating = "train" in mode, "eval" in mode
+    preflight.check_training(task)
+    preflight.check_stages(experiment)
+    if evaluating:
+        _print_notes(preflight.check_validation(task, trainer_config))
     with strategy.scope():
-        model = task.build_model()
-        if training:
-            task.first_non_finite = divergence.FirstNonFinite(
-                task.loss_names, images_per_step // strategy.num_replicas_in_sync
-            )
-        trainer = progress.Trainer(
+        task.first_divergence = divergence.FirstDivergence(
+            task.loss_names,
+            images_per_step // strategy.num_replicas_in_sync,
+            trainer_config.loss_upper_bound,
+        )
+        trainer = _trainer(
             experiment,
             task,
-            model=model,
-            optimizer=train_utils.create_optimizer(task, experiment),
-            train=training,
-            evaluate=evaluating,
-            checkpoint_exporter=train_utils.maybe_create_best_ckpt_exporter(experiment, model_dir)
-            if training and evaluating
-            else None,
+            images_per_step=images_per_step,
+            training=True,
+            evaluating=evaluating,
+            first_step=standing.step if standing else 0,
         )
-    training_log = None
-    if training:
-        training_log = progress.TrainingLog(
-            trainer, model_dir, experiment.trainer.train_steps, images_per_step
-        )
-    results: dict[str, float] = {}
-    evaluation_log = progress.EvaluationLog(trainer, model_dir, training_log)
-    runner = train_lib.OrbitExperimentRunner(
-        strategy,
-        task,
-        mode,
-        experiment,
-        model_dir,
-        trainer=trainer,
-        controller_cls=progress.QuietController,
-        train_actions=[training_log] if training_log else [],
-        eval_actions=[evaluation_log, lambda output: results.update(_floats(output))],
+        if standing:
+            trainer.restore(standing.checkpoint, standing.step, images_per_step)
+        else:
+            task.initialize(trainer.model)
+    # All that can be known before the first step is known to be right.
+    write_dir = devices.folder_to_write(strategy, model_dir)
+    if write_dir == model_dir:
+        folder.write(experiment, task.label_map)
+    if evaluating:
+        trainer.keep_best(write_dir)
+    training_log = progress.TrainingLog(
+        trainer, write_dir, trainer_config.train_steps, images_per_step
     )
-    if mode == "eval":
-        if checkpoint_path:
-            task_lib.load_checkpoint(model, checkpoint_path)
-        elif not tf.train.latest_checkpoint(model_dir):
-            raise ValueError(f"{model_dir} has no checkpoint to evaluate; give --checkpoint_path")
-        runner.controller.evaluate(steps=experiment.trainer.validation_steps)
-    else:
-        step = int(trainer.global_step.numpy())
-        if step:
-            print(f"resuming at step {step:,} from {tf.train.latest_checkpoint(model_dir)}")
-        if training and step:
-            if experiment.task.train_data.exact_resume:
-                print(f"reading past the {step * images_per_step:,} images that it has seen")
-            trainer.resume_inputs()
-        if training:
-            loop = experiment.trainer.steps_per_loop
-            print(f"tracing the training step and taking the first {loop} steps ...", flush=True)
-        _run_to_the_end(runner, task, strategy)
-    return results
+    loop = Loop(trainer, write_dir, training_log, progress.EvaluationLog(trainer, write_dir))
+    if standing:
+        print(f"going on {_standing_text(standing)}, from {standing.checkpoint}")
+        _print_notes(f"other than before: {line}" for line in changed)
+        if experiment.task.train_data.exact_resume:
+            print(f"reading past the {standing.step * images_per_step:,} images that it has seen")
+    evaluated = standing is not None and numbers is not None
+    interval = trainer_config.train_steps
+    if mode == "train_and_eval":
+        interval = trainer_config.validation_interval
+    answer = "stopping after this loop of steps; again to stop at once"
+    with strategy.scope(), trainer.stop.listen(answer):
+        return _to_the_end(loop, trainer_config, interval if evaluating else 0, evaluated)
 
 
-def _run_to_the_end(
-    runner: train_lib.OrbitExperimentRunner,
-    task: task_lib.MaskRCNNTask,
-    strategy: tf.distribute.Strategy,
-) -> None:
-    """Run; where Model Garden gives up because of the loss, say what it was that went wrong.
+def _to_the_end(
+    loop: Loop, config: experiment_lib.Trainer, interval: int, evaluated: bool
+) -> dict[str, float]:
+    """Take all steps that are left, with an evaluation every so many and after the last.
 
-    Raises:
-      FloatingPointError: the loss was not finite, more than `trainer.recovery_max_trials` times.
+    Each evaluation has a checkpoint before it, so that what is killed during one makes it up.
+
+    Args:
+      loop: of the run.
+      config: its schedule.
+      interval: between evaluations; 0 for none.
+      evaluated: whether the checkpoint that the run goes on from has been.
     """
-    try:
-        runner.run()
-    except RuntimeError as error:
-        found = task.first_non_finite.describe(strategy) if task.first_non_finite else ""
-        if not found:
-            raise
-        raise FloatingPointError(
-            f"the loss was {found}. Nothing of this was saved: the last checkpoint is from before. "
-            "A learning rate too high for the data is the usual cause"
-        ) from error
+    numbers: dict[str, float] = {}
+    due = interval and loop.step and loop.step % interval == 0
+    if interval and not evaluated and (due or loop.step >= config.train_steps):
+        numbers = loop.evaluate()
+    if loop.step < config.train_steps:
+        count = min(config.steps_per_loop, config.train_steps - loop.step)
+        print(f"tracing the training step and taking the first {count} steps ...", flush=True)
+    while loop.step < config.train_steps:
+        stop = config.train_steps
+        if interval:
+            stop = min(stop, (loop.step // interval + 1) * interval)
+        loop.train_until(stop)
+        if interval:
+            numbers = loop.evaluate()
+    return numbers
 
 
-def _floats(output: orbit.runner.Output) -> dict[str, float]:
-    return {key: float(value) for key, value in output.items()}
+def _evaluate(
+    experiment: Experiment,
+    strategy: tf.distribute.Strategy,
+    model_dir: str,
+    checkpoint: str,
+    is_own: bool,
+) -> dict[str, float]:
+    """Score a checkpoint. The weights that its training started from are not needed."""
+    task = _task(experiment, model_dir, of=checkpoint)
+    print(f"{experiment.task.name}: eval of {checkpoint} on {devices.describe(strategy)}")
+    _print_notes(preflight.check_validation(task, experiment.trainer))
+    where = checkpoints.position(checkpoint)
+    if where.images_per_step is None:  # weights alone have no moving average beside them
+        experiment.trainer.optimizer_config.ema = None
+    with strategy.scope():
+        trainer = _trainer(experiment, task, images_per_step=where.images_per_step or 0)
+        if experiment.trainer.optimizer_config.ema:
+            trainer.restore(checkpoint, where.step, where.images_per_step or 0)
+        else:
+            checkpoints.load(trainer.model, checkpoint)
+            trainer.global_step.assign(where.step)
+    tf.io.gfile.makedirs(model_dir)
+    log = progress.EvaluationLog(trainer, model_dir, None if is_own else checkpoint)
+    with strategy.scope(), trainer.stop.listen("stopping after this batch"):
+        return Loop(trainer, model_dir, None, log).evaluate()
 
 
-def _strategy(runtime: cfg.RuntimeConfig) -> tf.distribute.Strategy:
-    """Mirror over all visible GPUs; `runtime.num_gpus` (0 by default) is set to their number."""
-    runtime.num_gpus = runtime.num_gpus or len(tf.config.list_physical_devices("GPU"))
-    return distribute_utils.get_distribution_strategy(
-        distribution_strategy=runtime.distribution_strategy,
-        all_reduce_alg=runtime.all_reduce_alg,
-        num_gpus=runtime.num_gpus,
-        num_packs=runtime.num_packs,
-        tpu_address=runtime.tpu,
+def _evaluate_as_they_come(
+    experiment: Experiment, strategy: tf.distribute.Strategy, model_dir: str
+) -> dict[str, float]:
+    """Score each new checkpoint of a run that another process trains, and keep the best."""
+    config, folder = experiment.trainer, RunFolder(model_dir)
+    # The other process may have another batch; both schedules have as many images.
+    all_images = config.train_steps * config.reference_batch_size
+    numbers: dict[str, float] = {}
+    loop: Loop | None = None
+    for path in tf.train.checkpoints_iterator(model_dir, timeout=config.continuous_eval_timeout):
+        where = checkpoints.position(path)
+        batch = where.images_per_step or config.reference_batch_size
+        if loop is None:  # the label map is there now
+            task = _task(experiment, model_dir, of=path)
+            _print_notes(preflight.check_validation(task, config))
+            with strategy.scope():
+                trainer = _trainer(experiment, task, images_per_step=batch)
+            trainer.keep_best(model_dir)
+            loop = Loop(trainer, model_dir, None, progress.EvaluationLog(trainer, model_dir))
+        if folder.evaluation_at(where.step * batch) is None:
+            with strategy.scope():
+                trainer.restore(path, where.step, batch)
+                with trainer.stop.listen("stopping after this batch"):
+                    numbers = loop.evaluate()
+        if (where.step + 0.5) * batch >= all_images:
+            return numbers
+    print(f"no new checkpoint in {model_dir} for {config.continuous_eval_timeout:,} s")
+    return numbers
+
+
+def _task(experiment: Experiment, model_dir: str, of: str = "") -> MaskRCNNTask:
+    """Make the task, with the classes of a checkpoint `of` which, else with those of the records.
+
+    What is only scored knows its own classes, maybe more than occur in the records.
+    """
+    return MaskRCNNTask(
+        experiment.task,
+        weight_decay=optimizers.decay_in_gradient(experiment.trainer),
+        enable_xla=experiment.runtime.enable_xla,
+        logging_dir=model_dir,
+        label_map=checkpoints.label_map_of(of) if of else None,
     )
+
+
+def _trainer(
+    experiment: Experiment,
+    task: MaskRCNNTask,
+    *,
+    images_per_step: int,
+    training: bool = False,
+    evaluating: bool = True,
+    first_step: int = 0,
+) -> Trainer:
+    experiment = copy.deepcopy(experiment)
+    experiment.runtime.enable_xla = False  # the task compiles what can be compiled
+    return Trainer(
+        experiment,
+        task,
+        images_per_step=images_per_step,
+        training=training,
+        evaluating=evaluating,
+        first_step=first_step,
+    )
+
+
+def _standing_text(standing: Standing) -> str:
+    return f"at step {standing.step:,}, after {standing.images:,} images"
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"  {note}")
+
+
+# Flags of Model Garden's commands that have no meaning here: {name: why}.
+_REFUSED_FLAGS = {
+    "tpu": "networks run on GPUs and CPUs here",
+    "tpu_platform": "networks run on GPUs and CPUs here",
+    "gin_file": "experiments are YAML files; give --config_file",
+    "gin_params": "give --params_override",
+    "tf_data_service": "every machine prepares its own images",
+    "tfhub_handle": "python -m mrcnn_tf.export writes a SavedModel",
+    "tflex_output_uri": "python -m mrcnn_tf.export writes a SavedModel",
+}
+
+
+def define_flags() -> None:
+    """Define Model Garden's flags as far as they are read, and what is said of the others."""
+    flags.DEFINE_string("experiment", None, "Experiment, or a YAML file.")
+    flags.DEFINE_enum("mode", MODES[0], MODES, "What to do.")
+    flags.DEFINE_string("model_dir", None, "Folder of the run; default runs/EXPERIMENT.")
+    flags.DEFINE_multi_string("config_file", [], "YAML laid over the experiment, in order.")
+    flags.DEFINE_string("params_override", "", "a.b=value,c.d=value, or YAML; laid over all.")
+    flags.DEFINE_string(
+        "checkpoint_path", None, "With --mode=eval: checkpoint to score; default the run's newest."
+    )
+    for name, why in _REFUSED_FLAGS.items():
+        flags.DEFINE_string(name, None, f"Refused: {why}.")
 
 
 def main(argv: list[str]) -> None:
     """Parse the flags and run."""
+    values = flags.FLAGS
     if len(argv) > 1:
         raise app.UsageError(f"not a flag: {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")  # evaluation restores no optimizer, and would be told so
-    if not FLAGS.experiment:
+    if not values.experiment:
         known = "\n  ".join(loading.names())
         raise app.UsageError(f"--experiment=NAME is needed. Known experiments:\n  {known}")
+    for name, why in _REFUSED_FLAGS.items():
+        if values[name].value is not None:
+            raise SystemExit(f"error: --{name} would not be read: {why}")
     try:
-        given = FLAGS.config_file or (), FLAGS.params_override or ""
-        experiment = loading.load(FLAGS.experiment, *given)
-        model_dir = FLAGS.model_dir or os.path.join("runs", experiment.task.name)
-        if FLAGS.mode == "eval":
+        given = values.config_file, values.params_override
+        experiment = loading.load(values.experiment, *given)
+        model_dir = values.model_dir or os.path.join("runs", experiment.task.name)
+        if values.mode == "eval":
             experiment, model_dir = stages.of_run(experiment, model_dir, *given)
-        run(experiment, FLAGS.mode, model_dir, FLAGS.checkpoint_path)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        run(experiment, values.mode, model_dir, values.checkpoint_path)
+    except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        raise SystemExit(stopped.exit_code) from stopped
+    except KeyboardInterrupt as interrupt:
+        print("stopped by SIGINT", flush=True)
+        raise SystemExit(130) from interrupt
 
 
 def run_main() -> None:

@@ -10,23 +10,27 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mrcnn_tf"
 
 # {room: the rooms that it may import}. "fields" are experiment/fields.py and presets.py, which
-# import nothing; "" are the commands and the Python API in the package's root.
+# import nothing; "common" are the two modules of the root that rooms share; "" are its commands and
+# the Python API.
 ARROWS = {
     "fields": set(),
     "ops": set(),
     "data": {"ops"},
     "images": set(),
     "modeling": {"ops", "data", "fields"},
-    "weights": {"modeling", "data", "fields"},
+    "weights": {"modeling", "data", "fields", "common"},
     "evaluation": {"data", "ops"},
-    "serving": {"data", "ops", "modeling", "images", ""},
-    "experiment": {"fields", "modeling"},
+    "serving": {"data", "ops", "modeling", "images", "common"},
+    "common": {"data"},
+    "experiment": {"fields", "modeling", "data"},
+    "staged": {"experiment", "fields", "modeling", "data", "common", ""},
     "training": {
         *("experiment", "fields", "modeling", "data", "evaluation", "weights", "images", "ops"),
+        *("staged", "common"),
     },
-    "staged": {"training", "experiment", "fields", "modeling", "data", ""},
 }
 EVERYWHERE = {"mrcnn_tf.durations", "mrcnn_tf.layout"}  # import nothing themselves
+COMMON = {"mrcnn_tf.checkpoints", "mrcnn_tf.progress_bar"}
 FIELDS = {"mrcnn_tf.experiment.fields", "mrcnn_tf.experiment.presets"}
 
 # What only calculates runs without tf-models-official; prediction also without Keras.
@@ -58,6 +62,8 @@ def room_of(module: str) -> str:
     """The room of `mrcnn_tf.ROOM.module[.name]`."""
     if any(module == name or module.startswith(name + ".") for name in FIELDS):
         return "fields"
+    if any(module == name or module.startswith(name + ".") for name in COMMON):
+        return "common"
     parts = module.split(".")
     return parts[1] if (PACKAGE / parts[1]).is_dir() else ""
 
@@ -65,13 +71,15 @@ def room_of(module: str) -> str:
 def files_of(room: str) -> list[pathlib.Path]:
     if room == "fields":
         return [PACKAGE / "experiment" / name for name in ("fields.py", "presets.py")]
+    if room == "common":
+        return [ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in sorted(COMMON)]
     files = sorted((PACKAGE / room).glob("*.py"))
     return [path for path in files if room != "experiment" or path not in files_of("fields")]
 
 
 def test_every_room_is_drawn():
     rooms = {path.parent.name for path in PACKAGE.glob("*/*.py")}
-    assert rooms == ARROWS.keys() - {"fields"}
+    assert rooms == ARROWS.keys() - {"fields", "common"}
 
 
 @pytest.mark.parametrize("room", ARROWS)

@@ -30,6 +30,52 @@ class LabelMap:
         """Number of classes including background."""
         return len(self.ids) + 1
 
+    def renumbered(self, theirs: "LabelMap", where: str, what: str = "the network") -> "LabelMap":
+        """Return these classes with the ids that the same names have in another data set.
+
+        The data sets' own numbers say nothing: two exports of one project may number the same
+        names otherwise. Only where names are missing, on either side, is the order taken to be the
+        same. A class that the other set does not have keeps its id, or gets a negative one if that
+        is taken there.
+
+        Args:
+          theirs: the other data set's categories.
+          where: its file, for error messages.
+          what: whose classes these are, for error messages.
+
+        Raises:
+          ValueError: the other set has a category that is not among these.
+        """
+        if theirs.names == self.names:
+            return LabelMap(theirs.ids, self.names)
+        if not (self.has_names and theirs.has_names):
+            if len(theirs.ids) == len(self.ids):
+                return LabelMap(theirs.ids, self.names)
+            raise ValueError(
+                f"{where} has {len(theirs.ids)} categories, {what} {len(self.ids)}, and without "
+                "names on both sides they cannot be matched"
+            )
+        matched = match_names(self, theirs)
+        if matched.missing:
+            listed = ", ".join(map(repr, matched.missing[:5]))
+            known = ", ".join(map(repr, self.names[:10])) + (", ..." if self.names[10:] else "")
+            raise ValueError(
+                f"{where} has categories that {what} does not know: {listed}"
+                f"{', ...' if matched.missing[5:] else ''}. Known are {known}. Categories are "
+                "matched by name: give them the same names, or leave these out"
+            )
+        id_of = {ours: their_id for their_id, ours in matched.ids.items()}
+        ids = (
+            id_of.get(own_id, own_id if own_id not in theirs.ids else -k)
+            for k, own_id in enumerate(self.ids, start=1)
+        )
+        return LabelMap(tuple(ids), self.names)
+
+    @property
+    def has_names(self) -> bool:
+        """Whether somebody has named the classes: "class 3" is what they are called without."""
+        return any(name != f"class {k}" for k, name in enumerate(self.names, start=1))
+
     def to_json(self) -> str:
         """Return the file's text: a list of {"class", "id", "name"}, one category a line."""
         rows = [

@@ -11,13 +11,12 @@ those from step k on are the same whether the run began at 0 or at k.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import tensorflow as tf
 
-from mrcnn_tf import layout
-from mrcnn_tf.data import augment, canvases, decoder, preprocess, schema
+from mrcnn_tf.data import augment, canvases, decoder, preprocess, record_files, schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.staged import proposals as proposals_lib
 
 # A record on its way to a batch.
 _POSITION = "position"  # int64 []: in the stream
@@ -25,6 +24,16 @@ _SERIALIZED = "serialized"  # string []: the record, "" for the blank image that
 _CANVAS_HW = "canvas_hw"  # int32 [2]: the canvas to pad to
 _SIZE_HW = "size_hw"  # int32 [2], once it is loaded: the size to resize to
 _NUM_OPEN_FILES = 16
+
+
+class Proposals(Protocol):
+    """What a detector without an RPN gets joined to its images; `staged/proposals.py` has some."""
+
+    def check_records(self, files: Sequence[str]) -> None:
+        """Refuse record files for which they were not made."""
+
+    def join(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return a decoded example's `schema.PROPOSAL_BOXES`, float32 [n, 4], stored pixels."""
 
 
 def build(
@@ -51,7 +60,7 @@ def build(
     num_input_pipelines: int = 1,
     input_pipeline_id: int = 0,
     first_step: int = 0,
-    proposals: str | None = None,
+    proposals: Proposals | None = None,
     num_proposals: int = 0,
 ) -> tf.data.Dataset:
     """Build the data set of batches for one input pipeline.
@@ -90,24 +99,22 @@ def build(
       num_input_pipelines: how many pipelines (hosts) share the files in training.
       input_pipeline_id: which of them this is.
       first_step: of training: batches of the steps before are left out.
-      proposals: folder of proposals to join to the images, see `proposals.py`; None for none.
+      proposals: boxes to join to the images; None for none.
       num_proposals: P, the best ones of each image, padded to this many.
 
     Returns:
       A data set of dicts, the batches of `schema.py`.
 
     Raises:
-      FileNotFoundError: a pattern matches no file, or there are no proposals in their folder.
+      FileNotFoundError: a pattern matches no file.
       ValueError: the files that are this pipeline's hold no record, or the proposals are not of
         these records.
     """
     if not is_training:
         num_input_pipelines, input_pipeline_id = 1, 0
-    files = find_files(file_pattern)
-    reader = None
+    files = record_files.find(file_pattern)
     if proposals:
-        reader = proposals_lib.ProposalReader(proposals)
-        reader.check_records(files)
+        proposals.check_records(files)
     records = _records(
         files, is_training, seed, shuffle_buffer, num_input_pipelines, input_pipeline_id
     )
@@ -140,8 +147,8 @@ def build(
         example = decoder.decode(
             record[_SERIALIZED], label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
         )
-        if reader:
-            example |= proposals_lib.join(reader, example)
+        if proposals:
+            example |= proposals.join(example)
         seeds = seeds_of(record[_POSITION])
         size_hw = resized_hw(tf.shape(example[schema.IMAGE])[:2], record[_POSITION])
         if is_training:
@@ -161,7 +168,9 @@ def build(
             example = load(record)
         else:
             is_blank = tf.strings.length(record[_SERIALIZED]) == 0
-            blank = _blank_example() | (proposals_lib.no_proposals() if reader else {})
+            blank = _blank_example()
+            if proposals:
+                blank[schema.PROPOSAL_BOXES] = tf.zeros([0, 4])
             example = tf.cond(is_blank, lambda: blank, lambda: load(record))
         size_hw = example[_SIZE_HW]
         image = preprocess.prepare_image(
@@ -178,7 +187,7 @@ def build(
         objects = preprocess.prepare_objects(
             example, size_hw, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
         )
-        given = preprocess.prepare_proposals(example, size_hw, num_proposals) if reader else {}
+        given = preprocess.prepare_proposals(example, size_hw, num_proposals) if proposals else {}
         return {schema.IMAGE: image} | objects | given | preprocess.identity(example, size_hw)
 
     images_per_step = per_replica_batch_size * num_replicas
@@ -188,31 +197,6 @@ def build(
     dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(per_replica_batch_size, drop_remainder=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
-
-
-def find_files(file_pattern: str | Sequence[str]) -> list[str]:
-    """Return the files that match, sorted.
-
-    Args:
-      file_pattern: glob pattern or patterns.
-
-    Raises:
-      FileNotFoundError: a pattern matches no file.
-    """
-    patterns = [file_pattern] if isinstance(file_pattern, str) else list(file_pattern)
-    files: set[str] = set()
-    for pattern in patterns:
-        found = tf.io.gfile.glob(pattern)
-        if not found:
-            converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
-            raise FileNotFoundError(
-                f"no record file matches {pattern!r}. Records are made from a COCO data set by:\n"
-                f"  python {converter} --image_dir=IMAGES "
-                "--object_annotations_file=ANNOTATIONS.json "
-                f"--output_file_prefix={pattern.split('*')[0].rstrip('-.')} --num_shards=32"
-            )
-        files.update(found)
-    return sorted(files)
 
 
 def _records(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf import layout
 from mrcnn_tf.data import decoder, schema
 
 
@@ -46,9 +47,10 @@ def find(file_pattern: str | Sequence[str]) -> list[str]:
     for pattern in patterns(file_pattern):
         found = _matching(pattern)
         if not found:
+            converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
             raise FileNotFoundError(
                 f"no record file matches {pattern!r}. Records are made from a COCO data set by:\n"
-                "  python data_prep/create_coco_tfrecord.py --image_dir=IMAGES "
+                f"  python {converter} --image_dir=IMAGES "
                 "--object_annotations_file=ANNOTATIONS.json "
                 f"--output_file_prefix={pattern.split('*')[0].rstrip('-.')} --num_shards=32"
             )

@@ -1,5 +1,6 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
+from mrcnn_tf.experiment import unread
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.experiment.fields import MODULES, Data
 from mrcnn_tf.modeling import backbones, normalization
@@ -11,7 +12,7 @@ def check(experiment: Experiment) -> None:
     Raises:
       ValueError: with the field, the value received and what is allowed.
     """
-    model, trainer = experiment.task.model, experiment.trainer
+    model = experiment.task.model
     _one_of("task.model.system", model.system, ("mask_rcnn", "faster_rcnn", "rpn"))
     _one_of("task.model.proposals", model.proposals, ("rpn", "file"))
     _one_of("stages.schedule", experiment.stages.schedule, ("joint", "separate", "alternating"))
@@ -42,8 +43,28 @@ def check(experiment: Experiment) -> None:
     _check_stages(experiment)
     _check_parts(experiment)
     _check_start(experiment)
-    if trainer.train_steps < 1:
-        raise ValueError(f"trainer.train_steps: must be positive, got {trainer.train_steps}")
+    _check_schedule(experiment)
+    unread.check(experiment)
+
+
+def _check_schedule(experiment: Experiment) -> None:
+    """Refuse a schedule that could not be kept."""
+    trainer = experiment.trainer
+    for field in (
+        "train_steps",
+        "steps_per_loop",
+        "summary_interval",
+        "checkpoint_interval",
+        "validation_interval",
+        "reference_batch_size",
+    ):
+        if getattr(trainer, field) < 1:
+            raise ValueError(f"trainer.{field}: must be positive, got {getattr(trainer, field)}")
+    if trainer.summary_interval % trainer.steps_per_loop:
+        raise ValueError(
+            f"trainer.summary_interval: got {trainer.summary_interval}, must be a multiple of "
+            f"trainer.steps_per_loop, {trainer.steps_per_loop}: curves are written between loops"
+        )
 
 
 def _check_system(experiment: Experiment) -> None:

@@ -313,7 +313,8 @@ class Data(Fields):
 
     Attributes:
       is_training: shuffled, repeated and augmented; else each image once, in order.
-      input_path: pattern of the record files; label_map.json lies in their folder.
+      input_path: pattern of the record files, or several in a list; label_map.json lies in their
+        folder. Any file system of `tf.io.gfile` will do.
       global_batch_size: images per step over all replicas; 0 takes `images_per_replica` times
         the number of replicas.
       images_per_replica: "2 images per GPU" (section 3.1).
@@ -337,7 +338,7 @@ class Data(Fields):
     """
 
     is_training: bool = False
-    input_path: str = ""
+    input_path: str | tuple[str, ...] = ""
     global_batch_size: int = 0
     images_per_replica: int = 2
     short_edges: tuple[int, ...] = (800,)

@@ -4,11 +4,13 @@ Later wins: the defaults of `fields.py`, the preset, the file `experiments/NAME.
 `--config_file`s, `--params_override`. How text becomes fields is in `overrides.py`.
 """
 
+import os
 import pathlib
 import typing
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import yaml
 from official.core import exp_factory
 
@@ -42,17 +44,17 @@ def load(
       ValueError: an unknown name (the known ones are listed), a misspelt field (the nearest one is
         named), a value of the wrong type, or a combination that cannot work.
     """
-    path = pathlib.Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
-    if not path.is_file():
+    path = name if name.endswith(".yaml") else str(folder / f"{name}.yaml")
+    if not tf.io.gfile.exists(path):
         known = "\n  ".join(names(folder))
         raise ValueError(f"unknown experiment {name!r}. Known experiments:\n  {known}")
     layers = _with_bases(path, folder)
-    layers += [(file, overrides.read(pathlib.Path(file))) for file in config_files]
+    layers += [(file, overrides.read(file)) for file in config_files]
     if params_override:
         layers.append(("--params_override", overrides.parse_override(params_override)))
 
     experiment = maskrcnn()
-    experiment.task.name = path.stem
+    experiment.task.name = os.path.splitext(os.path.basename(path))[0]
     for source, layer in layers:
         overrides.check_names_and_types(experiment, layer, source)
     # Presets lie below all layers, so they have to be known before the first is laid.
@@ -70,7 +72,7 @@ def load(
     return experiment
 
 
-def _with_bases(path: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+def _with_bases(path: str, folder: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
     """Read the experiment and those it is based on, the deepest base first: (source, fields).
 
     A file whose first key is `base: NAME` states how it differs from the experiment of that name.
@@ -80,23 +82,28 @@ def _with_bases(path: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, dic
     """
     layers: list[tuple[str, dict[str, Any]]] = []
     while True:
-        if str(path) in [source for source, _ in layers]:
+        if path in [source for source, _ in layers]:
             raise ValueError(f"{path}: base: the experiment is based on itself")
         fields = overrides.read(path)
         base = fields.pop("base", "")
-        layers.insert(0, (str(path), fields))
+        layers.insert(0, (path, fields))
         if not base:
             return layers
-        above, path = path, folder / f"{base}.yaml"
-        if not path.is_file():
+        above, path = path, str(folder / f"{base}.yaml")
+        if not tf.io.gfile.exists(path):
             known = ", ".join(names(folder))
             raise ValueError(f"{above}: base: unknown experiment {base!r}. Known are {known}")
 
 
 def save(experiment: Experiment, path: str) -> None:
     """Write every field, so that `load(path)` gives the same experiment back."""
-    with open(path, "w", encoding="utf-8") as file:
-        yaml.safe_dump(_plain(experiment.as_dict()), file, sort_keys=False)
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(to_yaml(experiment))
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """Return every field as the text that `save` writes."""
+    return yaml.safe_dump(_plain(experiment.as_dict()), sort_keys=False)
 
 
 def register(folder: pathlib.Path = FOLDER) -> None:

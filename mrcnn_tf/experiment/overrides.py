@@ -6,13 +6,13 @@ does not exist.
 
 import dataclasses
 import difflib
-import pathlib
 import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
 import yaml
 
 # Fields that earlier releases took from Model Garden and wrote into params.yaml, but never read:
@@ -48,8 +48,8 @@ def parse_override(text: str) -> dict[str, Any]:
     Raises:
       ValueError: the text is none of these.
     """
-    if text.endswith(".yaml") and pathlib.Path(text).is_file():
-        return read(pathlib.Path(text))
+    if text.endswith(".yaml") and tf.io.gfile.exists(text):
+        return read(text)
     try:
         if re.match(r"\s*[\w.]+\s*=", text):
             pairs = [part.partition("=") for part in _split_at_commas(text)]
@@ -68,15 +68,16 @@ def parse_override(text: str) -> dict[str, Any]:
     return nest(parsed)
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
+def read(path: str) -> dict[str, Any]:
     """Read a YAML file of fields, nested or with dotted names, into a nested dict.
 
     Raises:
       ValueError: the file is absent, no YAML, or no mapping.
     """
     try:
-        parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        with tf.io.gfile.GFile(path) as file:
+            parsed = yaml.safe_load(file.read())
+    except (OSError, UnicodeError, tf.errors.OpError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
     if parsed is None:
         return {}

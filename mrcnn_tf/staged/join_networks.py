@@ -21,13 +21,13 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from mrcnn_tf.experiment import loading
+from mrcnn_tf import checkpoints
+from mrcnn_tf.data import schema
+from mrcnn_tf.experiment import label_maps, loading
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.modeling import build
-from mrcnn_tf.training import task as task_lib
 
 _SHARED = ("model/backbone/", "model/pyramid/")  # as checkpoints name variables
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def join(
@@ -47,13 +47,13 @@ def join(
     Raises:
       ValueError: a checkpoint does not fit, or the two were not trained on the same features.
     """
-    rpn_path, detector_path = _newest(rpn_checkpoint), _newest(detector_checkpoint)
+    rpn_path, detector_path = map(checkpoints.newest, (rpn_checkpoint, detector_checkpoint))
     check_same_features(rpn_path, detector_path)
-    label_map = task_lib.read_label_map(experiment.task)
+    label_map = label_maps.of_experiment(experiment.task)
     model = build.build_model(experiment.task.model, label_map.num_classes)
-    task_lib.load_checkpoint(model, detector_path, ("backbone", "pyramid", "roi_heads"))
-    task_lib.load_checkpoint(model, rpn_path, ("rpn",))
-    step = tf.Variable(_step(detector_path), dtype=tf.int64)
+    checkpoints.load(model, detector_path, ("backbone", "pyramid", "roi_heads"))
+    checkpoints.load(model, rpn_path, ("rpn",))
+    step = tf.Variable(checkpoints.position(detector_path).step, dtype=tf.int64)
     tf.io.gfile.makedirs(model_dir)
     manager = tf.train.CheckpointManager(
         tf.train.Checkpoint(model=model, global_step=step),
@@ -62,7 +62,7 @@ def join(
         checkpoint_name="ckpt",
     )
     loading.save(experiment, os.path.join(model_dir, "params.yaml"))
-    with tf.io.gfile.GFile(os.path.join(model_dir, task_lib.schema.LABEL_MAP_FILE), "w") as file:
+    with tf.io.gfile.GFile(os.path.join(model_dir, schema.LABEL_MAP_FILE), "w") as file:
         file.write(label_map.to_json())
     return manager.save(checkpoint_number=step)
 
@@ -79,24 +79,14 @@ def check_same_features(rpn_path: str, detector_path: str) -> None:
     rpn, detector = tf.train.load_checkpoint(rpn_path), tf.train.load_checkpoint(detector_path)
     has = detector.get_variable_to_shape_map()
     for key in sorted(rpn.get_variable_to_shape_map()):
-        if not key.startswith(_SHARED) or not key.endswith(_VALUE):
+        if not key.startswith(_SHARED) or not key.endswith(checkpoints.VALUE):
             continue
         if key not in has or not np.array_equal(rpn.get_tensor(key), detector.get_tensor(key)):
             raise ValueError(
-                f"{key.removesuffix(_VALUE)} differs between {rpn_path} and {detector_path}: their "
-                "features are not the same, so that one network cannot have both RPN and heads"
+                f"{key.removesuffix(checkpoints.VALUE)} differs between {rpn_path} and "
+                f"{detector_path}: their features are not the same, so that one network cannot "
+                "have both RPN and heads"
             )
-
-
-def _newest(path: str) -> str:
-    found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
-    if not found or not tf.io.gfile.exists(found + ".index"):
-        raise ValueError(f"no checkpoint: {path!r}")
-    return found
-
-
-def _step(checkpoint: str) -> int:
-    return int(tf.train.load_checkpoint(checkpoint).get_tensor("global_step" + _VALUE))
 
 
 def _define_flags() -> None:

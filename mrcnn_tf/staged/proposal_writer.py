@@ -1,16 +1,19 @@
 """Writes proposals to files, in the format of `proposals.py`.
 
-A folder is written beside its place and renamed when it is complete: what has the name is whole.
+A folder is written beside its place and renamed when it is complete. On a file system that is no
+disk it is copied instead, `meta.json` last. What has a `meta.json` is whole.
 """
 
 import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from mrcnn_tf.data import record_files
 from mrcnn_tf.staged import proposals
@@ -34,8 +37,7 @@ class ProposalWriter:
     """
 
     def __init__(self, folder: str, made_from: dict[str, Any], files: Sequence[str]) -> None:
-        self._folder = pathlib.Path(folder)
-        self._partial = self._folder.with_name(self._folder.name + ".partial")
+        self._folder = folder.rstrip("/")
         self._made_from, self._files = made_from, files
         self._ids: dict[bytes, None] = {}
         self._sizes_hw: list[tuple[int, int]] = []
@@ -43,11 +45,18 @@ class ProposalWriter:
         self._num_per_image = 0
 
     def __enter__(self) -> "ProposalWriter":
-        """Begin; what an interrupted run left is removed."""
-        if self._folder.exists() and not (self._folder / "meta.json").is_file():
+        """Begin."""
+        whole = tf.io.gfile.exists(os.path.join(self._folder, proposals.META))
+        if tf.io.gfile.exists(self._folder) and not whole:
             raise FileExistsError(f"{self._folder} is there, and is no folder of proposals")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        parent = os.path.dirname(self._folder) or "."
+        tf.io.gfile.makedirs(parent)
+        self._is_local = os.path.isdir(parent)
+        # Beside its place, if that is on a disk: there may be gigabytes.
+        partial = self._folder + ".partial" if self._is_local else tempfile.mkdtemp()
+        self._partial = pathlib.Path(partial)
+        shutil.rmtree(self._partial, ignore_errors=True)  # what an interrupted run left
+        self._partial.mkdir()
         self._boxes = _GrowingArray(self._partial / "boxes.npy", "<u2", (4,))
         self._scores = _GrowingArray(self._partial / "scores.npy", "<f2", ())
         return self
@@ -56,9 +65,13 @@ class ProposalWriter:
         """Complete the folder; after an error, leave none."""
         self._boxes.close()
         self._scores.close()
-        if error_type is not None:
-            shutil.rmtree(self._partial)
-            return
+        try:
+            if error_type is None:
+                self._complete()
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _complete(self) -> None:
         num_records = record_files.count_records(self._files)
         if len(self._ids) != num_records:
             raise ValueError(
@@ -84,10 +97,15 @@ class ProposalWriter:
             "num_per_image": self._num_per_image,
             "made_from": self._made_from,
         }
-        (self._partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
-        os.replace(self._partial, self._folder)
+        if tf.io.gfile.exists(self._folder):
+            tf.io.gfile.rmtree(self._folder)
+        (self._partial / proposals.META).write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+        if self._is_local:
+            os.replace(self._partial, self._folder)
+            return
+        tf.io.gfile.makedirs(self._folder)
+        for name in ("boxes.npy", "scores.npy", "images.npz", proposals.META):
+            tf.io.gfile.copy(str(self._partial / name), os.path.join(self._folder, name))
 
     @property
     def num_added(self) -> int:

@@ -13,14 +13,15 @@ A folder holds the proposals of one record set:
 
 Rounding moves an edge by at most half of 1 / 65535 of the image's side: 0.005 pixels at 640, 0.01
 at 1333. A box that has no area after rounding is left out. 118,287 images with 2000 proposals each
-are 2.4 GB; they are memory-mapped, so a local disk is needed.
+are 2.4 GB: on a disk they are memory-mapped, from other file systems they are read into memory.
 
 `proposal_writer.py` writes them.
 """
 
 import hashlib
+import io
 import json
-import pathlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from mrcnn_tf.data import record_files, schema
 
 FORMAT_VERSION = 1
 STEPS = 65535  # of an image's side
+META = "meta.json"  # written last: where it is, the folder is whole
 
 
 class ProposalReader:
@@ -49,20 +51,25 @@ class ProposalReader:
     """
 
     def __init__(self, folder: str) -> None:
-        path = pathlib.Path(folder)
-        if not (path / "meta.json").is_file():
+        meta = os.path.join(folder, META)
+        if not tf.io.gfile.exists(meta):
             raise FileNotFoundError(
                 f"no proposals in {folder!r}; python -m mrcnn_tf.write_proposals makes them"
             )
         self.folder = folder
-        self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text("utf-8"))
+        with tf.io.gfile.GFile(meta) as file:
+            self.meta: dict[str, Any] = json.loads(file.read())
         version = self.meta["format_version"]
         if version != FORMAT_VERSION:
             raise ValueError(f"{folder}: format version {version}, this reads {FORMAT_VERSION}")
-        with np.load(path / "images.npz") as images:
+        with np.load(_opened(folder, "images.npz")) as images:
             ids: list[bytes] = images["ids"].tolist()
             self._row_splits, self._sizes_hw = images["row_splits"], images["sizes_hw"]
-        self._boxes = np.load(path / "boxes.npy", mmap_mode="r" if self.meta["num_boxes"] else None)
+        boxes = os.path.join(folder, "boxes.npy")
+        if os.path.exists(boxes) and self.meta["num_boxes"]:
+            self._boxes = np.load(boxes, mmap_mode="r")
+        else:
+            self._boxes = np.load(_opened(folder, "boxes.npy"))
         self._index = {image_id: k for k, image_id in enumerate(ids)}
         if (
             fingerprint(ids) != self.meta["ids_sha256"]
@@ -98,6 +105,21 @@ class ProposalReader:
             )
         return np.asarray(self._boxes[self._row_splits[k] : self._row_splits[k + 1]])
 
+    def join(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return an example's proposals as its `schema.PROPOSAL_BOXES`.
+
+        Args:
+          example: a decoded example, as it is stored.
+
+        Raises:
+          InvalidArgumentError: (when it runs) see `lookup`.
+        """
+        size_hw = tf.shape(example[schema.IMAGE])[:2]
+        steps = tf.numpy_function(
+            self.lookup, [example[schema.SOURCE_ID], size_hw], tf.uint16, stateful=False
+        )
+        return {schema.PROPOSAL_BOXES: to_pixels(tf.ensure_shape(steps, [None, 4]), size_hw)}
+
     def check_records(self, files: Sequence[str]) -> None:
         """Refuse a folder that does not belong to a record set.
 
@@ -129,6 +151,11 @@ class ProposalReader:
                 )
 
 
+def _opened(folder: str, name: str) -> io.BytesIO:
+    with tf.io.gfile.GFile(os.path.join(folder, name), "rb") as file:
+        return io.BytesIO(file.read())
+
+
 def to_pixels(boxes: tf.Tensor, size_hw: tf.Tensor) -> tf.Tensor:
     """Turn steps of 1 / 65535 back into pixels.
 
@@ -141,28 +168,6 @@ def to_pixels(boxes: tf.Tensor, size_hw: tf.Tensor) -> tf.Tensor:
     """
     # In this order the far edge is the image's, to the last bit.
     return tf.cast(boxes, tf.float32) / STEPS * tf.tile(tf.cast(size_hw, tf.float32), [2])
-
-
-def join(reader: ProposalReader, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Return an example's proposals as its `schema.PROPOSAL_BOXES`.
-
-    Args:
-      reader: holds them.
-      example: a decoded example, as it is stored.
-
-    Raises:
-      InvalidArgumentError: (when it runs) see `ProposalReader.lookup`.
-    """
-    size_hw = tf.shape(example[schema.IMAGE])[:2]
-    steps = tf.numpy_function(
-        reader.lookup, [example[schema.SOURCE_ID], size_hw], tf.uint16, stateful=False
-    )
-    return {schema.PROPOSAL_BOXES: to_pixels(tf.ensure_shape(steps, [None, 4]), size_hw)}
-
-
-def no_proposals() -> dict[str, tf.Tensor]:
-    """Return what `join` does, for a blank image."""
-    return {schema.PROPOSAL_BOXES: tf.zeros([0, 4])}
 
 
 def fingerprint(ids: Sequence[bytes]) -> str:

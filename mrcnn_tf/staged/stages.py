@@ -27,6 +27,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from mrcnn_tf.experiment import loading, overrides
 from mrcnn_tf.experiment.experiment import Experiment
 
@@ -233,10 +235,10 @@ def of_run(
     """
     if experiment.stages.schedule != "separate":
         return experiment, folder
-    beside = folder if os.path.isdir(folder) else os.path.dirname(folder)
+    beside = folder if tf.io.gfile.isdir(folder) else os.path.dirname(folder)
     for path, checkpoint in ((os.path.join(beside, DETECTOR), None), (beside, folder)):
         params = os.path.join(path, "params.yaml")
-        if os.path.exists(params):
+        if tf.io.gfile.exists(params):
             detector = loading.load(params, config_files, params_override)
             return detector, checkpoint or path
     raise ValueError(

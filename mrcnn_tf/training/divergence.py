@@ -1,4 +1,4 @@
-"""Remembers the first step whose loss was not finite: which term, which images.
+"""Remembers the first step whose loss went beyond all bounds: which term, which images.
 
 A run that diverged is only worth something if it says where to look. The mean that a loop of many
 steps reports is NaN whatever happened in it, so the step itself keeps what is needed, in variables.
@@ -6,14 +6,15 @@ steps reports is NaN whatever happened in it, so the step itself keeps what is n
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.data import schema
 from mrcnn_tf.evaluation.detections import decode_source_id
 
 
-class FirstNonFinite(tf.Module):
-    """The first step with a NaN or an infinity among its loss terms, since the last `reset`.
+class FirstDivergence(tf.Module):
+    """The first step with a loss that is not finite, or too large, since the last `reset`.
 
     Each replica keeps its own record and nothing is exchanged between them, so that the images
     are those of the replica that it happened on. Updating costs a few bytes and waits for nothing.
@@ -21,11 +22,15 @@ class FirstNonFinite(tf.Module):
     Args:
       terms: names of the loss terms.
       images_per_replica: `B`, images in a replica's batch.
+      upper_bound: a sum of the terms above it is a divergence too: `trainer.loss_upper_bound`.
     """
 
-    def __init__(self, terms: Sequence[str], images_per_replica: int):
+    def __init__(
+        self, terms: Sequence[str], images_per_replica: int, upper_bound: float = float("inf")
+    ):
         super().__init__()
         self._terms = tuple(terms)
+        self._upper_bound = upper_bound
 
         def per_replica(initial: tf.Tensor) -> tf.Variable:
             return tf.Variable(
@@ -36,7 +41,7 @@ class FirstNonFinite(tf.Module):
             )
 
         self._step = per_replica(tf.constant(-1, tf.int64))
-        self._is_bad = per_replica(tf.zeros([len(self._terms)], tf.bool))
+        self._values = per_replica(tf.zeros([len(self._terms)]))
         # Bytes, but as floats: there is no GPU kernel that selects among bytes.
         self._source_ids = per_replica(tf.zeros([images_per_replica, schema.SOURCE_ID_BYTES]))
 
@@ -52,17 +57,20 @@ class FirstNonFinite(tf.Module):
           losses: {term: float []}, this replica's part of each.
           source_ids: uint8 [B, SOURCE_ID_BYTES] of its batch.
         """
-        is_bad = tf.stack([~tf.math.is_finite(losses[name]) for name in self._terms])
-        is_first = (self._step < 0) & tf.reduce_any(is_bad)
+        values = tf.stack([tf.cast(losses[name], tf.float32) for name in self._terms])
+        total = tf.reduce_sum(tf.abs(values))
+        # Not `~(total <= bound)`: in a graph that becomes `total > bound`, false for NaN.
+        is_bad = ~tf.math.is_finite(total) | (total > self._upper_bound)
+        is_first = (self._step < 0) & is_bad
         for variable, value in (
-            (self._is_bad, is_bad),
+            (self._values, values),
             (self._source_ids, tf.cast(source_ids, tf.float32)),
             (self._step, step),
         ):
             variable.assign(tf.where(is_first, value, variable))
 
     def describe(self, strategy: tf.distribute.Strategy) -> str:
-        """Say what was seen, in words; "" if every step was finite.
+        """Say what was seen, in words; "" if nothing was.
 
         Args:
           strategy: that the variables were created under. Of several workers, each sees its own
@@ -76,16 +84,25 @@ class FirstNonFinite(tf.Module):
         if max(steps) < 0:
             return ""
         first = min(step for step in steps if step >= 0)
-        bad: set[str] = set()
+        values: list[np.ndarray] = []
         images: list[str] = []
-        for step, is_bad, rows in zip(
-            steps, of_replicas(self._is_bad), of_replicas(self._source_ids), strict=True
+        for step, of_step, rows in zip(
+            steps, of_replicas(self._values), of_replicas(self._source_ids), strict=True
         ):
             if step == first:
-                bad |= {name for name, flag in zip(self._terms, is_bad, strict=True) if flag}
-                images += [decode_source_id(row) for row in rows]
-        terms = ", ".join(name for name in self._terms if name in bad)
-        text = f"not finite at step {first:,}: {terms}; images {', '.join(images)}"
-        if len(bad) == len(self._terms):
+                values.append(of_step)
+                images += filter(None, (decode_source_id(row) for row in rows))
+        where = f"at step {first:,}"
+        bad: np.ndarray = ~np.isfinite(np.stack(values)).all(axis=0)
+        if not bad.any():
+            worst = np.abs(values).max(axis=0)
+            largest = f"{self._terms[int(worst.argmax())]} {worst.max():.3g}"
+            return (
+                f"beyond trainer.loss_upper_bound ({self._upper_bound:g}) {where}: {largest}; "
+                f"images {', '.join(images)}"
+            )
+        terms = ", ".join(name for name, flag in zip(self._terms, bad, strict=True) if flag)
+        text = f"not finite {where}: {terms}; images {', '.join(images)}"
+        if bad.all():
             text += ". All terms at once: the update of the step before broke the weights"
         return text

@@ -6,20 +6,13 @@ One line per loop:
       61.3 img/s  input 1%  eta 2m 14s
 """
 
-import contextlib
-import io
-import json
 import os
-import sys
 import time
 from typing import Any
 
-import numpy as np
-import orbit
-import tensorflow as tf
-from official.core import base_trainer
-
 from mrcnn_tf.durations import duration
+from mrcnn_tf.training import run_folder
+from mrcnn_tf.training.trainer import Trainer, numbers
 
 # Counts that grow while training goes on: {name: (of what, which field limits it)}.
 _DROPPED = {
@@ -40,65 +33,8 @@ _MAIN = {
 }
 
 
-class QuietController(orbit.Controller):
-    """Orbit's controller without its own lines, which print each loop's dictionary over a page."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        """See `orbit.Controller`."""
-        with _discard_stdout():
-            super().__init__(*args, **kwargs)
-
-    def train(self, *args: Any, **kwargs: Any) -> None:
-        """See `orbit.Controller.train`."""
-        with _discard_stdout():
-            super().train(*args, **kwargs)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """See `orbit.Controller.evaluate`."""
-        with _discard_stdout():
-            return super().evaluate(*args, **kwargs)
-
-
-class Trainer(base_trainer.Trainer):
-    """Model Garden's trainer, which also measures how long the step waits for its input."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        """See `base_trainer.Trainer`."""
-        with tf.device("CPU:0"):
-            self.input_seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        super().__init__(*args, **kwargs)
-
-    def resume_inputs(self) -> None:
-        """Let the data go on where they were at the step that the weights are of.
-
-        Without, a resumed run would see the first images of its order again. A run that went back
-        to an earlier checkpoint by itself, after a loss that is not finite, goes on with new ones.
-        """
-        first_step = int(self.global_step.numpy())
-        self.train_dataset = self.distribute_dataset(
-            lambda input_context: self.task.build_inputs(
-                self.config.task.train_data, input_context, first_step
-            )
-        )
-
-    def train_loop_begin(self) -> None:
-        """Look for the first loss that is not finite anew: weights may have been restored."""
-        if self.task.first_non_finite:
-            self.task.first_non_finite.reset()
-
-    def next_train_inputs(self, iterator: Any) -> Any:
-        """Fetch the next batch and add the time it took to `input_seconds`."""
-        before = tf.timestamp()
-        with tf.control_dependencies([before]):
-            inputs = next(iterator)
-        first = tf.nest.flatten(self.strategy.experimental_local_results(inputs))[0]
-        with tf.control_dependencies([first]):
-            self.input_seconds.assign_add(tf.timestamp() - before)
-        return inputs
-
-
 class TrainingLog:
-    """A train action: adds rates to the loop's numbers, prints them in one line, keeps them."""
+    """Adds rates to a loop's numbers, prints them in one line, keeps them."""
 
     def __init__(self, trainer: Trainer, model_dir: str, train_steps: int, images_per_step: int):
         """Start counting.
@@ -110,10 +46,9 @@ class TrainingLog:
           images_per_step: over all replicas.
         """
         self._trainer = trainer
-        self._path = os.path.join(model_dir, "train.jsonl")
+        self._path = os.path.join(model_dir, run_folder.LOSSES)
         self._train_steps = train_steps
         self._images_per_step = images_per_step
-        self._stdout = sys.stdout
         self._started: tuple[float, int] | None = None
         self._dropped = dict.fromkeys(_DROPPED, 0.0)
         self._restart()
@@ -147,9 +82,9 @@ class TrainingLog:
         for name in _DROPPED:
             self._dropped[name] += float(output[name])
         output |= self._dropped
-        value = {k: float(np.mean(v)) for k, v in output.items()}
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "first_loop": first} | value) + "\n")
+        value = numbers(output)
+        position = {"step": step, "images": step * self._images_per_step, "first_loop": first}
+        run_folder.append_row(self._path, position | value)
         self._print(step, value, now, seconds if first else None)
         self._restart()
 
@@ -182,71 +117,32 @@ class TrainingLog:
         for name, (what, limit) in _DROPPED.items():
             if value[name]:
                 line += f"  {value[name]:,.0f} {what} dropped ({limit})"
-        print(line, file=self._stdout, flush=True)
+        print(line, flush=True)
 
 
 class EvaluationLog:
-    """An eval action: prints the main numbers, keeps all of them in a file, restarts the rates."""
+    """Prints the main numbers of an evaluation and keeps all of them in a file."""
 
-    def __init__(self, trainer: Trainer, model_dir: str, training_log: TrainingLog | None):
-        """Write into `model_dir`/metrics.jsonl."""
+    def __init__(self, trainer: Trainer, model_dir: str, checkpoint: str | None = None):
+        """Write into `model_dir`/metrics.jsonl.
+
+        Args:
+          trainer: its step is read.
+          model_dir: folder of the run.
+          checkpoint: what is evaluated, if it is not the run itself.
+        """
         self._trainer = trainer
-        self._path = os.path.join(model_dir, "metrics.jsonl")
-        self._training_log = training_log
-        self._stdout = sys.stdout
+        self._path = os.path.join(model_dir, run_folder.METRICS)
+        self._of = {"checkpoint": checkpoint} if checkpoint else {}
 
-    def __call__(self, output: dict[str, Any]) -> None:
-        """Append one JSON line: the step and every number of the evaluation."""
+    def __call__(self, value: dict[str, float]) -> None:
+        """Append one JSON line: the step, the images seen and every number of the evaluation."""
         step = int(self._trainer.global_step.numpy())
-        value = {k: float(np.mean(v)) for k, v in output.items()}
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | value) + "\n")
-        print(self._trainer.task.evaluation_table, file=self._stdout)
+        images = step * int(self._trainer.images_per_step.numpy())
+        run_folder.append_row(self._path, {"step": step, "images": images} | self._of | value)
+        print(self._trainer.task.evaluation_table)
         print(
             f"evaluated at step {step:,}: "
             + "  ".join(f"{text} {value[key]:.3f}" for key, text in _MAIN.items() if key in value),
-            file=self._stdout,
             flush=True,
         )
-        if self._training_log:
-            self._training_log.pause()
-
-
-class ImageProgress:
-    """Images done, their rate and the time left: a line every few seconds."""
-
-    SECONDS_BETWEEN_LINES = 5.0
-
-    def __init__(self, doing: str, total: int):
-        """Start counting up to `total` images.
-
-        Args:
-          doing: what is done to them, the line's beginning.
-          total: how many there are.
-        """
-        self._doing, self._total = doing, total
-        self._start = self._shown = time.monotonic()
-        # The controller's own lines go nowhere; these are to be seen.
-        self._stdout = sys.__stdout__
-
-    def show(self, done: int) -> None:
-        """Print a line if the last one is some seconds old.
-
-        Args:
-          done: images so far.
-        """
-        now = time.monotonic()
-        if done == 0 or now - self._shown < self.SECONDS_BETWEEN_LINES:
-            return
-        self._shown = now
-        rate = done / (now - self._start)
-        print(
-            f"{self._doing} {done:,}/{self._total:,}  {rate:.1f} img/s  "
-            f"eta {duration((self._total - done) / rate)}",
-            file=self._stdout,
-            flush=True,
-        )
-
-
-def _discard_stdout() -> contextlib.redirect_stdout:
-    return contextlib.redirect_stdout(io.StringIO())

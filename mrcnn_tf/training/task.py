@@ -1,22 +1,20 @@
 """The Model Garden task: build model and inputs, one training step, one validation step."""
 
-import os
-
 import numpy as np
 import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from mrcnn_tf import layout
-from mrcnn_tf.data import augment, canvases, coco_json, pipeline, schema
+from mrcnn_tf import checkpoints
+from mrcnn_tf.data import pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.evaluation import coco, ground_truth
-from mrcnn_tf.evaluation import proposals as proposal_evaluation
-from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment import fields, inputs, label_maps
 from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.modeling import backbones, build
 from mrcnn_tf.modeling import metrics as metrics_lib
-from mrcnn_tf.training import divergence, progress, validation_images
+from mrcnn_tf.progress_bar import ProgressBar
+from mrcnn_tf.staged.proposals import ProposalReader
+from mrcnn_tf.training import divergence, evaluators, validation_images
 from mrcnn_tf.weights import fine_tune
 
 VALIDATION_LOSS = "validation_loss"  # sum of all terms, over the whole validation set
@@ -28,8 +26,6 @@ DROPPED = {
 
 # What places detections in the stored image.
 _PLACES = (schema.SOURCE_ID, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
-
-Evaluator = coco.CocoEvaluator | proposal_evaluation.ProposalEvaluator
 
 _Weighted = tuple[tf.Tensor, tf.Tensor]  # a mean, and the number that it is a mean over
 _ForwardBackward = tuple[dict[str, tf.Tensor], dict[str, _Weighted], list[tf.Tensor]]
@@ -71,14 +67,14 @@ class MaskRCNNTask(base_task.Task):
         """
         # The name stays the class's: TensorFlow wants an identifier, an experiment may be "my-run".
         super().__init__(params, logging_dir=logging_dir)
-        self.label_map = label_map or read_label_map(params)
+        self.label_map = label_map or label_maps.of_experiment(params)
         self.loss_names = build.loss_names(params.model)
         self._weight_decay = weight_decay
         self._enable_xla = enable_xla
-        self._evaluator: Evaluator | None = None
+        self._evaluator: evaluators.Evaluator | None = None
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
-        self.first_non_finite: divergence.FirstNonFinite | None = None
+        self.first_divergence: divergence.FirstDivergence | None = None
         self._images: validation_images.ValidationImages | None = None
         if params.allow_image_summary and params.model.system != "rpn":
             self._images = validation_images.ValidationImages(
@@ -105,10 +101,11 @@ class MaskRCNNTask(base_task.Task):
         if config.model.backbone.weights == "imagenet" and "backbone" not in parts:
             backbones.entry_of(model.backbone).weights_module().load_imagenet(model.backbone)
         if config.init_checkpoint and not config.init_checkpoint_modules:
-            theirs = label_map_of(config.init_checkpoint)
+            theirs = checkpoints.label_map_of(config.init_checkpoint)
             print(fine_tune.load_what_fits(model, config.init_checkpoint, self.label_map, theirs))
         elif parts:
-            load_checkpoint(model, config.init_checkpoint, parts)
+            whole = set(parts) == set(fields.MODULES)
+            checkpoints.load(model, config.init_checkpoint, () if whole else parts)
 
     def build_inputs(
         self,
@@ -116,53 +113,20 @@ class MaskRCNNTask(base_task.Task):
         input_context: tf.distribute.InputContext | None = None,
         first_step: int = 0,
     ) -> tf.data.Dataset:
-        """Build the data set of one input pipeline; see `data/pipeline.py`.
+        """Build the data set of one input pipeline; see `experiment/inputs.py`.
 
         Args:
           params: `train_data` or `validation_data`.
           input_context: which pipeline of how many.
           first_step: where a resumed run goes on.
         """
-        model, rpn = self.task_config.model, self.task_config.model.rpn
-        replicas = input_context.num_replicas_in_sync if input_context else 1
-        pipelines = input_context.num_input_pipelines if input_context else 1
-        edges = tuple(params.short_edges)
-        scale_jitter = tuple(params.scale_jitter)
-        if params.canvas == "exact":
-            canvas_sizes = None
-        elif scale_jitter:
-            canvas_sizes = canvases.square(params.long_edge)
-        else:
-            canvas_sizes = canvases.make(edges, params.long_edge)
-        return pipeline.build(
-            params.input_path,
-            label_map=self.label_map,
-            is_training=params.is_training,
-            per_replica_batch_size=batch_size(params, replicas) // replicas,
-            num_replicas=replicas // pipelines,
-            num_input_pipelines=pipelines,
-            input_pipeline_id=input_context.input_pipeline_id if input_context else 0,
-            short_edges=edges,
-            long_edge=params.long_edge,
-            canvas_sizes=canvas_sizes,
-            resize_convention=model.pixels.resize,
-            channel_order=model.pixels.order,
-            pixel_mean=tuple(model.pixels.mean),
-            pixel_std=tuple(model.pixels.std),
-            flip_probability=params.flip_probability,
-            scale_jitter=scale_jitter,
-            color_jitter=augment.ColorJitter(**vars(params.color_jitter)),
-            shuffle_buffer=params.shuffle_buffer_size,
-            max_instances=model.max_instances,
-            mask_arena_pixels=params.mask_arena_pixels,
-            # Another order than the run began with, or it would see the same images again.
-            seed=params.seed if params.exact_resume else params.seed + first_step,
-            first_step=first_step if params.exact_resume else 0,
-            proposals=params.proposals or None,
-            num_proposals=rpn.post_nms_top_k_train
-            if params.is_training
-            else rpn.post_nms_top_k_test,
-        )
+        config = self.task_config
+        # What was converted apart may number the same names otherwise.
+        label_map = label_maps.of_records(config, params, self.label_map)
+        proposals: pipeline.Proposals | None = None
+        if params.proposals:
+            proposals = ProposalReader(params.proposals)
+        return inputs.build(config, params, label_map, input_context, first_step, proposals)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         """One running mean per loss; of training, of measures too, and what was dropped.
@@ -200,14 +164,14 @@ class MaskRCNNTask(base_task.Task):
         Returns:
           {"loss": float32 []}.
         """
-        terms, watched, gradients = self.forward_backward(inputs, model, optimizer)
-        if self.first_non_finite:
+        terms, values, gradients = self.forward_backward(inputs, model, optimizer)
+        if self.first_divergence:
             step = tf.cast(optimizer.iterations, tf.int64) + 1
-            self.first_non_finite.update(step, terms, inputs[schema.SOURCE_ID])
+            self.first_divergence.update(step, terms, inputs[schema.SOURCE_ID])
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        watched |= {name: (term, 1.0) for name, term in terms.items()}
-        watched |= {name: (tf.reduce_sum(inputs[key]), 1.0) for name, key in DROPPED.items()}
-        _update(metrics, watched)
+        values |= {name: (term, 1.0) for name, term in terms.items()}
+        values |= {name: (tf.reduce_sum(inputs[key]), 1.0) for name, key in DROPPED.items()}
+        _update(metrics, values)
         return {self.loss: terms[self.loss]}
 
     def forward_backward(
@@ -220,7 +184,7 @@ class MaskRCNNTask(base_task.Task):
 
         Returns:
           terms: the losses and their sum, {name: float32 []}.
-          watched: `metrics.measures`.
+          values: `metrics.measures`, what the curves show beside the losses.
           gradients: one per trainable variable; their sum over the replicas is the gradient of the
             step.
         """
@@ -233,7 +197,7 @@ class MaskRCNNTask(base_task.Task):
 
         def both(inputs, step) -> _ForwardBackward:
             with tf.GradientTape() as tape:
-                sums, watched = run_forward(inputs, step)
+                sums, values = run_forward(inputs, step)
                 counts = {name: term.count for name, term in sums.items()}
                 if replicas > 1:
                     counts = tf.distribute.get_replica_context().all_reduce("sum", counts)
@@ -248,7 +212,7 @@ class MaskRCNNTask(base_task.Task):
             gradients = self._decay(gradients, model.trainable_variables, replicas)
             # Every replica holds a part of each loss; the trainer averages what they report.
             terms = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
-            return terms, watched, gradients
+            return terms, values, gradients
 
         run_forward = forward
         if not self._enable_xla or (replicas > 1 and self._has_synchronised_norms()):
@@ -303,195 +267,70 @@ class MaskRCNNTask(base_task.Task):
         """
 
         def forward(inputs, is_real):
-            found = model.infer(inputs)
+            detections = model.infer(inputs)
             outputs = model.train_forward(
                 inputs, self.task_config.seed, tf.constant(0, tf.int64), training=False
             )
             # The fillers of an evaluation's last batch are no images.
-            return found, model.losses_of(outputs.of_images(is_real))
+            return detections, model.losses_of(outputs.of_images(is_real))
 
         if self._enable_xla:
             forward = tf.function(forward, jit_compile=True, autograph=False)
         on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
-        found, sums = forward(on_device, tf.reduce_any(inputs[schema.SOURCE_ID] > 0, axis=1))
+        detections, sums = forward(on_device, tf.reduce_any(inputs[schema.SOURCE_ID] > 0, axis=1))
         terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
         _update(
             metrics, terms | {VALIDATION_LOSS: tf.unstack(tf.stack(list(terms.values())), axis=1)}
         )
         keys = {*_PLACES, *(validation_images.BATCH_KEYS if self._images else ())}
-        found = {key: value for key, value in found._asdict().items() if value is not None}
-        return {key: inputs[key] for key in keys} | found
+        rows = {key: value for key, value in detections._asdict().items() if value is not None}
+        return {key: inputs[key] for key in keys} | rows
+
+    def make_evaluator(self) -> evaluators.Truth:
+        """Read the ground truth, for the evaluations to come; return it.
+
+        Raises:
+          ValueError: see `evaluators.build`.
+        """
+        self._evaluator, truth = evaluators.build(self.task_config, self.label_map)
+        return truth
 
     def aggregate_logs(
-        self, state: Evaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
-    ) -> Evaluator:
+        self, state: evaluators.Evaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
+    ) -> evaluators.Evaluator:
         """Hand one step's detections or proposals, a tuple entry per replica, to the evaluator."""
         if state is None:
-            state = self._get_evaluator()
+            if self._evaluator is None:
+                self.make_evaluator()
+            state = self._evaluator
+            assert state is not None
             state.reset()
-            self._evaluation_progress = progress.ImageProgress("evaluating", state.num_images)
+            self._progress = ProgressBar("evaluating", state.num_images, "images")
             if self._images:
                 self._images.reset()
+        before = state.num_added
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
             drawn = {*validation_images.BATCH_KEYS} - {*_PLACES}
             state.add(**{k: np.asarray(v) for k, v in logs.items() if k not in drawn})
             if self._images:
                 self._images.add(logs)
-        self._evaluation_progress.show(state.num_added)
+        self._progress.add(state.num_added - before)
         return state
 
     def reduce_aggregated_logs(
-        self, aggregated_logs: Evaluator, global_step: tf.Tensor | None = None
+        self, aggregated_logs: evaluators.Evaluator, global_step: tf.Tensor | None = None
     ) -> dict[str, float]:
         """Score everything that was added."""
+        self._progress.close()
         numbers = aggregated_logs.evaluate()
         self.evaluation_table = aggregated_logs.table()
         if self._images:
             self._images.write(global_step)
         return numbers
 
-    def _get_evaluator(self) -> Evaluator:
-        """Read the ground truth once; what the network finds decides how it is scored."""
-        if self._evaluator is None:
-            config = self.task_config
-            has_masks = config.model.system == "mask_rcnn"
-            if config.annotation_file:
-                truth = ground_truth.from_annotation_file(config.annotation_file, has_masks)
-            else:
-                truth = ground_truth.from_records(
-                    config.validation_data.input_path, self.label_map, has_masks
-                )
-            if config.model.system == "rpn":
-                self._evaluator = proposal_evaluation.ProposalEvaluator(truth)
-            else:
-                self._evaluator = coco.CocoEvaluator(
-                    truth,
-                    self.label_map,
-                    include_masks=has_masks,
-                    max_detections=max(100, config.model.max_instances),
-                    mask_paste=config.model.detection.mask_paste,
-                )
-        return self._evaluator
 
-
-def _update(metrics: list[tf_keras.metrics.Metric] | None, watched: dict[str, _Weighted]) -> None:
+def _update(metrics: list[tf_keras.metrics.Metric] | None, values: dict[str, _Weighted]) -> None:
     for metric in metrics or []:
-        value, weight = watched[metric.name]
+        value, weight = values[metric.name]
         metric.update_state(value, sample_weight=weight)
-
-
-def batch_size(data: fields.Data, replicas: int) -> int:
-    """Images per step over all replicas.
-
-    Raises:
-      ValueError: `global_batch_size` does not divide among the replicas.
-    """
-    if not data.global_batch_size:
-        return data.images_per_replica * replicas
-    if data.global_batch_size % replicas:
-        raise ValueError(
-            f"global_batch_size: {data.global_batch_size} images do not divide among {replicas} "
-            "replicas"
-        )
-    return data.global_batch_size
-
-
-def read_label_map(config: Task) -> LabelMap:
-    """Return the label map beside the records; generic names if the experiment gives a number.
-
-    Records of other converters have no label map: then the categories of `annotation_file` are it.
-
-    Raises:
-      ValueError: there is none, or its classes are not as many as the experiment says.
-    """
-    found = _find_label_map(config)
-    if found:
-        path, label_map = found
-        if config.model.num_classes not in (0, label_map.num_classes):
-            raise ValueError(
-                f"task.model.num_classes is {config.model.num_classes}, but {path} has "
-                f"{label_map.num_classes - 1} categories: it must be {label_map.num_classes} "
-                "(background counts), or 0 to take it from there"
-            )
-        return label_map
-    if config.model.num_classes:
-        ids = tuple(range(1, config.model.num_classes))
-        return LabelMap(ids, tuple(f"class {i}" for i in ids))
-    folder = os.path.dirname(config.train_data.input_path) or "."
-    converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
-    raise ValueError(
-        f"no {schema.LABEL_MAP_FILE} in {folder!r} (task.train_data.input_path is "
-        f"{config.train_data.input_path!r}). Make the records first:\n"
-        f"  python {converter} --image_dir=DIR "
-        f"--object_annotations_file=FILE.json --output_file_prefix={folder}/train\n"
-        "or, where another converter made them, give the COCO file with their categories as "
-        "task.annotation_file"
-    )
-
-
-def _find_label_map(config: Task) -> tuple[str, LabelMap] | None:
-    for data in (config.train_data, config.validation_data):
-        path = os.path.join(os.path.dirname(data.input_path), schema.LABEL_MAP_FILE)
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                return path, LabelMap.from_json(file.read(), path)
-    if config.annotation_file:
-        return config.annotation_file, coco_json.read_label_map(config.annotation_file)
-    return None
-
-
-def label_map_of(checkpoint: str) -> LabelMap | None:
-    """Return the label map that training or conversion left beside a checkpoint, if there is one.
-
-    Args:
-      checkpoint: a checkpoint or a run's folder.
-    """
-    folder = checkpoint if tf.io.gfile.isdir(checkpoint) else os.path.dirname(checkpoint)
-    for candidate in (folder, os.path.dirname(folder)):  # best/ckpt-1 lies one folder down
-        path = os.path.join(candidate, schema.LABEL_MAP_FILE)
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                return LabelMap.from_json(file.read(), path)
-    return None
-
-
-def load_checkpoint(
-    model: tf_keras.Model, path: str, parts: tuple[str, ...] = fields.MODULES
-) -> str:
-    """Load a model's weights from a checkpoint of a run.
-
-    Args:
-      model: its variables exist.
-      path: a checkpoint, or a folder whose newest is taken.
-      parts: the attributes of the model to load, `fields.MODULES` or some of them; the others stay
-        as they are.
-
-    Returns:
-      The checkpoint that was read.
-
-    Raises:
-      ValueError: there is no checkpoint, or a variable of these parts is not in it or has another
-        shape there.
-    """
-    found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
-    if not found or not tf.io.gfile.exists(found + ".index"):
-        raise ValueError(f"no checkpoint: {path!r}")
-    whole = set(parts) == set(fields.MODULES)
-    wanted = model
-    if not whole:
-        wanted = tf.train.Checkpoint(
-            **{part: getattr(model, part) for part in parts if getattr(model, part) is not None}
-        )
-    try:
-        status = tf.train.Checkpoint(model=wanted).read(found)
-        status.expect_partial().assert_existing_objects_matched()
-    except (AssertionError, ValueError) as error:  # something is missing, or has another shape
-        what = "this model" if whole else f"{', '.join(parts)} of this model"
-        wrong = fine_tune.differences(model, found)
-        lines = [f"  {name}: {why}" for name, why in wrong.items() if name.startswith(parts)]
-        more = [f"  and {len(lines) - 10} more"] if len(lines) > 10 else []
-        raise ValueError(
-            "\n".join([f"{found} does not fit {what}:", *lines[:10], *more])
-        ) from error
-    return found

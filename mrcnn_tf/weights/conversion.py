@@ -16,10 +16,9 @@ import yaml
 from mrcnn_tf import detector
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import fields, loading, presets
+from mrcnn_tf.experiment import fields, label_maps, loading, presets
 from mrcnn_tf.experiment.experiment import Experiment, Task
 from mrcnn_tf.modeling import backbones, build
-from mrcnn_tf.training import task as task_lib
 from mrcnn_tf.weights import (
     assign,
     classes,
@@ -220,7 +219,7 @@ def _checked_label_map(task: Task, of_file: LabelMap | None) -> LabelMap | None:
     if of_file is None:
         return None
     try:
-        of_task = task_lib.read_label_map(task)
+        of_task = label_maps.of_experiment(task)
     except ValueError:  # no records yet, and no number of classes
         return of_file
     if of_task.num_classes != of_file.num_classes:

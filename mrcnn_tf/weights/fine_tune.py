@@ -1,14 +1,13 @@
 """Start from a checkpoint that was trained on other classes: load what fits, say what did not."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from mrcnn_tf import checkpoints
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.weights import classes
 
@@ -23,23 +22,9 @@ _PER_CLASS = {
 }
 
 
-class _Match(NamedTuple):
-    """A variable of the model and its counterpart in the checkpoint.
-
-    Attributes:
-      path: names of the attributes from the model to the variable.
-      variable: ours.
-      key: its name in the checkpoint, None if there is none.
-    """
-
-    path: tuple[str, ...]
-    variable: tf.Variable
-    key: str | None
-
-    @property
-    def per_class(self) -> tuple[int, bool] | None:
-        """The entry of `_PER_CLASS`, None for what does not depend on the classes."""
-        return _PER_CLASS.get(self.path[-2:]) or _PER_CLASS.get(self.path[-1:])
+def _per_class(path: tuple[str, ...]) -> tuple[int, bool] | None:
+    """The entry of `_PER_CLASS`, None for what does not depend on the classes."""
+    return _PER_CLASS.get(path[-2:]) or _PER_CLASS.get(path[-1:])
 
 
 @dataclasses.dataclass
@@ -94,18 +79,16 @@ def load_what_fits(
       ValueError: there is no such checkpoint, it has another backbone, or nothing of it fits.
         Nothing has been assigned then.
     """
-    prefix = tf.train.latest_checkpoint(checkpoint) if tf.io.gfile.isdir(checkpoint) else checkpoint
-    if not prefix or not tf.io.gfile.exists(prefix + ".index"):
-        raise ValueError(f"no checkpoint: {checkpoint!r}")
+    prefix = checkpoints.newest(checkpoint)
     reader = tf.train.load_checkpoint(prefix)
     pairs = _same_names(model_label_map, checkpoint_label_map)
     tally, values = _Tally(), []
-    for match in _matches(model, reader):
+    for match in checkpoints.match(model, prefix):
         name, shape = "/".join(match.path), tuple(match.variable.shape)
         value = reader.get_tensor(match.key) if match.key else None
         if value is None:
             tally.initial[name] = "not in the checkpoint"
-        elif match.per_class and pairs is not None:
+        elif _per_class(match.path) and pairs is not None:
             value = _carried_over(match, value, pairs)
             if value is None:
                 tally.initial[name] = "other classes"
@@ -122,28 +105,6 @@ def load_what_fits(
         variable.assign(value)
     names = [model_label_map.names[ours] for ours, _ in pairs or ()]
     return _report(prefix, tally, names, len(model_label_map.names))
-
-
-def differences(model: tf_keras.Model, checkpoint: str) -> dict[str, str]:
-    """Say which variables of a model a checkpoint has not, or in another shape.
-
-    Args:
-      model: its variables exist.
-      checkpoint: one that exists.
-
-    Returns:
-      {path of a variable, "rpn/head/convs/0/kernel" for one: what is wrong}.
-    """
-    reader = tf.train.load_checkpoint(checkpoint)
-    shapes = reader.get_variable_to_shape_map()
-    found = {}
-    for match in _matches(model, reader):
-        name, shape = "/".join(match.path), tuple(match.variable.shape)
-        if match.key is None:
-            found[name] = "not in the checkpoint"
-        elif tuple(shapes[match.key]) != shape:
-            found[name] = f"{tuple(shapes[match.key])} in the checkpoint, {shape} here"
-    return found
 
 
 def _same_names(ours: LabelMap, theirs: LabelMap | None) -> list[tuple[int, int]] | None:
@@ -163,14 +124,14 @@ def _is_named(label_map: LabelMap | None) -> TypeGuard[LabelMap]:
 
 
 def _carried_over(
-    match: _Match, value: np.ndarray, pairs: list[tuple[int, int]]
+    match: checkpoints.Match, value: np.ndarray, pairs: list[tuple[int, int]]
 ) -> np.ndarray | None:
     """Return our variable's value with the paired classes' columns from the checkpoint.
 
     Returns:
       None if there are none, or the layers differ in more than their classes.
     """
-    width, has_background = match.per_class or (1, False)
+    width, has_background = _per_class(match.path) or (1, False)
     if not pairs or value.shape[:-1] != tuple(match.variable.shape[:-1]):
         return None
     columns = [(ours + has_background, theirs + has_background) for ours, theirs in pairs]
@@ -184,37 +145,6 @@ def _carried_over(
             ..., theirs * width : (theirs + 1) * width
         ]
     return merged
-
-
-def _matches(model: tf_keras.Model, reader: Any) -> Iterator[_Match]:
-    """Walk over the model and the checkpoint's own graph of objects, hand in hand.
-
-    That is how TensorFlow itself restores: a variable's key depends on what else was saved.
-    """
-    graph = trackable_object_graph_pb2.TrackableObjectGraph()
-    graph.ParseFromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
-    children = [
-        {child.local_name: child.node_id for child in node.children} for node in graph.nodes
-    ]
-    missing = {id(variable): variable for variable in model.variables}
-    start: tuple[tuple[str, ...], Any, int | None] = ((), model, children[0].get("model"))
-    waiting, unpaired, seen = [start], list[Any](), set[int]()
-    while waiting or unpaired:
-        # Breadth first. What two layers share may hang on one of them only in the checkpoint, so
-        # ways on which it has nothing come last.
-        path, thing, node = (waiting or unpaired).pop(0)
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        if missing.pop(id(thing), None) is not None:
-            attributes = graph.nodes[node].attributes if node is not None else ()
-            keys = [a.checkpoint_key for a in attributes if a.name == "VARIABLE_VALUE"]
-            yield _Match(path, thing, keys[0] if keys else None)
-            continue
-        for name, child in tf.train.TrackableView.children(thing).items():
-            below = children[node].get(name) if node is not None else None
-            (unpaired if below is None else waiting).append(((*path, name), child, below))
-    assert not missing, [variable.name for variable in missing.values()]
 
 
 def _check(tally: _Tally, prefix: str) -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from mrcnn_tf.data.label_map import LabelMap, match_names
 
+FRUIT = LabelMap((1, 2, 3), ("apple", "date", "fig"))
+
 
 def test_the_file_is_read_back():
     label_map = LabelMap((3, 90), ("dog", "Hündchen"))
@@ -32,3 +34,35 @@ def test_a_name_that_occurs_twice_is_matched_with_its_id():
     found = match_names(ours, LabelMap((2, 9), ("N/A", "fig")))
     assert found.ids == {9: 3}
     assert found.missing == ("N/A",)
+
+
+def test_the_same_names_get_the_other_sets_ids():
+    theirs = LabelMap((10, 20, 30), ("fig", "apple", "date"))
+    assert FRUIT.renumbered(theirs, "val") == LabelMap((20, 30, 10), FRUIT.names)
+
+
+def test_what_the_other_set_lacks_never_meets_its_ids():
+    theirs = LabelMap((3, 9), ("apple", "date"))  # its 3 is an apple, our 3 a fig
+    assert FRUIT.renumbered(theirs, "val") == LabelMap((3, 9, -3), FRUIT.names)
+    assert FRUIT.renumbered(LabelMap((7,), ("date",)), "val").ids == (1, 7, 3)
+
+
+def test_a_name_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match=r"val.json has categories .* not know: 'Fig', 'kiwi'"):
+        FRUIT.renumbered(LabelMap((1, 2, 3), ("apple", "Fig", "kiwi")), "val.json")
+
+
+def test_without_names_the_order_counts():
+    numbers = LabelMap((1, 2, 3), ("class 1", "class 2", "class 3"))
+    assert numbers.renumbered(LabelMap((4, 5, 9), FRUIT.names), "val").ids == (4, 5, 9)
+    assert FRUIT.renumbered(LabelMap((4, 5, 9), numbers.names), "val").ids == (4, 5, 9)
+    with pytest.raises(ValueError, match="val has 2 categories, the network 3, and without names"):
+        numbers.renumbered(LabelMap((1, 2), ("a", "b")), "val")
+
+
+def test_names_that_occur_twice():
+    twice = LabelMap((1, 2, 3), ("N/A", "cat", "N/A"))
+    assert twice.renumbered(LabelMap((5,), ("cat",)), "val").ids == (1, 5, 3)
+    assert twice.renumbered(LabelMap((4, 5, 6), twice.names), "val").ids == (4, 5, 6)
+    with pytest.raises(ValueError, match="val has categories .*: 'cat', 'cat'"):
+        twice.renumbered(LabelMap((4, 5), ("cat", "cat")), "val")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.data import augment, canvases, pipeline, schema
+from mrcnn_tf.data import augment, canvases, pipeline, record_files, schema
 from mrcnn_tf.data.label_map import LabelMap
 
 LABEL_MAP = LabelMap((1, 7, 90), ("one", "seven", "ninety"))
@@ -296,12 +296,12 @@ def test_an_empty_file_among_others_does_no_harm(scenes, write_records, tmp_path
 def test_several_patterns(scenes, write_records, tmp_path):
     write_records(scenes)
     patterns = [str(tmp_path / f"set-0000{k}-of-*.tfrecord") for k in (0, 1)]
-    assert [f[-21:] for f in pipeline.find_files(patterns)] == [
+    assert [f[-21:] for f in record_files.find(patterns)] == [
         "00000-of-00002.tfrecord"[-21:],
         "00001-of-00002.tfrecord"[-21:],
     ]
     with pytest.raises(FileNotFoundError, match="set-0000x"):
-        pipeline.find_files([*patterns, str(tmp_path / "set-0000x*")])
+        record_files.find([*patterns, str(tmp_path / "set-0000x*")])
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])

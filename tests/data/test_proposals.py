@@ -61,7 +61,7 @@ def write(tmp_path):
     def write(scenes, pattern, found=None, name="found"):
         found = found or {scene.source_id: scene.boxes for scene in scenes}
         folder = str(tmp_path / name)
-        with ProposalWriter(folder, {"rpn": "a"}, pipeline.find_files(pattern)) as writer:
+        with ProposalWriter(folder, {"rpn": "a"}, record_files.find(pattern)) as writer:
             for scene in reversed(scenes):
                 one = {scene.source_id: found[scene.source_id], "": []}
                 writer.add(**batch_of(one, sizes_of(scenes), scale=2.0))
@@ -153,7 +153,7 @@ def test_a_folder_of_something_else_is_left_alone(scenes, write_records, write, 
     ],
 )
 def test_wrong_batches_are_refused(scenes, write_records, tmp_path, change, message):
-    files = pipeline.find_files(write_records(scenes))
+    files = record_files.find(write_records(scenes))
     given = batch_of({"ü-0": [(1, 2, 3, 4)]}, sizes_of(scenes))
 
     def add_twice():
@@ -183,7 +183,7 @@ def test_damaged_folders_are_refused(scenes, write_records, write, tmp_path):
 
 
 def test_records_are_counted_without_reading_them(scenes, write_records, tmp_path):
-    files = pipeline.find_files(write_records(scenes, 3))
+    files = record_files.find(write_records(scenes, 3))
     tf.io.TFRecordWriter(str(tmp_path / "empty")).close()
     assert record_files.count_records([*files, str(tmp_path / "empty")]) == 5
     (first, *_) = record_files.sample_images(files, count=1)
@@ -256,7 +256,7 @@ def _build(pattern, folder, is_training=False, num_proposals=6, **replaced):
         "shuffle_buffer": 5,
         "max_instances": 4,
         "mask_arena_pixels": 2**15,
-        "proposals": folder,
+        "proposals": proposals.ProposalReader(str(folder)) if folder else None,
         "num_proposals": num_proposals,
     }
     return pipeline.build(pattern, **(arguments | replaced))

@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from mrcnn_tf import train, write_proposals
+from mrcnn_tf import train
 from mrcnn_tf.data import record_files
 from mrcnn_tf.data.schema import SOURCE_ID_BYTES
 from mrcnn_tf.evaluation import ground_truth
 from mrcnn_tf.evaluation.proposals import ProposalEvaluator
-from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment import label_maps, loading
+from mrcnn_tf.staged import writing
 from mrcnn_tf.staged.proposals import STEPS, ProposalReader
 from tests.end_to_end.conftest import script
 
@@ -43,7 +44,7 @@ def rpn(override, tmp_path_factory):
 def written(rpn, override, tmp_path_factory):
     """Its proposals."""
     folder = tmp_path_factory.mktemp("proposals")
-    write_proposals.run(load(override, **RPN), str(rpn[0]), str(folder))
+    writing.run(load(override, **RPN), str(rpn[0]), str(folder))
     return folder
 
 
@@ -76,7 +77,7 @@ def test_the_files_hold_what_was_scored(rpn, written, override, shapes):
     """Average recall of the files is that of the evaluation, but for rounding."""
     experiment = load(override)
     pattern = f"{shapes}/records/val-*.tfrecord"
-    label_map = write_proposals.task_lib.read_label_map(experiment.task)
+    label_map = label_maps.of_experiment(experiment.task)
     evaluator = ProposalEvaluator(ground_truth.from_records(pattern, label_map, False))
     reader = ProposalReader(str(written / "validation"))
     for image in record_files.sample_images(sorted(map(str, (shapes / "records").glob("val-*")))):
@@ -160,8 +161,8 @@ def test_folders_of_other_weights_are_refused_or_replaced(rpn, written, override
     experiment = load(override, **RPN)
     earlier = str(rpn[0] / "ckpt-2")
     with pytest.raises(ValueError, match="other values of weights_sha256 .*Give --overwrite"):
-        write_proposals.run(experiment, earlier, str(folder))
-    write_proposals.run(experiment, earlier, str(folder), overwrite=True)
+        writing.run(experiment, earlier, str(folder))
+    writing.run(experiment, earlier, str(folder), overwrite=True)
     meta = ProposalReader(str(folder / "train")).meta
     assert meta["made_from"]["checkpoint"] == earlier
     assert meta["made_from"] != ProposalReader(str(written / "train")).meta["made_from"]
@@ -169,13 +170,13 @@ def test_folders_of_other_weights_are_refused_or_replaced(rpn, written, override
 
 def test_a_network_without_rpn_writes_no_proposals(written, override, tmp_path):
     with pytest.raises(ValueError, match="this network has no RPN"):
-        write_proposals.run(load_detector(override, written), "nowhere", str(tmp_path))
+        writing.run(load_detector(override, written), "nowhere", str(tmp_path))
 
 
 @pytest.mark.slow
 def test_all_of_it_compiled(rpn, written, override, tmp_path):
     compiled = {"runtime.enable_xla": True, "trainer.train_steps": 2}
-    write_proposals.run(load(override, **RPN, **compiled), str(rpn[0]), str(tmp_path))
+    writing.run(load(override, **RPN, **compiled), str(rpn[0]), str(tmp_path))
     want, got = (
         ProposalReader(str(folder / "validation")).meta["num_boxes"]
         for folder in (written, tmp_path)

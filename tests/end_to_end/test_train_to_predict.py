@@ -226,7 +226,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(override, tmp_pa
     assert left is not None
     assert not left.endswith("ckpt-10")
     again = subprocess.run(command(killed), check=True, capture_output=True, **common)
-    assert re.search(r"resuming at step \d+ from .*killed/ckpt-\d+\n", again.stdout)
+    assert re.search(r"going on at step \d+, .* from .*killed/ckpt-\d+\n", again.stdout)
     assert_same_checkpoint(killed / "ckpt-10", whole / "ckpt-10", tolerance=1e-4)
 
 
@@ -241,5 +241,5 @@ def test_missing_records_are_answered_with_the_command_that_makes_them(tmp_path)
 
 
 def test_eval_without_checkpoint_is_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="no checkpoint to evaluate"):
+    with pytest.raises(ValueError, match="no checkpoint: '.*empty'"):
         train.run(tiny(), "eval", str(tmp_path / "empty"))

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf import checkpoints
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields
@@ -38,8 +39,8 @@ def batch(images) -> dict[str, tf.Tensor]:
 
 def train_and_write(model_config, folder, start="", modules="all") -> build.Model:
     """Two steps of SGD with weight decay, from a checkpoint if one is given; then a checkpoint."""
-    fields = {"init_checkpoint": str(start), "init_checkpoint_modules": modules} if start else {}
-    task = task_lib.MaskRCNNTask(Task(model=model_config, **fields), weight_decay=1e-2)
+    given = {"init_checkpoint": str(start), "init_checkpoint_modules": modules} if start else {}
+    task = task_lib.MaskRCNNTask(Task(model=model_config, **given), weight_decay=1e-2)
     model = task.build_model()
     if start:
         task.initialize(model)
@@ -82,7 +83,7 @@ def test_frozen_features_stay_bit_for_bit_and_the_networks_become_one(tmp_path, 
     assert written.endswith("ckpt-2")
     assert LabelMap.from_json((paths[3] / schema.LABEL_MAP_FILE).read_text()).ids == (4, 5, 9)
     joint = build.build_model(experiment.task.model, tiny_network.NUM_CLASSES)
-    assert task_lib.load_checkpoint(joint, str(paths[3])) == written
+    assert checkpoints.load(joint, str(paths[3])) == written
     given = tiny_network.batch([TWO_OBJECTS, WITH_CROWD, EMPTY])
     want = TwoNetworks(rpn, heads)(given[schema.IMAGE], given[schema.IMAGE_SIZE_HW])
     got = joint.infer(given)

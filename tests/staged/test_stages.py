@@ -2,13 +2,12 @@
 
 import json
 import shlex
-import subprocess
 
 import pytest
 
-from mrcnn_tf import train, train_stages
+from mrcnn_tf import train
 from mrcnn_tf.experiment import loading
-from mrcnn_tf.staged import stages
+from mrcnn_tf.staged import running, stages
 
 
 def flags_of(stage) -> dict:
@@ -182,41 +181,44 @@ def ran(monkeypatch):
 
     calls = Ran()
 
-    def pretend(command, check):
-        calls.append(command[2])
-        return subprocess.CompletedProcess(command, 3 if command[2] == calls.failing else 0)
+    class Pretended:
+        def __init__(self, command):
+            calls.append(command[2])
+            self.wait = lambda: 3 if command[2] == calls.failing else 0
 
-    monkeypatch.setattr(train_stages.subprocess, "run", pretend)
+    monkeypatch.setattr(running.subprocess, "Popen", Pretended)
     return calls
 
 
 def test_stages_are_printed_run_once_and_gone_on_with(tmp_path, ran, capsys):
     schedule = stages.Schedule("maskrcnn_r50_fpn_separate_rpn", str(tmp_path))
     ran.failing = "mrcnn_tf.write_proposals"
-    with pytest.raises(SystemExit, match="stage 'write its proposals' ended with exit code 3"):
-        train_stages.run(schedule.stages, str(tmp_path))
+    with pytest.raises(SystemExit) as stopped:
+        running.run(schedule.stages, str(tmp_path))
+    assert stopped.value.code == 3
     assert ran == ["mrcnn_tf.train", "mrcnn_tf.write_proposals"]
-    out = capsys.readouterr().out
+    out, complaint = capsys.readouterr()
+    assert "stage 'write its proposals' ended with exit code 3" in complaint
     assert f"[2/4] write its proposals\n  {schedule.stages[1].command()}\n" in out
 
     ran.clear()
     ran.failing = ""
-    seconds = train_stages.run(schedule.stages, str(tmp_path))
+    seconds = running.run(schedule.stages, str(tmp_path))
     assert ran == ["mrcnn_tf.write_proposals", "mrcnn_tf.train", "mrcnn_tf.train"]
     assert list(seconds) == [stage.name for stage in schedule.stages]
     assert "[1/4] train the RPN: done" in capsys.readouterr().out
 
     ran.clear()
-    train_stages.run(schedule.stages, str(tmp_path))
+    running.run(schedule.stages, str(tmp_path))
     assert ran == []
 
 
 def test_stages_of_other_settings_are_not_taken_over(tmp_path, ran):
     name = "maskrcnn_r50_fpn_separate_rpn"
-    train_stages.run(stages.Schedule(name, str(tmp_path)).stages, str(tmp_path))
+    running.run(stages.Schedule(name, str(tmp_path)).stages, str(tmp_path))
     other = stages.Schedule(name, str(tmp_path), (), "trainer.train_steps=9")
     with pytest.raises(ValueError, match=r"stage 'train the RPN' was(.|\n)*would now be"):
-        train_stages.run(other.stages, str(tmp_path))
+        running.run(other.stages, str(tmp_path))
 
 
 def test_what_is_scored_and_exported_of_a_run_trained_apart(tmp_path):

@@ -20,7 +20,7 @@ def ids(*texts):
 
 
 def record_of(mode):
-    record = divergence.FirstNonFinite(TERMS, images_per_replica=2)
+    record = divergence.FirstDivergence(TERMS, images_per_replica=2)
     update = record.update
     if mode != "eager":
         update = tf.function(update, autograph=False, jit_compile=mode == "compiled")
@@ -68,7 +68,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
-    record = divergence.FirstNonFinite(TERMS, images_per_replica=1)
+    record = divergence.FirstDivergence(TERMS, images_per_replica=1)
 
 @tf.function(autograph=False)
 def step(number, losses, rows):

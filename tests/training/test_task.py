@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf import checkpoints
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import fields, loading
+from mrcnn_tf.experiment import fields, inputs, label_maps, loading
 from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.modeling import metrics as metrics_lib
 from mrcnn_tf.training import divergence
@@ -19,6 +20,7 @@ from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
 
+Task = Task
 LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -142,16 +144,16 @@ def test_a_loss_that_is_not_finite_is_remembered(images):
     """A NaN weight of the mask head: only that term and the images of that step are named."""
     model = tiny_network.build_network()
     task = build_task()
-    task.first_non_finite = divergence.FirstNonFinite(LOSSES, len(images["image"]))
+    task.first_divergence = divergence.FirstDivergence(LOSSES, len(images["image"]))
     optimizer = tf_keras.optimizers.SGD(0.0)
     strategy = tf.distribute.get_strategy()
     task.train_step(images, model, optimizer)
-    assert task.first_non_finite.describe(strategy) == ""
+    assert task.first_divergence.describe(strategy) == ""
     kernel = next(v for v in model.trainable_variables if "mask" in v.name and "bias" not in v.name)
     kernel.assign(kernel * float("nan"))
     task.train_step(images, model, optimizer)
     task.train_step(tiny_network.batch([WITH_CROWD, EMPTY]), model, optimizer)
-    assert task.first_non_finite.describe(strategy) == (
+    assert task.first_divergence.describe(strategy) == (
         "not finite at step 2: mask_loss; images 1001, 7"
     )
 
@@ -349,12 +351,21 @@ def test_compiled_validation_is_the_uncompiled_one():
     ],
 )
 def test_batch_size(given, replicas, want):
-    assert task_lib.batch_size(fields.Data(**given), replicas) == want
+    assert inputs.batch_size(fields.Data(**given, is_training=True), replicas) == want
 
 
 def test_batch_size_that_does_not_divide():
-    with pytest.raises(ValueError, match="global_batch_size: 8 images do not divide among 3"):
-        task_lib.batch_size(fields.Data(global_batch_size=8), 3)
+    with pytest.raises(
+        ValueError, match=r"global_batch_size: 8 images do not divide among 3 .*Make it 6"
+    ):
+        inputs.batch_size(fields.Data(global_batch_size=8, is_training=True), 3)
+
+
+@pytest.mark.parametrize("replicas", range(1, 17))
+def test_any_number_of_replicas_shares_a_validation_batch(replicas):
+    size = inputs.batch_size(fields.Data(global_batch_size=8, is_training=False), replicas)
+    assert size % replicas == 0
+    assert 8 <= size < 8 + replicas
 
 
 def config_of(folder, num_classes):
@@ -370,7 +381,7 @@ def test_jitter_reaches_the_pipeline_of_training_only(monkeypatch):
         params_override="task.model.num_classes=3,task.train_data.color_jitter.hue=0.1",
     )
     seen = []
-    monkeypatch.setattr(task_lib.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
+    monkeypatch.setattr(inputs.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
     task = task_lib.MaskRCNNTask(experiment.task)
     task.build_inputs(experiment.task.train_data)
     task.build_inputs(experiment.task.validation_data)
@@ -386,7 +397,7 @@ def test_jitter_reaches_the_pipeline_of_training_only(monkeypatch):
 @pytest.mark.parametrize(("exact", "want"), [(True, (3, 40)), (False, (43, 0))])
 def test_resumed_run_skips_what_it_saw_or_takes_another_order(monkeypatch, exact, want):
     seen = []
-    monkeypatch.setattr(task_lib.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
+    monkeypatch.setattr(inputs.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
     data = fields.Data(seed=3, exact_resume=exact)
     task = build_task(train_data=data)
     task.build_inputs(data)
@@ -397,24 +408,24 @@ def test_resumed_run_skips_what_it_saw_or_takes_another_order(monkeypatch, exact
 def test_label_map_is_read_from_beside_the_records(tmp_path):
     label_map = LabelMap((17, 90), ("cat", "mug"))
     (tmp_path / schema.LABEL_MAP_FILE).write_text(label_map.to_json())
-    assert task_lib.read_label_map(config_of(tmp_path, 0)) == label_map
-    assert task_lib.read_label_map(config_of(tmp_path, 3)) == label_map
+    assert label_maps.of_experiment(config_of(tmp_path, 0)) == label_map
+    assert label_maps.of_experiment(config_of(tmp_path, 3)) == label_map
     with pytest.raises(ValueError, match=r"num_classes is 81.*has 2 categories.*must be 3"):
-        task_lib.read_label_map(config_of(tmp_path, 81))
+        label_maps.of_experiment(config_of(tmp_path, 81))
 
 
 def test_label_map_of_the_validation_records_serves_too(tmp_path):
     label_map = LabelMap((5,), ("dog",))
     (tmp_path / schema.LABEL_MAP_FILE).write_text(label_map.to_json())
     config = Task(validation_data=fields.Data(input_path=str(tmp_path / "val-*")))
-    assert task_lib.read_label_map(config) == label_map
+    assert label_maps.of_experiment(config) == label_map
 
 
 def test_without_label_map_the_number_of_classes_must_be_given(tmp_path):
-    label_map = task_lib.read_label_map(config_of(tmp_path, 3))
+    label_map = label_maps.of_experiment(config_of(tmp_path, 3))
     assert label_map == LabelMap((1, 2), ("class 1", "class 2"))
     with pytest.raises(ValueError, match=r"(?s)no label_map.json in .*create_coco_tfrecord.py"):
-        task_lib.read_label_map(config_of(tmp_path, 0))
+        label_maps.of_experiment(config_of(tmp_path, 0))
 
 
 def test_annotation_file_names_the_classes_of_records_without_a_label_map(tmp_path):
@@ -424,22 +435,22 @@ def test_annotation_file_names_the_classes_of_records_without_a_label_map(tmp_pa
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
     config = config_of(tmp_path, 0)
     config.annotation_file = str(path)
-    assert task_lib.read_label_map(config) == LabelMap((17, 90), ("cat", "mug"))
+    assert label_maps.of_experiment(config) == LabelMap((17, 90), ("cat", "mug"))
     config.model.num_classes = 91
     with pytest.raises(ValueError, match=rf"num_classes is 91.*{path} has 2 categories"):
-        task_lib.read_label_map(config)
+        label_maps.of_experiment(config)
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match=rf"{path}: not a COCO annotation file: .*images"):
-        task_lib.read_label_map(config)
+        label_maps.of_experiment(config)
     # What lies beside the records is what they were made with.
     (tmp_path / schema.LABEL_MAP_FILE).write_text(LabelMap((5,), ("dog",)).to_json())
-    assert task_lib.read_label_map(config_of(tmp_path, 0)).names == ("dog",)
+    assert label_maps.of_experiment(config_of(tmp_path, 0)).names == ("dog",)
 
 
 def test_broken_label_map_is_named(tmp_path):
     (tmp_path / schema.LABEL_MAP_FILE).write_text("{}")
     with pytest.raises(ValueError, match=r"label_map.json: not a label map"):
-        task_lib.read_label_map(config_of(tmp_path, 0))
+        label_maps.of_experiment(config_of(tmp_path, 0))
 
 
 @pytest.fixture(scope="module")
@@ -459,7 +470,7 @@ def test_checkpoint_is_loaded_from_its_file_or_its_folder(checkpoint):
     for given in (path, str(folder)):
         model = build_task().build_model()
         assert np.any(model.rpn.head.convs[0].kernel != saved.rpn.head.convs[0].kernel)
-        assert task_lib.load_checkpoint(model, given) == path
+        assert checkpoints.load(model, given) == path
         for a, b in zip(model.variables, saved.variables, strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -476,7 +487,7 @@ def test_missing_checkpoint_is_named(tmp_path):
     model = tf_keras.Sequential()
     for path in (tmp_path, tmp_path / "ckpt-9"):
         with pytest.raises(ValueError, match=f"no checkpoint: '{path}'"):
-            task_lib.load_checkpoint(model, str(path))
+            checkpoints.load(model, str(path))
 
 
 def test_checkpoint_of_another_network_is_refused(checkpoint):
@@ -484,7 +495,7 @@ def test_checkpoint_of_another_network_is_refused(checkpoint):
     other = tiny_network.config()
     other.mask_head = dataclasses.replace(other.mask_head, conv_layers=3)
     with pytest.raises(ValueError, match=f"{path} does not fit this model"):
-        task_lib.load_checkpoint(tiny_network.build_network(other), path)
+        checkpoints.load(tiny_network.build_network(other), path)
 
 
 def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(checkpoint):
@@ -493,7 +504,7 @@ def test_checkpoint_of_another_number_of_classes_is_refused_with_the_shapes(chec
     config.model.num_classes = NUM_CLASSES + 5
     model = task_lib.MaskRCNNTask(config).build_model()
     with pytest.raises(ValueError, match=f"{path} does not fit this model") as error:
-        task_lib.load_checkpoint(model, path)
+        checkpoints.load(model, path)
     wrong = "roi_heads/box_head/box_deltas/bias: (12,) in the checkpoint, (32,) here"
     assert wrong in str(error.value)
 

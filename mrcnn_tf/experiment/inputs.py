@@ -1,0 +1,91 @@
+"""From an experiment's fields to the input pipeline of `data/pipeline.py`."""
+
+import tensorflow as tf
+
+from mrcnn_tf.data import augment, canvases, pipeline
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment.experiment import Task
+
+
+def build(
+    config: Task,
+    data: fields.Data,
+    label_map: LabelMap,
+    input_context: tf.distribute.InputContext | None = None,
+    first_step: int = 0,
+    proposals: pipeline.Proposals | None = None,
+) -> tf.data.Dataset:
+    """Build the data set of one input pipeline; see `data/pipeline.py`.
+
+    Args:
+      config: the task.
+      data: its `train_data` or `validation_data`.
+      label_map: the network's classes, with the ids that these records have.
+      input_context: which pipeline of how many.
+      first_step: where a resumed run goes on.
+      proposals: to join to the images, where the network makes none.
+    """
+    model = config.model
+    replicas = input_context.num_replicas_in_sync if input_context else 1
+    pipelines = input_context.num_input_pipelines if input_context else 1
+    edges = tuple(data.short_edges)
+    scale_jitter = tuple(data.scale_jitter)
+    if data.canvas == "exact":
+        canvas_sizes = None
+    elif scale_jitter:
+        canvas_sizes = canvases.square(data.long_edge)
+    else:
+        canvas_sizes = canvases.make(edges, data.long_edge)
+    return pipeline.build(
+        data.input_path,
+        label_map=label_map,
+        is_training=data.is_training,
+        per_replica_batch_size=batch_size(data, replicas) // replicas,
+        num_replicas=replicas // pipelines,
+        num_input_pipelines=pipelines,
+        input_pipeline_id=input_context.input_pipeline_id if input_context else 0,
+        short_edges=edges,
+        long_edge=data.long_edge,
+        canvas_sizes=canvas_sizes,
+        resize_convention=model.pixels.resize,
+        channel_order=model.pixels.order,
+        pixel_mean=tuple(model.pixels.mean),
+        pixel_std=tuple(model.pixels.std),
+        flip_probability=data.flip_probability,
+        scale_jitter=scale_jitter,
+        color_jitter=augment.ColorJitter(**vars(data.color_jitter)),
+        shuffle_buffer=data.shuffle_buffer_size,
+        max_instances=model.max_instances,
+        mask_arena_pixels=data.mask_arena_pixels,
+        # Another order than the run began with, or it would see the same images again.
+        seed=data.seed if data.exact_resume else data.seed + first_step,
+        first_step=first_step if data.exact_resume else 0,
+        proposals=proposals,
+        num_proposals=model.rpn.post_nms_top_k_train
+        if data.is_training
+        else model.rpn.post_nms_top_k_test,
+    )
+
+
+def batch_size(data: fields.Data, replicas: int) -> int:
+    """Images per step over all replicas.
+
+    A training step has the images that the experiment says, to which its learning rate belongs. In
+    validation their number changes no result, and blank images fill up the last batch: the replicas
+    share it as evenly as they can, rounded up.
+
+    Raises:
+      ValueError: a training batch does not divide among the replicas.
+    """
+    if not data.global_batch_size:
+        return data.images_per_replica * replicas
+    per_replica, left = divmod(data.global_batch_size, replicas)
+    if left and data.is_training:
+        fitting = max(per_replica, 1) * replicas
+        raise ValueError(
+            f"task.train_data.global_batch_size: {data.global_batch_size} images do not divide "
+            f"among {replicas} replicas (GPUs). Make it {fitting} or another multiple, or 0 for "
+            "task.train_data.images_per_replica on each; learning rate and steps follow"
+        )
+    return (per_replica + bool(left)) * replicas

@@ -1,0 +1,93 @@
+"""Which classes an experiment is about: its label map, and that of its validation set."""
+
+import os
+
+import tensorflow as tf
+
+from mrcnn_tf import layout
+from mrcnn_tf.data import coco_json, record_files, schema
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment.experiment import Task
+
+
+def of_experiment(config: Task) -> LabelMap:
+    """Return the label map beside the records; generic names if the experiment gives a number.
+
+    Records of other converters have no label map: then the categories of `annotation_file` are it.
+
+    Raises:
+      ValueError: there is none, or its classes are not as many as the experiment says.
+    """
+    found = _find(config)
+    if found:
+        path, label_map = found
+        if config.model.num_classes not in (0, label_map.num_classes):
+            raise ValueError(
+                f"task.model.num_classes is {config.model.num_classes}, but {path} has "
+                f"{label_map.num_classes - 1} categories: it must be {label_map.num_classes} "
+                "(background counts), or 0 to take it from there"
+            )
+        return label_map
+    if config.model.num_classes:
+        ids = tuple(range(1, config.model.num_classes))
+        return LabelMap(ids, tuple(f"class {i}" for i in ids))
+    patterns = record_files.patterns(config.train_data.input_path)
+    folder = os.path.dirname(patterns[0] if patterns else "") or "."
+    converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
+    raise ValueError(
+        f"no {schema.LABEL_MAP_FILE} in {folder!r} (task.train_data.input_path is "
+        f"{config.train_data.input_path!r}). Make the records first:\n"
+        f"  python {converter} --image_dir=DIR "
+        f"--object_annotations_file=FILE.json --output_file_prefix={folder}/train\n"
+        "or, where another converter made them, give the COCO file with their categories as "
+        "task.annotation_file"
+    )
+
+
+def of_records(config: Task, data: fields.Data, label_map: LabelMap) -> LabelMap:
+    """Return a label map with the network's classes in order and the ids that records have.
+
+    One data set's parts may be converted apart, and number the same names otherwise.
+
+    Args:
+      config: the task.
+      data: its `train_data` or `validation_data`.
+      label_map: the classes of the network.
+
+    Raises:
+      ValueError: the records have a category that the network does not know, or the label maps
+        of their folders contradict each other.
+    """
+    field = "train_data" if data is config.train_data else "validation_data"
+    found: LabelMap | None = None
+    for path, theirs in _beside(data.input_path):
+        renumbered = label_map.renumbered(theirs, path, f"what is trained (task.{field})")
+        if found is not None and renumbered != found:
+            raise ValueError(
+                f"{path}: numbers its categories otherwise than the other folders of "
+                f"task.{field}.input_path do. Convert them from annotations with the same ids"
+            )
+        found = renumbered
+    return found or label_map
+
+
+def _find(config: Task) -> tuple[str, LabelMap] | None:
+    for data in (config.train_data, config.validation_data):
+        for found in _beside(data.input_path):
+            return found
+    if config.annotation_file:
+        return config.annotation_file, coco_json.read_label_map(config.annotation_file)
+    return None
+
+
+def _beside(input_path: str | list[str] | tuple[str, ...]) -> list[tuple[str, LabelMap]]:
+    """The label maps in the folders of record patterns: (path, label map)."""
+    folders = dict.fromkeys(os.path.dirname(p) for p in record_files.patterns(input_path))
+    found = []
+    for folder in folders:
+        path = os.path.join(folder, schema.LABEL_MAP_FILE)
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                found.append((path, LabelMap.from_json(file.read(), path)))
+    return found

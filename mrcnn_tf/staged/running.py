@@ -1,0 +1,98 @@
+"""Runs the stages of a schedule, one process each; the command is `mrcnn_tf.train_stages`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import TypedDict
+
+import tensorflow as tf
+
+from mrcnn_tf.durations import duration
+from mrcnn_tf.staged import stages
+
+FINISHED = "stages.json"  # which stages of a folder are done, by which command, in which time
+
+
+class Finished(TypedDict):
+    """A stage that is done: the entry of `FINISHED` under its name."""
+
+    command: str
+    seconds: float
+
+
+def run(planned: Sequence[stages.Stage], model_dir: str) -> dict[str, float]:
+    """Run the stages that are not done yet.
+
+    Args:
+      planned: what to do, in order.
+      model_dir: where it is noted what is done.
+
+    Returns:
+      {name of a stage: the seconds that it took in its last run}.
+
+    Raises:
+      ValueError: the folder holds a stage of other settings.
+      SystemExit: a stage failed.
+    """
+    path = os.path.join(model_dir, FINISHED)
+    tf.io.gfile.makedirs(model_dir)
+    finished: dict[str, Finished] = {}
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            finished = json.loads(file.read())
+    _check_finished(planned, finished, path)
+    for number, stage in enumerate(planned, start=1):
+        title = f"[{number}/{len(planned)}] {stage.name}"
+        if stage.name in finished:
+            print(f"{title}: done, in {duration(finished[stage.name]['seconds'])}", flush=True)
+            continue
+        print(f"\n{title}\n  {stage.command()}", flush=True)
+        start = time.monotonic()
+        code = _run_stage(stage)
+        if code != 0:
+            print(
+                f"error: stage '{stage.name}' ended with exit code {code}; the same command goes "
+                "on from there",
+                file=sys.stderr,
+            )
+            raise SystemExit(code if code > 0 else 128 - code)  # a signal's number, as shells do
+        seconds = round(time.monotonic() - start, 1)
+        finished[stage.name] = {"command": stage.command(), "seconds": seconds}
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write(json.dumps(finished, indent=2) + "\n")
+    return {name: entry["seconds"] for name, entry in finished.items()}
+
+
+def _check_finished(
+    planned: Sequence[stages.Stage], finished: dict[str, Finished], path: str
+) -> None:
+    """Refuse to go on from a stage that these settings would not have made."""
+    commands = {stage.name: stage.command() for stage in planned}
+    for name, entry in finished.items():
+        if entry["command"] != commands.get(name):
+            now = commands.get(name, "not a stage of this schedule")
+            raise ValueError(
+                f"{path}: stage '{name}' was\n  {entry['command']}\nand would now be\n  {now}\n"
+                "Take another --model_dir, or delete this one to begin again"
+            )
+
+
+def _run_stage(stage: stages.Stage) -> int:
+    """Run a stage, which gets the signals that this process gets; return its exit code.
+
+    It saves what it has and ends by itself. The terminal sends Ctrl-C to both.
+    """
+    process = subprocess.Popen([sys.executable, "-m", *stage.arguments])
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+    }
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

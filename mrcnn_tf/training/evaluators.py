@@ -1,0 +1,79 @@
+"""What scores a network: ground truth and classes of the validation set, put together once.
+
+It is made before training starts: whatever would end the first evaluation is said then.
+"""
+
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.evaluation import coco, ground_truth
+from mrcnn_tf.evaluation import proposals as proposal_evaluation
+from mrcnn_tf.experiment import label_maps
+from mrcnn_tf.experiment.experiment import Task
+
+Evaluator = coco.CocoEvaluator | proposal_evaluation.ProposalEvaluator
+Truth = dict[str, list[dict]]
+
+
+def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
+    """Read the ground truth; what the network detects decides how it is scored.
+
+    Args:
+      config: the task.
+      label_map: the network's classes; those of the ground truth are matched by name.
+
+    Returns:
+      The evaluator, and the ground truth as `evaluation/ground_truth.py` describes it.
+
+    Raises:
+      ValueError: the ground truth contradicts itself, has no masks where masks are to be scored, or
+        has a category that the network does not know.
+      FileNotFoundError: there is none.
+    """
+    has_masks = config.model.system == "mask_rcnn"
+    if config.annotation_file:
+        path = config.annotation_file
+        truth = ground_truth.from_annotation_file(path, has_masks)
+        truth["categories"] = _categories_to_score(truth, label_map)
+        theirs = LabelMap.from_coco_categories(truth["categories"])
+        label_map = label_map.renumbered(theirs, path, "the network")
+    else:
+        label_map = label_maps.of_records(config, config.validation_data, label_map)
+        truth = ground_truth.from_records(config.validation_data.input_path, label_map, has_masks)
+    if config.model.system == "rpn":
+        return proposal_evaluation.ProposalEvaluator(truth), truth
+    evaluator = coco.CocoEvaluator(
+        truth,
+        label_map,
+        include_masks=has_masks,
+        max_detections=max(100, config.model.max_instances),
+        mask_paste=config.model.detection.mask_paste,
+    )
+    return evaluator, truth
+
+
+def metric_names(config: Task, label_map: LabelMap) -> list[str]:
+    """Return the names of what an evaluation gives, by which a best checkpoint can be chosen."""
+    if config.model.system == "rpn":
+        sizes = ("", "small_", "medium_", "large_")
+        return [f"ar_{size}{cap}" for cap in proposal_evaluation.CAPS for size in sizes]
+    cap = max(100, config.model.max_instances)
+    summary = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", f"ar{cap}"]
+    summary += ["ar_small", "ar_medium", "ar_large", *(f"ap/{name}" for name in label_map.names)]
+    kinds = ("mask", "box") if config.model.system == "mask_rcnn" else ("box",)
+    return [f"{kind}_{name}" for kind in kinds for name in summary]
+
+
+def _categories_to_score(truth: Truth, label_map: LabelMap) -> list[dict]:
+    """Leave out what only the list of categories knows: one without objects that is no class.
+
+    Exporters add such ones, the name of the project for one, even under the name of a class.
+    """
+    if not label_map.has_names:
+        return truth["categories"]
+    has_objects = {annotation["category_id"] for annotation in truth["annotations"]}
+    kept = [category for category in truth["categories"] if category["id"] in has_objects]
+    names = {category["name"] for category in kept}
+    for category in truth["categories"]:
+        if category["name"] in label_map.names and category["name"] not in names:
+            kept.append(category)
+            names.add(category["name"])
+    return sorted(kept, key=lambda category: category["id"])

@@ -1,0 +1,188 @@
+"""The loop of a run: steps, their numbers, checkpoints, evaluations, and how it ends early."""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+
+import orbit
+import tensorflow as tf
+
+from mrcnn_tf.training import progress
+from mrcnn_tf.training.trainer import Trainer, numbers
+
+_BEHIND_THE_MESSAGE = ("\t", "Traceback", "Original stack trace", "Detected at node")
+
+
+class Loop:
+    """Trains and evaluates, and keeps what comes of it.
+
+    Args:
+      trainer: stands where the run goes on.
+      model_dir: checkpoints go into it.
+      training_log: shows the numbers of each loop; None where there is no training.
+      evaluation_log: shows those of each evaluation.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model_dir: str,
+        training_log: progress.TrainingLog | None,
+        evaluation_log: progress.EvaluationLog,
+    ):
+        config = trainer.config.trainer
+        self._trainer, self._config = trainer, config
+        self._training_log, self._evaluation_log = training_log, evaluation_log
+        self._manager = tf.train.CheckpointManager(
+            trainer.checkpoint, model_dir, max_to_keep=config.max_to_keep, checkpoint_name="ckpt"
+        )
+        self._saved_step = self.step
+        self._recoveries = 0
+        self._curves, self._validation_curves = (
+            orbit.utils.SummaryManager(
+                os.path.join(model_dir, folder), tf.summary.scalar, global_step=trainer.global_step
+            )
+            for folder in ("train", config.validation_summary_subdir)
+        )
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return int(self._trainer.global_step.numpy())
+
+    def train_until(self, step: int) -> None:
+        """Take steps up to a step, and leave a checkpoint of it.
+
+        Raises:
+          FloatingPointError: the loss, or what it did to the weights, is beyond all bounds.
+          Stopped: the process was told to stop; the checkpoint is written.
+        """
+        while self.step < step:
+            self._check_stop()
+            count = min(self._config.steps_per_loop, step - self.step)
+            with self._errors_explained():
+                output = self._trainer.train(tf.constant(count, tf.int32))
+            assert self._training_log is not None
+            self._training_log(output)
+            self._write_curves(output)
+            if self._diverged(float(output["training_loss"])):
+                continue
+            if self.step - self._saved_step >= self._config.checkpoint_interval:
+                self.save()
+        if self.step != self._saved_step or not self._manager.latest_checkpoint:
+            self.save()
+
+    def evaluate(self) -> dict[str, float]:
+        """Score the network as it is; return the numbers.
+
+        Raises:
+          Stopped: the process was told to stop.
+          ValueError: an image cannot be read, or a detection cannot be scored.
+        """
+        self._trainer.stop.check(" before an evaluation; the same command makes it")
+        with self._validation_curves.summary_writer().as_default():
+            tf.summary.experimental.set_step(self._trainer.global_step)
+            try:
+                output = self._trainer.evaluate(tf.constant(self._config.validation_steps))
+            except (ValueError, tf.errors.OpError) as error:
+                text = first_lines(getattr(error, "message", str(error)))
+                raise ValueError(f"the evaluation at step {self.step:,} failed: {text}") from error
+        output = numbers(output)
+        self._evaluation_log(output)
+        self._validation_curves.write_summaries(output)
+        self._validation_curves.flush()
+        if self._training_log:
+            self._training_log.pause()
+        return output
+
+    def save(self) -> str:
+        """Write a checkpoint of this step; return its path.
+
+        Raises:
+          FloatingPointError: a weight is not a number.
+        """
+        if not self._trainer.weights_are_finite():
+            raise self._floating_point_error(
+                f"the weights are not finite any more after step {self.step:,}"
+            )
+        path = self._manager.save(checkpoint_number=self.step)
+        self._saved_step = self.step
+        return path
+
+    def _check_stop(self) -> None:
+        if self._trainer.stop.number is None:
+            return
+        where = ", before the first step"
+        if self.step:
+            path = self._manager.latest_checkpoint
+            if self.step != self._saved_step or not path:
+                path = self.save()
+            where = f" at step {self.step:,}, saved as {path}"
+        self._trainer.stop.check(f"{where}; the same command goes on from there")
+
+    def _write_curves(self, output: dict[str, tf.Tensor]) -> None:
+        interval = self._config.summary_interval
+        if self.step % interval == 0 or self.step >= self._config.train_steps:
+            self._curves.write_summaries(numbers(output))
+            self._curves.flush()
+
+    def _diverged(self, loss: float) -> bool:
+        """Whether the run went back to its last checkpoint because of the loss."""
+        config = self._config
+        is_large = self.step >= config.recovery_begin_steps and loss > config.loss_upper_bound
+        if (math.isfinite(loss) and not is_large) or config.recovery_max_trials < 0:
+            return False
+        self._recoveries += 1
+        last = self._manager.latest_checkpoint
+        if self._recoveries > config.recovery_max_trials or not last:
+            found = self._what_diverged()
+            raise self._floating_point_error(
+                f"the loss was {found or f'{loss:.3g} in the mean of the last steps'}"
+            )
+        print(f"the loss was {self._what_diverged()}. Going back to {last}", flush=True)
+        with self._trainer.strategy.scope():
+            self._trainer.checkpoint.read(last).expect_partial()
+        return True
+
+    def _what_diverged(self) -> str:
+        record = self._trainer.task.first_divergence
+        return record.describe(self._trainer.strategy) if record else ""
+
+    def _floating_point_error(self, what: str) -> FloatingPointError:
+        last = self._manager.latest_checkpoint
+        kept = f"the last checkpoint, {last}, is from before" if last else "there is no checkpoint"
+        return FloatingPointError(
+            f"{what}. Nothing of this was saved: {kept}. A learning rate too high for the data is "
+            "the usual cause"
+        )
+
+    @contextlib.contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        """Say what it means if TensorFlow cannot take a step.
+
+        Raises:
+          FloatingPointError: numbers without bounds came to where indices and sizes are made.
+          ValueError: the input is at fault.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            found = self._what_diverged()
+            if found:
+                raise self._floating_point_error(f"the loss was {found}") from error
+            if not self._trainer.weights_are_finite():
+                raise self._floating_point_error("the weights are not finite any more") from error
+            raise ValueError(
+                f"step {self.step + 1:,} failed: {first_lines(error.message)}"
+            ) from error
+
+
+def first_lines(message: str) -> str:
+    """Return what a person wants of an error of TensorFlow's, not the graph it came through."""
+    lines = []
+    for line in message.strip().splitlines():
+        if line.startswith(_BEHIND_THE_MESSAGE) or "{{node" in line:
+            break
+        lines.append(line)
+    return " ".join(lines) or message.strip().splitlines()[0]

@@ -1,0 +1,196 @@
+"""Looks, before the first step, at everything that the first evaluation will need.
+
+What is wrong with records and annotations is as wrong before training as after a night of it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from pycocotools import mask as coco_mask
+
+from mrcnn_tf.data import record_files, schema
+from mrcnn_tf.evaluation import images
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
+from mrcnn_tf.training import evaluators
+from mrcnn_tf.training.task import VALIDATION_LOSS, MaskRCNNTask
+
+_NO_MASKS = (
+    "none of the objects in {where} has a mask, and a Mask R-CNN needs masks. Use a Faster R-CNN "
+    "experiment (fasterrcnn_r50_fpn for one, or task.model.system: faster_rcnn with "
+    "trainer.best_checkpoint_eval_metric: box_ap), or records with masks: converted without "
+    "--noinclude_masks, from annotations with a segmentation"
+)
+_NO_OBJECTS = (
+    "{what} in {where}: {found}. {why}. Some exporters mark every object as a crowd "
+    "(iscrowd: 1) because its mask is stored as run lengths: then set it to 0 and convert again"
+)
+
+
+def check_training(task: MaskRCNNTask) -> None:
+    """Look for something to learn from: read records until there is some.
+
+    Raises:
+      ValueError: there are no objects, or no masks where masks are to be learnt.
+      FileNotFoundError: there are no records, or what the detector will be exported with is gone.
+    """
+    config = task.task_config
+    where = f"task.train_data.input_path ({config.train_data.input_path!r})"
+    needs_masks = config.model.system == "mask_rcnn"
+    if needs_masks and not config.train_data.mask_arena_pixels:
+        raise ValueError(
+            "task.train_data.mask_arena_pixels: 0 reads no masks, and a Mask R-CNN needs them"
+        )
+    objects, crowds, masks = _count_objects(config.train_data, needs_masks)
+    if not objects:
+        found = f"{crowds:,} crowd regions only" if crowds else "no object at all"
+        why = "Crowd regions are not learnt from"
+        raise ValueError(
+            _NO_OBJECTS.format(what="nothing to learn from", where=where, found=found, why=why)
+        )
+    if needs_masks and not masks:
+        raise ValueError(_NO_MASKS.format(where=where))
+
+
+def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
+    """Read the ground truth, which the evaluations then use, and hold it against the records.
+
+    Args:
+      task: its evaluator is made.
+      trainer: names the metric that the best checkpoint is chosen by.
+
+    Returns:
+      What is harmless and worth saying.
+
+    Raises:
+      ValueError: evaluation would fail or score something wrong.
+      FileNotFoundError: there are no records or annotations.
+    """
+    config = task.task_config
+    _check_metric(task, trainer)
+    if not trainer.validation_steps > 0 and trainer.validation_steps != -1:
+        raise ValueError(
+            f"trainer.validation_steps: got {trainer.validation_steps}, must be positive, or -1 "
+            "for all images"
+        )
+    needs_masks = config.model.system == "mask_rcnn"
+    where = f"task.validation_data.input_path ({config.validation_data.input_path!r})"
+    if config.annotation_file:
+        where = f"task.annotation_file ({config.annotation_file!r})"
+        if not tf.io.gfile.exists(config.annotation_file):
+            raise FileNotFoundError(f"{where} is not there")
+    elif needs_masks:
+        objects, _, masks = _count_objects(config.validation_data, needs_masks)
+        if objects and not masks:
+            raise ValueError(_NO_MASKS.format(where=where))
+    truth = task.make_evaluator()
+    _check_objects(truth, where, needs_masks)
+    notes = []
+    if config.annotation_file:
+        missing = _compare_with_records(truth, config)
+        if missing:
+            notes.append(
+                f"{missing:,} of {len(truth['images']):,} images of {config.annotation_file} are "
+                "not among the validation records: they count as images in which nothing was found"
+            )
+    unscored = sorted(set(task.label_map.names) - {c["name"] for c in truth["categories"]})
+    if unscored and config.model.system != "rpn" and task.label_map.has_names:
+        notes.append(f"not in the validation set, so not scored: {', '.join(unscored[:10])}")
+    return notes
+
+
+def _check_metric(task: MaskRCNNTask, trainer: Trainer) -> None:
+    """Refuse to choose the best checkpoint by a number that evaluation does not give."""
+    metric = trainer.best_checkpoint_eval_metric
+    losses = (VALIDATION_LOSS, *task.loss_names)
+    known = [*evaluators.metric_names(task.task_config, task.label_map), *losses]
+    if metric and metric not in known:
+        raise ValueError(
+            f"trainer.best_checkpoint_eval_metric: {metric!r} is nothing that this network is "
+            f"scored by: {', '.join(known[:12])}, ..."
+        )
+    comparison = trainer.best_checkpoint_metric_comp
+    if comparison not in ("higher", "lower"):
+        raise ValueError(
+            f"trainer.best_checkpoint_metric_comp: got {comparison!r}, allowed are 'higher' and "
+            "'lower'"
+        )
+    if metric and (metric in losses) != (comparison == "lower"):
+        raise ValueError(
+            f"trainer.best_checkpoint_metric_comp: {comparison!r} would keep the worst checkpoint "
+            f"by {metric!r}"
+        )
+
+
+def _check_objects(truth: evaluators.Truth, where: str, needs_masks: bool) -> None:
+    objects = [a for a in truth["annotations"] if not a["iscrowd"]]
+    if not objects:
+        crowds = len(truth["annotations"])
+        found = f"{crowds:,} crowd regions only" if crowds else "no object at all"
+        found += f" on {len(truth['images']):,} images"
+        why = "Every score would be -1; to train without evaluation, give --mode=train"
+        raise ValueError(
+            _NO_OBJECTS.format(what="nothing to score", where=where, found=found, why=why)
+        )
+    if needs_masks and not any(coco_mask.area(a["segmentation"]) for a in objects):
+        raise ValueError(_NO_MASKS.format(where=where))
+
+
+def _compare_with_records(truth: evaluators.Truth, config: Task) -> int:
+    """Look every validation record up in the annotations; return how many images have none.
+
+    Raises:
+      ValueError: an image is not in the annotations, has another size there, or occurs twice.
+    """
+    known = images.Images(truth)
+    for features in _records(config.validation_data):
+        text = features[schema.IMAGE_SOURCE_ID].bytes_list.value[0]
+        size_hw = [
+            features[key].int64_list.value[0] for key in (schema.IMAGE_HEIGHT, schema.IMAGE_WIDTH)
+        ]
+        try:
+            known.add_row(np.frombuffer(text, np.uint8), np.array(size_hw))
+        except ValueError as error:
+            raise ValueError(
+                f"task.validation_data.input_path ({config.validation_data.input_path!r}) does not "
+                f"fit task.annotation_file ({config.annotation_file!r}): {error}"
+            ) from error
+    return known.num_missing
+
+
+def _count_objects(data: fields.Data, needs_masks: bool) -> tuple[int, int, int]:
+    """Count (objects, crowd regions, masks) until there are enough to work with: one of each."""
+    objects = crowds = masks = 0
+    for features in _records(data):
+        labels = features[schema.CLASS_LABEL].int64_list.value
+        is_crowd = list(features[schema.IS_CROWD].int64_list.value) or [0] * len(labels)
+        runs = features[schema.MASK_NUM_RUNS].int64_list.value
+        objects += sum(not crowd for crowd in is_crowd)
+        crowds += sum(map(bool, is_crowd))
+        masks += sum(map(bool, runs)) + len(features[schema.MASK_PNG].bytes_list.value)
+        if objects and (masks or not needs_masks):
+            break
+    return objects, crowds, masks
+
+
+def _records(data: fields.Data) -> Iterator[dict[str, tf.train.Feature]]:
+    """The features of each record, in the order of the files."""
+    files = record_files.find(data.input_path)
+    for serialized in tf.data.TFRecordDataset(files).as_numpy_iterator():
+        yield tf.train.Example.FromString(serialized).features.feature
+
+
+def check_stages(experiment: Experiment) -> None:
+    """Look whether the RPN is there that a detector without one will be exported with.
+
+    Raises:
+      FileNotFoundError: it is not.
+    """
+    stages = experiment.stages
+    path = stages.rpn_checkpoint
+    if path and not tf.io.gfile.exists(path) and not tf.io.gfile.exists(path + ".index"):
+        raise FileNotFoundError(f"stages.rpn_checkpoint: {path!r} is not there")
+    path = stages.rpn_experiment
+    if stages.rpn_checkpoint and path.endswith(".yaml") and not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"stages.rpn_experiment: {path!r} is not there")

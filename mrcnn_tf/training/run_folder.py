@@ -1,0 +1,209 @@
+"""A run's folder: what it holds, and whether what is to start belongs into it.
+
+`docs/runs.md` describes the folder. Nothing of it is touched before everything has been compared.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import yaml
+
+from mrcnn_tf import checkpoints
+from mrcnn_tf.data import schema
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment.experiment import Experiment
+
+PARAMS = "params.yaml"
+METRICS = "metrics.jsonl"  # a line per evaluation
+LOSSES = "train.jsonl"  # a line per loop of training
+
+# A run may go on with other values of these: they say how long, how fast, on what machine, from
+# which copy of the records, and how it is scored; or what only a beginning needs. All other fields
+# say what is trained.
+_FREE = (
+    "runtime",
+    "stages",
+    "trainer",
+    "task.name",
+    "task.seed",
+    "task.init_checkpoint",
+    "task.init_checkpoint_modules",
+    "task.annotation_file",
+    "task.allow_image_summary",
+    "task.validation_data",
+    "task.model.preset",
+    "task.model.num_classes",  # the label maps are compared instead
+    "task.model.max_instances",
+    "task.model.detection",
+    "task.model.rpn.pre_nms_top_k_test",
+    "task.model.rpn.post_nms_top_k_test",
+    "task.model.backbone.weights",
+    "task.train_data.input_path",
+    "task.train_data.global_batch_size",
+    "task.train_data.images_per_replica",
+    "task.train_data.mask_arena_pixels",
+    "task.train_data.shuffle_buffer_size",
+    "task.train_data.exact_resume",
+    "task.train_data.seed",
+    "task.train_data.proposals",
+)
+_NOT_FREE = ("trainer.optimizer_config.optimizer", "trainer.optimizer_config.ema")
+
+
+class Standing(NamedTuple):
+    """Where a run stands that goes on.
+
+    Attributes:
+      checkpoint: its newest.
+      step: steps taken, counted in batches of this start.
+      images: seen so far.
+    """
+
+    checkpoint: str
+    step: int
+    images: int
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+      path: on any file system that `tf.io.gfile` knows; need not exist.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def standing(self, images_per_step: int) -> Standing | None:
+        """Return where the run stands; None if there is nothing to go on from.
+
+        The position in the schedule is the number of images seen. A run that goes on with another
+        batch, on other GPUs for one, stands at another step of a schedule that is shorter or longer
+        in the same measure.
+
+        Args:
+          images_per_step: of what is to start.
+
+        Raises:
+          ValueError: the checkpoint is not of a run.
+        """
+        checkpoint = checkpoints.find_newest(self.path)
+        if checkpoint is None:
+            return None
+        step, batch = checkpoints.position(checkpoint)
+        batch = batch or self._saved().get("trainer", {}).get("reference_batch_size")
+        if not step or not batch:
+            raise ValueError(
+                f"{checkpoint} is no checkpoint of a run but weights alone, converted or joined. "
+                "To start from them, take another --model_dir and set task.init_checkpoint to this"
+            )
+        return Standing(checkpoint, max(1, round(step * batch / images_per_step)), step * batch)
+
+    def check(self, experiment: Experiment, label_map: LabelMap) -> list[str]:
+        """Refuse to go on with what this folder's run is not.
+
+        Args:
+          experiment: what is to go on here.
+          label_map: its classes.
+
+        Returns:
+          The harmless differences, "field: before -> now".
+
+        Raises:
+          ValueError: the run trained another network or other classes; everything is listed.
+        """
+        saved, now = _flat(self._saved()), _flat(as_plain(experiment))
+        # What only one side has is a field that another release knows: the weights will tell.
+        changed = {key: (saved[key], now[key]) for key in now if key in saved}
+        changed = {key: pair for key, pair in changed.items() if pair[0] != pair[1]}
+        wrong = [_line(key, pair) for key, pair in changed.items() if not _is_free(key)]
+        theirs = checkpoints.label_map_of(os.path.join(self.path, PARAMS))
+        if theirs and theirs.names != label_map.names and (theirs.has_names or label_map.has_names):
+            wrong.append(_line("classes", (list(theirs.names), list(label_map.names))))
+        if wrong:
+            name = saved.get("task.name")
+            raise ValueError(
+                f"{self.path} holds a run of {name!r} that is not this one; there it was, and is "
+                "now:\n  " + "\n  ".join(wrong) + "\nNothing was changed. Take another "
+                "--model_dir; to start from that run's weights, set task.init_checkpoint to it"
+            )
+        return [_line(key, pair) for key, pair in changed.items()]
+
+    def write(self, experiment: Experiment, label_map: LabelMap) -> None:
+        """Write what belongs to every run: the whole experiment, and its classes."""
+        tf.io.gfile.makedirs(self.path)
+        _write(os.path.join(self.path, PARAMS), loading.to_yaml(experiment))
+        _write(os.path.join(self.path, schema.LABEL_MAP_FILE), label_map.to_json())
+
+    def evaluation_at(self, images: int) -> dict[str, float] | None:
+        """Return the numbers of the evaluation after so many images, None if there was none."""
+        of_run = (row for row in self._rows() if "checkpoint" not in row)
+        found = [row for row in of_run if row.get("images") == images]
+        return found[-1] if found else None
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        path = os.path.join(self.path, METRICS)
+        if not tf.io.gfile.exists(path):
+            return
+        with tf.io.gfile.GFile(path) as file:
+            for line in file.read().splitlines():
+                try:
+                    yield json.loads(line)
+                except ValueError:  # cut off where a run was killed
+                    continue
+
+    def _saved(self) -> dict[str, Any]:
+        path = os.path.join(self.path, PARAMS)
+        if not tf.io.gfile.exists(path):
+            return {}
+        with tf.io.gfile.GFile(path) as file:
+            try:
+                return yaml.safe_load(file.read()) or {}
+            except yaml.YAMLError as error:
+                raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
+
+
+def append_row(path: str, row: dict[str, Any]) -> None:
+    """Append one line of JSON to a file of any file system."""
+    with tf.io.gfile.GFile(path, "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def as_plain(experiment: Experiment) -> dict[str, Any]:
+    """Return an experiment's fields as params.yaml gives them back."""
+    return yaml.safe_load(loading.to_yaml(experiment))
+
+
+def _is_free(key: str) -> bool:
+    def is_in(fields_: tuple[str, ...]) -> bool:
+        return any(key == field or key.startswith(field + ".") for field in fields_)
+
+    return is_in(_FREE) and not is_in(_NOT_FREE)
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        is_nested = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if is_nested else {prefix + key: value}
+    return flat
+
+
+def _line(key: str, pair: tuple[Any, Any]) -> str:
+    return f"{key}: {pair[0]} -> {pair[1]}"
+
+
+def _write(path: str, text: str) -> None:
+    """Replace a file as a whole, unless it says the same already."""
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            if file.read() == text:
+                return
+    with tf.io.gfile.GFile(path + ".partial", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(path + ".partial", path, overwrite=True)

@@ -1,0 +1,162 @@
+"""Model Garden's trainer, with what a run needs that stops and goes on."""
+
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from official.core import base_trainer, train_utils
+
+from mrcnn_tf import checkpoints
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment.experiment import Experiment
+from mrcnn_tf.training import optimizers
+from mrcnn_tf.training.stopping import StopRequest
+from mrcnn_tf.training.task import MaskRCNNTask
+
+
+class Trainer(base_trainer.Trainer):
+    """One training step and one validation step, over all replicas; the state of a run.
+
+    Attributes:
+      input_seconds: how long steps have waited for their input.
+      images_per_step: the batch in which `global_step` counts, a part of every checkpoint.
+      stop: asked between the batches of an evaluation.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        task: MaskRCNNTask,
+        *,
+        images_per_step: int,
+        training: bool,
+        evaluating: bool,
+        first_step: int = 0,
+    ):
+        """Build network, optimizer and inputs; in the scope of the strategy.
+
+        Args:
+          experiment: `runtime.enable_xla` is false: the task compiles what can be compiled. Model
+            Garden would on GPUs compile the whole step, whose update several replicas cannot do
+            inside a compiled function.
+          task: builds everything.
+          images_per_step: over all replicas.
+          training: whether there will be training steps.
+          evaluating: whether there will be evaluations.
+          first_step: where the order of the images goes on.
+        """
+        with tf.device("CPU:0"):
+            self.input_seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+            self.images_per_step = tf.Variable(images_per_step, dtype=tf.int64, trainable=False)
+        self.stop = StopRequest()
+        # First: it sets the seed that the order of the images depends on.
+        model = task.build_model()
+        train_dataset = None
+        if training:
+            train_dataset = self._distributed(task, experiment.task.train_data, first_step)
+        super().__init__(
+            experiment,
+            task,
+            model=model,
+            optimizer=optimizers.create(experiment.trainer, experiment.runtime),
+            train=training,
+            evaluate=evaluating,
+            train_dataset=train_dataset,
+        )
+        self._checkpoint = tf.train.Checkpoint(
+            global_step=self.global_step,
+            model=self.model,
+            optimizer=self.optimizer,
+            images_per_step=self.images_per_step,
+        )
+
+    def keep_best(self, model_dir: str) -> None:
+        """Keep the best checkpoint of the evaluations to come, if the experiment says by what."""
+        config = self.config.trainer
+        if config.best_checkpoint_export_subdir and config.best_checkpoint_eval_metric:
+            self._checkpoint_exporter = BestCheckpoint(
+                os.path.join(model_dir, config.best_checkpoint_export_subdir),
+                config.best_checkpoint_eval_metric,
+                config.best_checkpoint_metric_comp,
+            )
+
+    def restore(self, checkpoint: str, step: int, images_per_step: int) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+          checkpoint: of this run.
+          step: where it stands, counted in batches of this start.
+          images_per_step: of this start.
+
+        Raises:
+          ValueError: see `checkpoints.restore`.
+        """
+        _create_slots(self.optimizer, self.model)
+        checkpoints.restore(self.checkpoint, self.model, checkpoint)
+        self.images_per_step.assign(images_per_step)
+        self.global_step.assign(step)
+        self.optimizer.iterations.assign(step)
+
+    def weights_are_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in self.model.trainable_weights)
+
+    def train_loop_begin(self) -> None:
+        """Look for the first loss out of bounds anew: weights may have been restored."""
+        if self.task.first_divergence:
+            self.task.first_divergence.reset()
+
+    def next_train_inputs(self, iterator: Any) -> Any:
+        """Fetch the next batch and add the time it took to `input_seconds`."""
+        before = tf.timestamp()
+        with tf.control_dependencies([before]):
+            inputs = next(iterator)
+        first = tf.nest.flatten(self.strategy.experimental_local_results(inputs))[0]
+        with tf.control_dependencies([first]):
+            self.input_seconds.assign_add(tf.timestamp() - before)
+        return inputs
+
+    def eval_reduce(self, state: Any = None, step_outputs: Any = None) -> Any:
+        """Hand a batch's detections on, unless the run was told to stop."""
+        self.stop.check(" during an evaluation; the same command begins it again")
+        return super().eval_reduce(state, step_outputs)
+
+    def _distributed(
+        self, task: MaskRCNNTask, data: fields.Data, first_step: int
+    ) -> tf.distribute.DistributedDataset:
+        return tf.distribute.get_strategy().distribute_datasets_from_function(
+            lambda input_context: task.build_inputs(data, input_context, first_step),
+        )
+
+
+class BestCheckpoint(train_utils.BestCheckpointExporter):
+    """Model Garden's keeper of the best checkpoint, in an order that a kill cannot spoil."""
+
+    def maybe_export_checkpoint(
+        self, checkpoint: tf.train.Checkpoint, eval_logs: Any, global_step: int, write_logs=True
+    ) -> bool:
+        """Save if the metric is better than before; only then say so in info.json."""
+        before: Any = self.best_ckpt_logs
+        if before is not None and not self._new_metric_is_better(before, eval_logs):
+            return False
+        self._get_checkpoint_manager(checkpoint).save()
+        self._best_ckpt_logs = eval_logs
+        if write_logs:
+            self.export_best_eval_metric(eval_logs, global_step)
+        return True
+
+
+def _create_slots(optimizer: tf_keras.optimizers.Optimizer, model: tf_keras.Model) -> None:
+    """Create what an optimizer otherwise creates in its first step, so that it can be compared."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if hasattr(optimizer, "_create_all_weights"):
+        optimizer._create_all_weights(model.trainable_variables)
+    else:
+        optimizer.build(model.trainable_variables)
+
+
+def numbers(output: dict[str, Any]) -> dict[str, float]:
+    """Return an output of training or evaluation as plain numbers."""
+    return {key: float(np.mean(value)) for key, value in output.items()}

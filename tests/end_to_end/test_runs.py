@@ -1,0 +1,343 @@
+"""How a run starts, stops, goes on and ends, as the command says it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.data import schema
+from mrcnn_tf.data.label_map import LabelMap
+from tests.end_to_end.conftest import ROOT
+
+
+def flags_of(override, model_dir, experiment="maskrcnn_shapes", mode="train_and_eval", **fields):
+    given = json.dumps(json.loads(override) | fields)
+    return [
+        f"--experiment={experiment}",
+        f"--mode={mode}",
+        f"--model_dir={model_dir}",
+        f"--params_override={given}",
+    ]
+
+
+def commands(*flags):
+    """Run commands; return [(exit code, what each printed)]."""
+    script = [sys.executable, "-m", "tests.end_to_end.commands_script", json.dumps(flags)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    return [(answer["code"], answer["out"]) for answer in answers]
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def contents(folder):
+    """{file: its bytes}."""
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def copy_records(source, target, change, **label_map):
+    """Write records again, each changed by a function of its features."""
+    target.mkdir()
+    for file in source:
+        with tf.io.TFRecordWriter(str(target / file.name)) as writer:
+            for serialized in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+                example = tf.train.Example.FromString(serialized)
+                change(example.features.feature)
+                writer.write(example.SerializeToString())
+    text = (source[0].parent / schema.LABEL_MAP_FILE).read_text()
+    ours = LabelMap.from_json(text)
+    theirs = LabelMap(label_map.get("ids", ours.ids), label_map.get("names", ours.names))
+    (target / schema.LABEL_MAP_FILE).write_text(theirs.to_json())
+    return target
+
+
+@pytest.fixture(scope="module")
+def faulty(shapes, tmp_path_factory):
+    """{name of a fault: folder of records with it, train and val}."""
+    folder = tmp_path_factory.mktemp("faulty")
+    source = sorted((shapes / "records").glob("*.tfrecord"))
+
+    def without_masks(features):
+        for key in (schema.MASK_CROP, schema.MASK_NUM_RUNS, schema.MASK_RUNS):
+            features.pop(key)
+
+    def all_crowd(features):
+        crowds = features[schema.IS_CROWD].int64_list
+        crowds.value[:] = [1] * len(crowds.value)
+
+    def same_id(features):
+        features[schema.IMAGE_SOURCE_ID].bytes_list.value[:] = [b"7"]
+
+    ids = LabelMap.from_json((shapes / "records" / schema.LABEL_MAP_FILE).read_text()).ids
+    return {
+        "boxes only": copy_records(source, folder / "boxes", without_masks),
+        "all crowd": copy_records(source, folder / "crowd", all_crowd),
+        "same id": copy_records(source, folder / "same", same_id),
+        "other names": copy_records(
+            source, folder / "names", lambda _: None, names=("date", "fig", "kiwi", "lime", "plum")
+        ),
+        "no objects": copy_records(source, folder / "none", clear_objects),
+        "ids": ids,
+    }
+
+
+def clear_objects(features):
+    for key in list(features):
+        if key.startswith("image/object/"):
+            features.pop(key)
+
+
+def test_what_evaluation_needs_is_looked_at_before_the_first_step(
+    faulty, override, shapes, tmp_path
+):
+    """One process, one answer each, and nothing is written."""
+    annotations = json.loads((shapes / "coco/annotations/instances_val.json").read_text())
+    for name, change in (("sizes", {"height": 65}), ("ids", {"id": 900})):
+        changed = json.loads(json.dumps(annotations))
+        if name == "ids":
+            changed["annotations"] = changed["annotations"][1:]
+        changed["images"][0] |= change
+        kept = {image["id"] for image in changed["images"]}
+        changed["annotations"] = [a for a in changed["annotations"] if a["image_id"] in kept]
+        (tmp_path / f"{name}.json").write_text(json.dumps(changed))
+    train, val = "task.train_data.input_path", "task.validation_data.input_path"
+    file = "task.annotation_file"
+    cases = [
+        (
+            {train: f"{faulty['boxes only']}/train*"},
+            r"none of the objects in task.train_data.*Faster",
+        ),
+        (
+            {val: f"{faulty['boxes only']}/val*"},
+            r"none of the objects in task.validation_data.*Faster",
+        ),
+        ({train: f"{faulty['all crowd']}/train*"}, "nothing to learn from.*crowd regions only"),
+        ({val: f"{faulty['all crowd']}/val*"}, "nothing to score.*crowd regions only"),
+        ({train: f"{faulty['no objects']}/train*"}, "nothing to learn from.*no object at all"),
+        ({val: f"{faulty['same id']}/val*"}, "image 7 occurs more than once"),
+        ({val: f"{faulty['other names']}/val*"}, "categories that what is trained .*'date', 'fig'"),
+        ({file: f"{tmp_path}/sizes.json"}, r"does not\s+fit task.annotation_file.*64"),
+        ({file: f"{tmp_path}/ids.json"}, "is not in the ground truth"),
+        ({file: f"{tmp_path}/none.json"}, "none.json.*is not there"),
+        ({"trainer.best_checkpoint_eval_metric": "mask_ap60"}, "'mask_ap60' is nothing"),
+        ({"trainer.best_checkpoint_eval_metric": "validation_loss"}, "keep the worst checkpoint"),
+        ({"runtime.worker_hosts": "a:1,b:1"}, "worker_hosts.*would not be read.*TF_CONFIG"),
+        ({"task.init_checkpoint": "nowhere/ckpt-1"}, "no checkpoint: 'nowhere/ckpt-1'"),
+        ({"runtime.num_gpus": 3}, "runtime.num_gpus: 3, but TensorFlow sees 0 GPUs"),
+    ]
+    run = tmp_path / "run"
+    answers = commands(*(flags_of(override, run, **fields) for fields, _ in cases))
+    for (fields, message), (code, out) in zip(cases, answers, strict=True):
+        assert code == 1, (fields, out)
+        assert "Traceback" not in out, (fields, out)
+        assert re.search("(?s)error: .*" + message, out), (fields, out)
+    assert not run.exists()
+
+
+def test_flags_that_are_not_read_are_refused(override, tmp_path):
+    flags = flags_of(override, tmp_path / "run")
+    for (code, out), name in zip(
+        commands(*([*flags, f"--{n}=x"] for n in ("tpu", "gin_file", "tf_data_service"))),
+        ("tpu", "gin_file", "tf_data_service"),
+        strict=True,
+    ):
+        assert code == 1
+        assert f"error: --{name} would not be read: " in out
+
+
+@pytest.fixture(scope="module")
+def trained(override, tmp_path_factory):
+    """A run of two steps and its evaluation, by the command: (its folder, what it printed)."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    short = {"trainer.train_steps": 2, "trainer.validation_interval": 2}
+    ((code, out),) = commands(flags_of(override, run, **short))
+    assert code == 0, out
+    return run, out
+
+
+SHORT = {"trainer.train_steps": 2, "trainer.validation_interval": 2}
+
+
+def test_a_folder_is_not_taken_for_what_it_is_not(trained, faulty, override, tmp_path):
+    """Another network, other classes, another optimizer: refused, the folder as it was.
+
+    The last one is a rerun of the same: it says that all is done, and touches nothing.
+    """
+    run, _ = trained
+    before = contents(run)
+    names = ("b", "a", "c", "d", "e")
+    source = sorted((faulty["same id"].parent / "names").glob("*.tfrecord"))
+    other = copy_records(source, tmp_path / "other", lambda _: None, names=names)
+    records = {
+        "task.train_data.input_path": f"{other}/train*",
+        "task.validation_data.input_path": f"{other}/val*",
+    }
+    cases = [
+        ({"task.model.backbone.base_width": 16}, r"task.model.backbone.base_width: 8 -> 16"),
+        ({"task.model.pixels.order": "rgb"}, r"task.model.pixels.order: bgr -> rgb"),
+        (records, r"classes: \[.*'ring'.*\] -> \['b', 'a', 'c', 'd', 'e'\]"),
+        ({"trainer.optimizer_config.optimizer.type": "sgd"}, r"optimizer.type: adam -> sgd"),
+        ({"task.train_data.flip_probability": 0.25}, r"flip_probability: 0.5 -> 0.25"),
+        (None, "finished, at step 2, after 4 images. Nothing to do"),
+    ]
+    flags = [flags_of(override, run, **(SHORT | (fields or {}))) for fields, _ in cases]
+    flags[1] += ["--params_override=" + json.dumps(json.loads(override) | SHORT | cases[1][0])]
+    for (fields, message), (code, out) in zip(cases, commands(*flags), strict=True):
+        assert code == (1 if fields else 0), (fields, out)
+        assert "Traceback" not in out, out
+        assert re.search(message, out), (fields, out)
+        if fields:
+            assert "Nothing was changed. Take another --model_dir" in out
+    assert contents(run) == before
+
+
+def test_an_evaluation_that_was_lost_is_made_up(trained, override, tmp_path):
+    """Nothing is trained again; and its start, a checkpoint that is gone by now, is not needed."""
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    before = rows_of(run / "metrics.jsonl")
+    (run / "metrics.jsonl").unlink()
+    shutil.rmtree(run / "best")
+    fields = SHORT | {"task.init_checkpoint": "gone/ckpt-1"}
+    ((code, out),) = commands(flags_of(override, run, **fields))
+    assert code == 0, out
+    assert "going on at step 2, after 4 images" in out
+    assert "evaluated at step 2: " in out
+    (again,) = rows_of(run / "metrics.jsonl")
+    for name in ("step", "images", "box_ap", "validation_loss"):
+        assert again[name] == pytest.approx(before[-1][name], abs=1e-6)
+    assert rows_of(run / "train.jsonl") == rows_of(trained[0] / "train.jsonl")
+    assert (run / "best" / "info.json").exists()
+
+
+def test_the_fine_tuning_report_and_a_loss_beyond_bounds_reach_the_person(
+    trained, override, tmp_path
+):
+    """What is printed while weights are loaded, and how a loss that explodes ends a run."""
+    fields = {
+        "task.init_checkpoint": str(trained[0]),
+        "trainer.loss_upper_bound": 0.5,
+        "trainer.checkpoint_interval": 1,
+    }
+    ((code, out),) = commands(flags_of(override, tmp_path / "run", mode="train", **fields))
+    assert code == 1
+    assert re.search(r"ckpt-2: \d+ tensors loaded", out), out
+    assert "Traceback" not in out
+    found = re.search(
+        r"error: the loss was beyond trainer.loss_upper_bound \(0.5\) at step 1: \w+_loss "
+        r"[\d.]+; images \d+, \d+\. Nothing of this was saved: there is no checkpoint",
+        out,
+    )
+    assert found, out
+    assert tf.train.latest_checkpoint(str(tmp_path / "run")) is None
+
+
+def start(flags):
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "mrcnn_tf.train", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_stopped_then_killed_in_the_last_evaluation_then_finished(override, tmp_path):
+    """SIGTERM saves, SIGKILL costs the evaluation only; the same command does the rest."""
+    run = tmp_path / "run"
+    fields = {"trainer.train_steps": 12, "trainer.validation_interval": 12}
+    flags = flags_of(override, run, **fields, **{"trainer.checkpoint_interval": 100})
+    with start(flags) as process:
+        for line in process.stdout:
+            if line.startswith("step  2/12"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 128 + signal.SIGTERM, rest
+    assert "SIGTERM: stopping after this loop of steps; again to stop at once" in rest
+    stopped = re.search(r"stopped by SIGTERM at step (\d+), saved as (\S+);", rest)
+    assert stopped, rest
+    assert os.path.exists(stopped[2] + ".index")
+
+    with start(flags) as process:
+        out = []
+        for line in process.stdout:
+            out.append(line)
+            if line.startswith("step 12/12"):
+                break
+        while not (run / "ckpt-12.index").exists():
+            assert process.poll() is None, "".join(out)
+        process.kill()
+    assert f"going on at step {stopped[1]}, after {2 * int(stopped[1])} images" in "".join(out)
+    assert not (run / "metrics.jsonl").exists()
+
+    ((code, out),) = commands(flags)
+    assert code == 0
+    assert "evaluated at step 12: " in out
+    assert [row["step"] for row in rows_of(run / "train.jsonl")] == [2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in rows_of(run / "metrics.jsonl")] == [12]
+
+
+@pytest.mark.slow
+def test_another_process_scores_what_comes_and_keeps_the_best(trained, override, tmp_path):
+    """It ends with the run, does not score twice, and needs nothing of the run's beginning."""
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    before = rows_of(run / "metrics.jsonl")
+    (run / "metrics.jsonl").unlink()
+    shutil.rmtree(run / "best")
+    fields = SHORT | {"task.init_checkpoint": "gone/ckpt-1"}
+    flags = flags_of(override, run, mode="continuous_eval", **fields)
+    (first, out), (second, _) = commands(flags, flags)
+    assert (first, second) == (0, 0), out
+    (row,) = rows_of(run / "metrics.jsonl")
+    assert row["box_ap"] == pytest.approx(before[-1]["box_ap"], abs=1e-6)
+    best = json.loads((run / "best" / "info.json").read_text())
+    assert best["box_ap"] == pytest.approx(row["box_ap"])
+    assert tf.train.latest_checkpoint(str(run / "best"))
+
+
+@pytest.mark.slow
+def test_going_on_with_two_replicas_keeps_the_place_in_the_schedule(override, tmp_path):
+    """Eight images, four of them in steps of one, four in steps of two: one curve."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.end_to_end.replicas_script", override, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "going on at step 2, after 4 images" in done.stdout
+    assert "reading past the 4 images" in done.stdout
+    rows = rows_of(tmp_path / "run" / "train.jsonl")
+    assert [(row["step"], row["images"]) for row in rows] == [(2, 2), (4, 4), (4, 8)]
+    assert tf.train.latest_checkpoint(str(tmp_path / "run")).endswith("ckpt-4")
+    reader = tf.train.load_checkpoint(str(tmp_path / "run"))
+    value = "/.ATTRIBUTES/VARIABLE_VALUE"
+    assert reader.get_tensor("global_step" + value) == 4
+    assert reader.get_tensor("images_per_step" + value) == 2
+    assert reader.get_tensor("optimizer/iter" + value) == 4
+    # Declared for one image a step: 0.01 up to the sixth image, then a tenth; twice that in steps
+    # of two images.
+    rates = [row["learning_rate"] for row in rows]
+    assert rates == pytest.approx([0.01, 0.01, 0.002])
+
+
+@pytest.mark.slow
+def test_a_run_whose_files_lie_in_memory(override, shapes, tmp_path):
+    """ram:// stands for every file system of `tf.io.gfile`: records, annotations, the run."""
+    script = [sys.executable, "-m", "tests.end_to_end.ram_script", override, str(shapes)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "finished, at step 2" in done.stdout

@@ -1,0 +1,144 @@
+"""What a run's folder says of itself, and what may go on in it; no training."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.training.run_folder import RunFolder, append_row
+
+LABEL_MAP = LabelMap((1, 2), ("apple", "fig"))
+
+
+def experiment_of(override="", name="maskrcnn_shapes"):
+    return loading.load(name, params_override=override)
+
+
+def checkpoint(folder, step, images_per_step=None, name="ckpt"):
+    """A checkpoint that knows where its run stood and nothing else."""
+    items = {"global_step": tf.Variable(step, dtype=tf.int64)}
+    if images_per_step:
+        items["images_per_step"] = tf.Variable(images_per_step, dtype=tf.int64)
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(**items), str(folder), max_to_keep=5, checkpoint_name=name
+    )
+    return manager.save(checkpoint_number=step)
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "now", "want"),
+    [
+        (1000, 16, 16, 1000),
+        (1000, 16, 8, 2000),
+        (1000, 16, 6, 2667),  # 16,000 / 6 = 2,666.7
+        (1000, 2, 16, 125),
+        (1, 2, 16, 1),  # something was trained: not the beginning
+    ],
+)
+def test_the_position_is_kept_in_images(tmp_path, step, before, now, want):
+    path = checkpoint(tmp_path, step, before)
+    assert RunFolder(str(tmp_path)).standing(now) == (path, want, step * before)
+
+
+def test_a_checkpoint_of_before_counts_in_the_batch_of_its_experiment(tmp_path):
+    checkpoint(tmp_path, 10)
+    folder = RunFolder(str(tmp_path))
+    folder.write(experiment_of("trainer.reference_batch_size=8"), LABEL_MAP)
+    assert folder.standing(4).step == 20
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    assert RunFolder(str(tmp_path / "none")).standing(4) is None
+    RunFolder(str(tmp_path)).write(experiment_of(), LABEL_MAP)
+    assert RunFolder(str(tmp_path)).standing(4) is None
+
+
+def test_weights_alone_are_no_run(tmp_path):
+    tf.train.Checkpoint(model=tf.train.Checkpoint(v=tf.Variable(1.0))).save(f"{tmp_path}/ckpt")
+    with pytest.raises(ValueError, match="weights alone.*set task.init_checkpoint to this"):
+        RunFolder(str(tmp_path)).standing(4)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.train_steps=9000", "trainer.train_steps: 2600 -> 9000"),
+        ("runtime.enable_xla=true", "runtime.enable_xla: False -> True"),
+        (
+            "task.validation_data.short_edges=[64]",
+            "task.validation_data.short_edges: [128] -> [64]",
+        ),
+        ("task.model.detection.nms_iou=0.3", "task.model.detection.nms_iou: 0.5 -> 0.3"),
+        ("task.init_checkpoint=x", "task.init_checkpoint:  -> x"),
+        (
+            "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=0.001",
+            "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate: 0.0015 -> 0.001",
+        ),
+    ],
+)
+def test_harmless_differences_are_said(tmp_path, override, line):
+    folder = RunFolder(str(tmp_path))
+    folder.write(experiment_of(), LABEL_MAP)
+    assert folder.check(experiment_of(override), LABEL_MAP) == [line]
+    assert folder.check(experiment_of(), LABEL_MAP) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("task.model.backbone.depth=34", "task.model.backbone.depth: 18 -> 34"),
+        ("task.model.backbone.freeze_at=0,task.model.fpn.channels=32", "fpn.channels: 64 -> 32"),
+        ("task.model.pixels.std=[57, 57, 57]", r"pixels.std: \[1.0, 1.0, 1.0\] -> \[57.0"),
+        ("task.train_data.short_edges=[96]", r"train_data.short_edges: \[128\] -> \[96\]"),
+        ("trainer.optimizer_config.optimizer.type=sgd", "optimizer.type: adam -> sgd"),
+        ("trainer.optimizer_config.optimizer.adam.beta_1=0.8", "adam.beta_1: 0.9 -> 0.8"),
+    ],
+)
+def test_another_training_is_refused(tmp_path, override, line):
+    folder = RunFolder(str(tmp_path))
+    folder.write(experiment_of(), LABEL_MAP)
+    with pytest.raises(ValueError, match=line):
+        folder.check(experiment_of(override), LABEL_MAP)
+
+
+def test_other_classes_are_refused_other_ids_are_not(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    folder.write(experiment_of(), LABEL_MAP)
+    for names in (("fig", "apple"), ("apple", "date"), ("apple",)):
+        other = LabelMap(tuple(range(1, len(names) + 1)), names)
+        with pytest.raises(ValueError, match=r"classes: \['apple', 'fig'\] -> \["):
+            folder.check(experiment_of(), other)
+    assert folder.check(experiment_of(), LabelMap((7, 3), LABEL_MAP.names)) == []
+
+
+def test_a_file_that_says_the_same_is_left_alone(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    folder.write(experiment_of(), LABEL_MAP)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    folder.write(experiment_of(), LABEL_MAP)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_an_evaluation_is_found_by_the_images_seen(tmp_path):
+    path = str(tmp_path / "metrics.jsonl")
+    folder = RunFolder(str(tmp_path))
+    assert folder.evaluation_at(8) is None
+    append_row(path, {"step": 2, "images": 4, "box_ap": 0.1})
+    append_row(path, {"step": 2, "images": 8, "box_ap": 0.2})
+    append_row(path, {"step": 9, "images": 18, "box_ap": 0.9, "checkpoint": "elsewhere/ckpt-9"})
+    with open(path, "a") as file:
+        file.write('{"step": 3, "ima')  # killed while it wrote
+    assert folder.evaluation_at(8)["box_ap"] == 0.2
+    assert folder.evaluation_at(18) is None
+
+
+def test_in_memory(tmp_path):
+    folder = RunFolder("ram://folder/of a run")
+    folder.write(experiment_of(), LABEL_MAP)
+    append_row("ram://folder/of a run/metrics.jsonl", {"images": 4, "step": 2})
+    append_row("ram://folder/of a run/metrics.jsonl", {"images": 6, "step": 3})
+    assert folder.evaluation_at(6) == {"images": 6, "step": 3}
+    assert folder.check(experiment_of("trainer.train_steps=9"), LABEL_MAP)
+    assert json.loads(tf.io.gfile.GFile(f"{folder.path}/label_map.json").read())
