@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data import coco_json, findings, schema
 from mrcnn_tf.data.coco_data import CocoData
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.images import record_image
-from mrcnn_tf.progress_bar import ProgressBar
 
 from . import categories, manifest, shards
 from .image_folder import ImageFolder

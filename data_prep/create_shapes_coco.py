@@ -25,9 +25,9 @@ if not __package__:  # run as a file: neither its package nor the project's is k
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     __package__ = "data_prep"
 
-from mrcnn_tf import command_line
+from mrcnn_tf.console import command_line
+from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data.rle import run_lengths
-from mrcnn_tf.progress_bar import ProgressBar
 
 from . import shape_scene
 from .pixel_polygons import mask_to_polygons

@@ -15,7 +15,7 @@ says which to take. The second line writes a checkpoint as a state dict of anoth
 
 import os
 
-from mrcnn_tf import command_line
+from mrcnn_tf.console import command_line
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train", "convert")  # before their packages are

@@ -24,8 +24,8 @@ from absl import app
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mrcnn_tf import command_line, layout
-from mrcnn_tf.durations import duration
+from mrcnn_tf.console import command_line, layout
+from mrcnn_tf.console.durations import duration
 from mrcnn_tf.images import drawing
 
 IMAGES = pathlib.Path("datasets/shapes_coco")

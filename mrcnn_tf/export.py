@@ -11,7 +11,7 @@ What goes in and out is described in `serving/signatures.py` and `serving/postpr
 
 import os
 
-from mrcnn_tf import command_line
+from mrcnn_tf.console import command_line
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are

@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 import tensorflow as tf
 from absl import flags
 
-from mrcnn_tf import command_line
+from mrcnn_tf.console import command_line
 from mrcnn_tf.serving import image_run
 
 

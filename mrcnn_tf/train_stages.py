@@ -12,14 +12,14 @@ command does.
 import os
 import pathlib
 
-from mrcnn_tf import command_line
+from mrcnn_tf.console import command_line
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are
 
 from absl import app, flags, logging
 
-from mrcnn_tf.durations import duration
+from mrcnn_tf.console.durations import duration
 from mrcnn_tf.staged import running, stages
 
 

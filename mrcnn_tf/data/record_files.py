@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf import layout
+from mrcnn_tf.console import layout
 from mrcnn_tf.data import decoder, schema
 
 

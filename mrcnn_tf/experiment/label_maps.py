@@ -4,7 +4,7 @@ import os
 
 import tensorflow as tf
 
-from mrcnn_tf import layout
+from mrcnn_tf.console import layout
 from mrcnn_tf.data import coco_json, record_files, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields

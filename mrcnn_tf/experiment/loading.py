@@ -14,7 +14,7 @@ import tensorflow as tf
 import yaml
 from official.core import exp_factory
 
-from mrcnn_tf import layout
+from mrcnn_tf.console import layout
 from mrcnn_tf.experiment import checks, overrides, presets
 from mrcnn_tf.experiment.experiment import Experiment, maskrcnn
 

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import drawing, finding, reading, storage
-from mrcnn_tf.progress_bar import ProgressBar
 from mrcnn_tf.serving import predictor
 from mrcnn_tf.serving.results_file import ResultsFile
 

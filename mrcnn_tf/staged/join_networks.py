@@ -12,7 +12,7 @@ What comes out is a checkpoint of the joint network, with which `train --mode=ev
 
 import os
 
-from mrcnn_tf import command_line
+from mrcnn_tf.console import command_line
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are

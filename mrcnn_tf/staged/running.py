@@ -11,7 +11,7 @@ from typing import TypedDict
 
 import tensorflow as tf
 
-from mrcnn_tf.durations import duration
+from mrcnn_tf.console.durations import duration
 from mrcnn_tf.staged import stages
 
 FINISHED = "stages.json"  # which stages of a folder are done, by which command, in which time

@@ -13,13 +13,13 @@ import tensorflow as tf
 from official.modeling import performance
 
 from mrcnn_tf import checkpoints
+from mrcnn_tf.console.durations import duration
+from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data import record_files, schema
-from mrcnn_tf.durations import duration
 from mrcnn_tf.experiment import inputs, label_maps
 from mrcnn_tf.experiment.experiment import Experiment, Task
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.proposals import Proposals
-from mrcnn_tf.progress_bar import ProgressBar
 from mrcnn_tf.staged.proposal_writer import ProposalWriter
 from mrcnn_tf.staged.proposals import ProposalReader
 

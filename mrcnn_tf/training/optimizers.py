@@ -8,6 +8,7 @@ from official.modeling import performance
 from official.modeling.optimization import optimizer_factory
 
 from mrcnn_tf.experiment.experiment import Trainer
+from mrcnn_tf.training import decay
 
 # Optimizers that decay weights themselves, apart from the gradient: {type: field of their own}.
 _OWN_DECAY = {
@@ -21,9 +22,9 @@ _NORMS = r"(gamma|beta)[^/]*$"  # end of the name: scales and offsets of norms n
 _BIASES = r"bias[^/]*$"
 
 
-def decay_in_gradient(config: Trainer) -> float:
-    """Return what is added to the gradient per weight: 0 if the optimizer decays by itself."""
-    return 0.0 if config.optimizer_config.optimizer.type in _OWN_DECAY else config.weight_decay
+def decay_in_gradient(config: Trainer) -> decay.Decay:
+    """Return what is added to gradients: nothing if the optimizer decays by itself."""
+    return decay.of(config, decoupled=config.optimizer_config.optimizer.type in _OWN_DECAY)
 
 
 def create(

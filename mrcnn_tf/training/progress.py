@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from mrcnn_tf.durations import duration
+from mrcnn_tf.console.durations import duration
 from mrcnn_tf.training import run_folder
 from mrcnn_tf.training.trainer import Trainer, numbers
 

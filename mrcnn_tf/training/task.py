@@ -6,17 +6,18 @@ import tf_keras
 from official.core import base_task, task_factory
 
 from mrcnn_tf import checkpoints
+from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data import pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, inputs, label_maps
 from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.modeling import backbones, build
 from mrcnn_tf.modeling import metrics as metrics_lib
-from mrcnn_tf.progress_bar import ProgressBar
 from mrcnn_tf.staged.proposals import ProposalReader
-from mrcnn_tf.training import divergence, evaluators, validation_images
+from mrcnn_tf.training import decay, divergence, evaluators, validation_images
 from mrcnn_tf.weights import fine_tune
 
+NO_DECAY = decay.Decay()
 VALIDATION_LOSS = "validation_loss"  # sum of all terms, over the whole validation set
 # What a loop's images lost: {what it is called: the batch's key that counts it}.
 DROPPED = {
@@ -51,7 +52,7 @@ class MaskRCNNTask(base_task.Task):
     def __init__(
         self,
         params: Task,
-        weight_decay: float = 0.0,
+        weight_decay: decay.Decay = NO_DECAY,
         enable_xla: bool = False,
         logging_dir: str | None = None,
         label_map: LabelMap | None = None,
@@ -60,7 +61,7 @@ class MaskRCNNTask(base_task.Task):
 
         Args:
           params: the task's part of the experiment.
-          weight_decay: see `Trainer`.
+          weight_decay: of kernels and biases, and the rate of the latter.
           enable_xla: compile forward and backward pass and inference with XLA.
           logging_dir: the run's folder.
           label_map: the classes of the network; default those of the records.
@@ -129,7 +130,7 @@ class MaskRCNNTask(base_task.Task):
         return inputs.build(config, params, label_map, input_context, first_step, proposals)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-        """One running mean per loss; of training, of measures too, and what was dropped.
+        """One running mean per loss; of training, of accuracies and recalls too; what was dropped.
 
         Of validation, the sum of the losses' means under the name by which Model Garden's trainer
         would report a mean over batches.
@@ -184,7 +185,7 @@ class MaskRCNNTask(base_task.Task):
 
         Returns:
           terms: the losses and their sum, {name: float32 []}.
-          values: `metrics.measures`, what the curves show beside the losses.
+          values: `metrics.metrics`, what the curves show beside the losses.
           gradients: one per trainable variable; their sum over the replicas is the gradient of the
             step.
         """
@@ -209,7 +210,7 @@ class MaskRCNNTask(base_task.Task):
             gradients = tape.gradient(scaled, model.trainable_variables)
             if isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
                 gradients = optimizer.get_unscaled_gradients(gradients)
-            gradients = self._decay(gradients, model.trainable_variables, replicas)
+            gradients = self._weight_decay.apply(gradients, model.trainable_variables, replicas)
             # Every replica holds a part of each loss; the trainer averages what they report.
             terms = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
             return terms, values, gradients
@@ -229,23 +230,6 @@ class MaskRCNNTask(base_task.Task):
         model = self.task_config.model
         parts = (model.backbone, model.fpn, model.box_head, model.mask_head)
         return any(part.norm == "sync_batch_norm" for part in parts)
-
-    def _decay(
-        self, gradients: list[tf.Tensor], variables: list[tf.Variable], replicas: int
-    ) -> list[tf.Tensor]:
-        """Add weight decay to the gradients, so that momentum sees it, as Caffe2 and PyTorch do.
-
-        Norm scales and offsets do not decay (Detectron2's `WEIGHT_DECAY_NORM` 0).
-        """
-        decayed = []
-        for gradient, variable in zip(gradients, variables, strict=True):
-            if gradient is None:
-                raise ValueError(f"{variable.name} gets no gradient")
-            gradient = tf.convert_to_tensor(gradient)
-            if not variable.name.split("/")[-1].startswith(("gamma", "beta")):
-                gradient += self._weight_decay / replicas * tf.cast(variable, gradient.dtype)
-            decayed.append(gradient)
-        return decayed
 
     @tf.autograph.experimental.do_not_convert
     def validation_step(

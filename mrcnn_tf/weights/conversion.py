@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 import yaml
 
-from mrcnn_tf import detector
+from mrcnn_tf import checkpoints
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, label_maps, loading, presets
@@ -141,10 +141,12 @@ def export_weights(
                 f"{checkpoint}: there is no params.yaml, which a run leaves beside its "
                 "checkpoints; say with --experiment what model this is"
             )
-    model = detector.Detector.load(experiment_name, checkpoint, params_override).model
+    ours = loading.load(experiment_name, params_override=params_override)
+    label_map = checkpoints.label_map_of(checkpoint) or label_maps.of_experiment(ours.task)
+    model = build.build_model(ours.task.model, label_map.num_classes)
+    checkpoints.load(model, checkpoint)
     state_dict = assign.export(DETECTORS[target].entries(model), model.weights)
     files.write(path, state_dict)
-    ours = loading.load(experiment_name, params_override=params_override)
     theirs = fields.Model()
     theirs.override(presets.PRESETS[target])
     answers, _ = comparison.differences(ours.task.model.as_dict(), theirs.as_dict())

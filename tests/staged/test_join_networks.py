@@ -13,6 +13,7 @@ from mrcnn_tf.experiment.experiment import Task, maskrcnn
 from mrcnn_tf.modeling import build
 from mrcnn_tf.staged import join_networks
 from mrcnn_tf.staged.two_networks import TwoNetworks
+from mrcnn_tf.training import decay
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD
@@ -40,7 +41,7 @@ def batch(images) -> dict[str, tf.Tensor]:
 def train_and_write(model_config, folder, start="", modules="all") -> build.Model:
     """Two steps of SGD with weight decay, from a checkpoint if one is given; then a checkpoint."""
     given = {"init_checkpoint": str(start), "init_checkpoint_modules": modules} if start else {}
-    task = task_lib.MaskRCNNTask(Task(model=model_config, **given), weight_decay=1e-2)
+    task = task_lib.MaskRCNNTask(Task(model=model_config, **given), weight_decay=decay.Decay(1e-2))
     model = task.build_model()
     if start:
         task.initialize(model)

@@ -18,6 +18,7 @@ import tf_keras
 
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.experiment.experiment import Task
+from mrcnn_tf.training import decay
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS, Image, Object
@@ -47,7 +48,7 @@ def networks(norm: str) -> dict[str, fields.Model]:
 def train(strategy, num_replicas: int, mode: str, case: str, config: fields.Model):
     """Return the reported losses of each step, and weights and statistics after all of them."""
     task = task_lib.MaskRCNNTask(
-        Task(model=config), weight_decay=1e-2, enable_xla=mode == "compiled"
+        Task(model=config), weight_decay=decay.Decay(1e-2, 1e-3, 2.0), enable_xla=mode == "compiled"
     )
     images, canvas_hw = CASES[case]
     share = len(images) // num_replicas

@@ -13,9 +13,9 @@ from mrcnn_tf import checkpoints
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, inputs, label_maps, loading
-from mrcnn_tf.experiment.experiment import Task
+from mrcnn_tf.experiment.experiment import Task, maskrcnn
 from mrcnn_tf.modeling import metrics as metrics_lib
-from mrcnn_tf.training import divergence
+from mrcnn_tf.training import decay, divergence
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import EMPTY, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
@@ -25,7 +25,7 @@ LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
-def build_task(norm="frozen_batch_norm", weight_decay=0.0, **fields):
+def build_task(norm="frozen_batch_norm", weight_decay=task_lib.NO_DECAY, **fields):
     config = Task(model=tiny_network.config(norm=norm), **fields)
     return task_lib.MaskRCNNTask(config, weight_decay=weight_decay)
 
@@ -46,18 +46,24 @@ def copies(model):
 
 
 def test_one_step_is_sgd_with_decay_on_all_but_norms(grouped, images):
-    """new = old - rate * (gradient + decay * old), by hand from the gradient without decay."""
-    rate, decay = 0.5, 0.125
+    """new = old - rate * (gradient + decay * old), by hand from the gradient without decay.
+
+    Of biases with a decay of their own, and at a multiple of the rate.
+    """
+    rate, rule = 0.5, decay.Decay(kernels=0.125, biases=0.03, bias_factor=2.0)
     optimizer = tf_keras.optimizers.SGD(rate)
     before = copies(grouped)
     *_, gradients = build_task("group_norm").forward_backward(images, grouped, optimizer)
-    logs = build_task("group_norm", decay).train_step(images, grouped, optimizer)
+    logs = build_task("group_norm", rule).train_step(images, grouped, optimizer)
     kinds = set()
     rows = zip(grouped.trainable_variables, before, gradients, strict=True)
     for variable, old, gradient in rows:
         is_norm = "norm" in variable.name or "gamma" in variable.name
         kinds.add((variable.name.split("/")[-1], is_norm))
-        want = old - rate * (gradient.numpy() + (0.0 if is_norm else decay) * old)
+        is_bias = "bias" in variable.name
+        rate_here = rate * (2.0 if is_bias else 1.0)
+        decay_here = 0.0 if is_norm else 0.03 if is_bias else 0.125
+        want = old - rate_here * (gradient.numpy() + decay_here * old)
         np.testing.assert_allclose(variable.numpy(), want, rtol=1e-5, atol=1e-6)
         variable.assign(old)
     assert kinds == {
@@ -75,7 +81,7 @@ def test_one_step_is_sgd_with_decay_on_all_but_norms(grouped, images):
 def test_momentum_sees_the_decay(grouped, images):
     """Coupled, as in Caffe2 and PyTorch: v = 0.9 v + (g + decay w); w -= rate v."""
     optimizer = tf_keras.optimizers.SGD(0.01, momentum=0.9)
-    task, plain = build_task("group_norm", 0.1), build_task("group_norm")
+    task, plain = build_task("group_norm", decay.Decay(0.1)), build_task("group_norm")
     i = next(i for i, v in enumerate(grouped.trainable_variables) if "class_logits" in v.name)
     variable, start = grouped.trainable_variables[i], copies(grouped)
     want, velocity = start[i], 0.0
@@ -159,7 +165,7 @@ def test_a_loss_that_is_not_finite_is_remembered(images):
 
 
 def test_loss_scaling_leaves_the_gradients_alone(grouped, images):
-    task = build_task("group_norm", weight_decay=0.1)
+    task = build_task("group_norm", decay.Decay(0.1))
     plain = tf_keras.optimizers.SGD(0.1)
     scaled = tf_keras.mixed_precision.LossScaleOptimizer(
         tf_keras.optimizers.SGD(0.1), dynamic=False, initial_scale=1024.0
@@ -183,10 +189,10 @@ def test_compiled_step_is_the_uncompiled_one(grouped, images):
     optimizer = tf_keras.optimizers.SGD(0.1)
     compiled_model = tiny_network.build_network(tiny_network.config(norm="group_norm"))
     compiled = task_lib.MaskRCNNTask(
-        Task(model=tiny_network.config(norm="group_norm")), 0.1, enable_xla=True
+        Task(model=tiny_network.config(norm="group_norm")), decay.Decay(0.1), enable_xla=True
     )
     terms, watched, gradients = compiled.forward_backward(images, compiled_model, optimizer)
-    task = build_task("group_norm", 0.1)
+    task = build_task("group_norm", decay.Decay(0.1))
     want_terms, want_watched, want = task.forward_backward(images, grouped, optimizer)
     for name, value in (want_terms | want_watched).items():
         np.testing.assert_allclose((terms | watched)[name], value, rtol=1e-4, err_msg=name)
@@ -527,3 +533,17 @@ def test_same_seed_builds_the_same_weights():
     )
     np.testing.assert_array_equal(first, second)
     assert np.any(first != other)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decoupled", "want"),
+    [
+        ("sgd", False, decay.Decay(1e-4, 0.0, 2.0)),  # Detectron's defaults
+        ("adam", False, decay.Decay(1e-4, 0.0, 1.0)),  # a larger gradient is no larger step there
+        ("adamw", True, decay.Decay(0.0, 0.0, 1.0)),
+    ],
+)
+def test_what_the_fields_say_of_decay(optimizer, decoupled, want):
+    config = maskrcnn().trainer
+    config.optimizer_config.optimizer.type = optimizer
+    assert decay.of(config, decoupled) == want

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-_PACKAGE = pathlib.Path(__file__).resolve().parent
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def folder(name: str) -> pathlib.Path:

@@ -2,8 +2,8 @@
 
 import io
 
-from mrcnn_tf import progress_bar
-from mrcnn_tf.progress_bar import ProgressBar
+from mrcnn_tf.console import progress_bar
+from mrcnn_tf.console.progress_bar import ProgressBar
 
 
 class _Terminal(io.StringIO):

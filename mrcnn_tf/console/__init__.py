@@ -1,0 +1,1 @@
+"""What commands have in common: their flags, progress, durations, where files are."""
