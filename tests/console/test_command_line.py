@@ -7,12 +7,12 @@ import textwrap
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = textwrap.dedent('''
     """Count. 1 % stays, so does 5 % some."""
     import sys
     from absl import app, flags
-    from mrcnn_tf import command_line
+    from mrcnn_tf.console import command_line
 
     def _define_flags():
         flags.DEFINE_integer("upto", None, "How far.", required=True)
