@@ -70,11 +70,12 @@ def pool(table: tf.Tensor, rois: RoIs, num_bins: int) -> tf.Tensor:
     Returns:
       float32 [N, C]; gradient to the table only.
     """
+    scatter = _scatter.here()
 
     @tf.custom_gradient
     def pooled(table):
         def gradient(upstream):
-            total = _gradient(upstream, rois, tf.shape(table)[0], num_bins)
+            total = scatter(upstream, rois, tf.shape(table)[0], num_bins)
             return tf.cast(tf.ensure_shape(total, table.shape), table.dtype)
 
         return _pool(table, rois, num_bins), gradient
@@ -108,7 +109,7 @@ def _pool_at_once(table, rois, num_bins):
     return tf.math.unsorted_segment_sum(parts, _cells(roi, num_bins), num_cells)
 
 
-def _gradient_in_rounds(upstream, rois, num_rows, num_bins):
+def _scatter_in_rounds(upstream, rois, num_rows, num_bins):
     """Scatter `upstream`, float32 [N, C], to where it was pooled from: float32 [T, C]."""
     channels = upstream.shape[-1]
 
@@ -124,7 +125,7 @@ def _gradient_in_rounds(upstream, rois, num_rows, num_bins):
     return adaptive_taps.for_all_items(rois.num_items(), _ROUND, add, total)
 
 
-def _gradient_at_once(upstream, rois, num_rows, num_bins):
+def _scatter_at_once(upstream, rois, num_rows, num_bins):
     """Return the same from all items. Their taps are made anew rather than kept since `pool`."""
     roi, index, weight = _all_items(rois, num_bins)
     part = tf.gather(upstream, _cells(roi, num_bins))
@@ -151,5 +152,5 @@ def _zero_unless(valid: tf.Tensor, weight: tf.Tensor, num_bins: int) -> tf.Tenso
     return tf.where(valid[:, tf.newaxis], weight, 0.0)
 
 
-_pool = implementation.choose(for_accelerators=_pool_in_rounds, for_cpus=_pool_at_once)
-_gradient = implementation.choose(for_accelerators=_gradient_in_rounds, for_cpus=_gradient_at_once)
+_pool = implementation.Either(for_accelerators=_pool_in_rounds, for_cpus=_pool_at_once)
+_scatter = implementation.Either(for_accelerators=_scatter_in_rounds, for_cpus=_scatter_at_once)

@@ -24,47 +24,56 @@ import tensorflow as tf
 _forced: bool | None = None  # for tests and benchmarks: True for accelerators, False for CPUs
 
 
-def choose(
-    for_accelerators: Callable[..., Any], for_cpus: Callable[..., Any]
-) -> Callable[..., Any]:
-    """Join two implementations into one function, which decides anew at each call.
+class Either:
+    """A function with two implementations, which decides anew at each call.
 
-    No gradient should pass through the function: the branch that is not taken would have to be
-    differentiated too, and both would keep what their gradients need. An operation with a gradient
-    gets a `tf.custom_gradient` around two of them, one for each direction.
-
-    Args:
-      for_accelerators: takes tensors and Python values, returns a tensor or a tuple of tensors.
-      for_cpus: takes and returns the same; shapes may be known less well.
-
-    Returns:
-      A function that takes and returns the same.
+    No gradient should pass through it: the branch that is not taken would have to be differentiated
+    too, and both would keep what their gradients need. An operation with a gradient gets a
+    `tf.custom_gradient` around two of these, one for each direction; the forward pass asks the
+    other's `here()` for what the gradient will call.
     """
 
-    @functools.wraps(for_accelerators)
-    def run(*args: Any) -> Any:
+    def __init__(self, for_accelerators: Callable[..., Any], for_cpus: Callable[..., Any]):
+        """Join the two.
+
+        Args:
+          for_accelerators: takes tensors and Python values, returns a tensor or a tuple of them.
+          for_cpus: takes and returns the same; shapes may be known less well.
+        """
+        self._for_accelerators, self._for_cpus = for_accelerators, for_cpus
+
+    def here(self) -> Callable[..., Any]:
+        """Decide now, if it is known: a gradient is traced later, out of sight of XLA's context.
+
+        Where several replicas train, the tape stands outside of what XLA compiles, and TensorFlow
+        makes the compiled gradient only when it is asked for one.
+        """
         if _forced is not None:
-            return (for_accelerators if _forced else for_cpus)(*args)
-        # Keras, too, asks so whether XLA is tracing. It holds inside nested functions, loops and
-        # gradients.
+            return self._for_accelerators if _forced else self._for_cpus
+        # Keras, too, asks so whether XLA is tracing. It holds inside nested functions and loops.
         if tf.__internal__.get_enclosing_xla_context() is not None:
-            return for_accelerators(*args)
+            return self._for_accelerators
+        return self
+
+    def __call__(self, *args: Any) -> Any:
+        """Run one of them, or trace both."""
+        chosen = self.here()
+        if chosen is not self:
+            return chosen(*args)
         # 0 on a CPU and 1 everywhere else. Under XLA, for a function that was traced outside of it,
         # 1 as well.
         index = tf.raw_ops.DeviceIndex(device_names=["CPU"])
-        branches = [functools.partial(for_cpus, *args), functools.partial(for_accelerators, *args)]
+        branches = [functools.partial(f, *args) for f in (self._for_cpus, self._for_accelerators)]
         if tf.executing_eagerly():
             return branches[int(index)]()
         return tf.switch_case(index, branches)
-
-    return run
 
 
 @contextlib.contextmanager
 def force(accelerators: bool) -> Iterator[None]:
     """Take one implementation wherever it runs, for tests and benchmarks.
 
-    What is traced inside, gradients included, keeps it.
+    Gradients of what runs inside keep to it.
     """
     global _forced
     before, _forced = _forced, accelerators

@@ -183,4 +183,4 @@ def _settle_tile(boxes, groups, valid, iou_threshold):
     return keep
 
 
-_either_nms = implementation.choose(for_accelerators=_tiled_nms, for_cpus=_kernel_nms)
+_either_nms = implementation.Either(for_accelerators=_tiled_nms, for_cpus=_kernel_nms)

@@ -24,9 +24,10 @@ def weighted_gather(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor):
     Returns:
       float32 [N, C]; gradient to the table only.
     """
+    scatter = _scatter.here()
 
     def gradient(upstream):
-        total = _scatter(upstream, index, weight, tf.shape(table)[0])
+        total = scatter(upstream, index, weight, tf.shape(table)[0])
         return tf.cast(tf.ensure_shape(total, table.shape), table.dtype), None, None
 
     return _sum(table, index, weight), gradient
@@ -82,5 +83,5 @@ def sparse_product(upstream, index, weight, num_rows):
     return tf.sparse.sparse_dense_matmul(matrix, upstream, adjoint_a=True)
 
 
-_sum = implementation.choose(for_accelerators=unrolled_sum, for_cpus=chunked_sum)
-_scatter = implementation.choose(for_accelerators=_scatter_products, for_cpus=sparse_product)
+_sum = implementation.Either(for_accelerators=unrolled_sum, for_cpus=chunked_sum)
+_scatter = implementation.Either(for_accelerators=_scatter_products, for_cpus=sparse_product)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mrcnn_tf.ops import implementation, nms, roi_align
 
-which = implementation.choose(
+which = implementation.Either(
     for_accelerators=lambda x: x + tf.constant(1.0), for_cpus=lambda x: x - tf.constant(1.0)
 )
 ACCELERATORS, CPUS = 1.0, -1.0
@@ -19,7 +19,8 @@ ZERO = tf.constant(0.0)
 @tf.custom_gradient
 def both_ways(x):
     """Answer what the forward pass takes; the gradient is what it takes itself."""
-    return which(x), lambda upstream: which(tf.zeros_like(upstream))
+    gradient = which.here()
+    return which(x), lambda upstream: gradient(tf.zeros_like(upstream))
 
 
 def gradient_of(function):
@@ -63,11 +64,26 @@ def test_under_xla_the_one_for_accelerators(place):
     assert not ops & {"DeviceIndex", "StatelessCase", "Case"}  # decided when it was traced
 
 
-def test_the_gradient_of_a_compiled_function_is_compiled_too():
+def test_the_gradient_of_a_compiled_function_is_compiled_too(monkeypatch):
     """As several replicas train: the tape stands outside of what XLA compiles."""
+    monkeypatch.setattr(tf.raw_ops, "DeviceIndex", None)  # nobody is asked where it is
     gradient = gradient_of(tf.function(both_ways, jit_compile=True))
     assert gradient(ZERO) == ACCELERATORS
     assert tf.function(gradient)(ZERO) == ACCELERATORS
+
+
+@pytest.mark.parametrize("sampling_ratio", [2, 0])
+def test_the_gradient_of_a_compiled_roi_align_compiles(sampling_ratio):
+    boxes = tf.constant([[[1.0, 2, 30, 50], [0, 0, 9, 60]]])
+    align = tf.function(
+        lambda f: roi_align.roi_align({2: f}, boxes, None, 3, sampling_ratio, True),
+        input_signature=[tf.TensorSpec([None, None, None, 3])],
+        jit_compile=True,
+    )
+    feature = tf.random.stateless_normal([1, 12, 16, 3], [1, 2])
+    want = gradient_of(align.python_function)(feature)
+    got = tf.function(gradient_of(align), [align.input_signature[0]])(feature)
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize("place", PLACES)
