@@ -139,10 +139,10 @@ def draw_contact_sheet() -> pathlib.Path:
     truth.dataset = json.loads((IMAGES / "annotations" / "instances_val.json").read_text())
     with contextlib.redirect_stdout(None):  # pycocotools reports on every step
         truth.createIndex()
-    found: dict[str, list[dict]] = {}
+    detections: dict[str, list[dict]] = {}
     for row in json.loads((RUN / "predictions" / "detections.json").read_text()):
         if row["score"] >= 0.5:
-            found.setdefault(row["image_id"], []).append(row)
+            detections.setdefault(row["image_id"], []).append(row)
     names = {c["id"]: c["name"] for c in truth.loadCats(truth.getCatIds())}
     pairs = []
     for image_id in sorted(truth.getImgIds()):
@@ -153,7 +153,7 @@ def draw_contact_sheet() -> pathlib.Path:
         pixels = np.asarray(Image.open(IMAGES / "val" / info["file_name"]).convert("RGB"))
         for annotation in annotations:
             annotation["segmentation"] = truth.annToRLE(annotation)
-        detected = found.get(info["file_name"], [])
+        detected = detections.get(info["file_name"], [])
         pairs.append(
             drawing.draw_side_by_side(
                 _draw(pixels, annotations, names), _draw(pixels, detected, names)

@@ -46,16 +46,16 @@ def main(argv: list[str]) -> None:
     checkpoint = values.checkpoint_path or os.path.join("runs", values.experiment)
     try:
         loaded = detector.Detector.load(values.experiment, checkpoint, values.params_override)
-        found = loaded.export(values.export_dir, values.input_type)
+        compared = loaded.export(values.export_dir, values.input_type)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
-    compared = (
-        f"{found.matched_fraction:.0%} of {found.num_detections} detections agree with the Python "
-        f"model (scores to {found.max_score_difference:.1g})"
-        if found.num_detections
+    sentence = (
+        f"{compared.matched_fraction:.0%} of {compared.num_detections} detections agree with the Python "
+        f"model (scores to {compared.max_score_difference:.1g})"
+        if compared.num_detections
         else "same weights as the Python model, which found nothing in the sample images"
     )
-    print(f"{values.export_dir}: takes {values.input_type}; {compared}")
+    print(f"{values.export_dir}: takes {values.input_type}; {sentence}")
 
 
 def run_main() -> None:

@@ -224,7 +224,7 @@ class CocoEvaluator:
             }
             for k, annotation in enumerate(self._truth["annotations"])
         ]
-        found = [
+        rows = [
             {
                 **result,
                 "id": k + 1,
@@ -238,7 +238,7 @@ class CocoEvaluator:
             images=self._images.numbered(),
             category_ids=sorted(category["id"] for category in self._truth["categories"]),
             annotations=annotations,
-            detections=found,
+            detections=rows,
             iou_type=self._kinds[kind],
             max_detections=self._max_detections,
         )

@@ -117,14 +117,14 @@ class ProposalEvaluator:
             return
         order = np.argsort(-scores, kind="stable")
         y1, x1, y2, x2 = boxes[order].T
-        found = np.ascontiguousarray(np.stack([x1, y1, x2 - x1, y2 - y1], axis=1))
+        boxes = np.ascontiguousarray(np.stack([x1, y1, x2 - x1, y2 - y1], axis=1))
         overlaps = coco_mask.iou(
-            found,
+            boxes,
             np.array([o["bbox"] for o in objects], np.float64),
             [int(o["iscrowd"]) for o in objects],
         )  # [P, objects]
         for rank in np.flatnonzero((overlaps >= _LOWEST_IOU).any(axis=1)):
-            self._found.append({"image_id": image_id, "rank": rank, "bbox": found[rank].tolist()})
+            self._found.append({"image_id": image_id, "rank": rank, "bbox": boxes[rank].tolist()})
 
     def evaluate(self) -> dict[str, float]:
         """Score what was added; an image that was never added has no proposals.
@@ -181,7 +181,7 @@ class ProposalEvaluator:
             }
             for k, annotation in enumerate(self._annotations)
         ]
-        found = [
+        boxes = [
             {
                 "id": k + 1,
                 "image_id": self._images.number(row["image_id"]),
@@ -192,4 +192,4 @@ class ProposalEvaluator:
             }
             for k, row in enumerate(self._found)
         ]
-        return scoring.average_recalls(self._images.numbered(), annotations, found, CAPS)
+        return scoring.average_recalls(self._images.numbered(), annotations, boxes, CAPS)

@@ -117,9 +117,9 @@ def average_recalls(
         num_objects = sum(np.count_nonzero(m["gtIgnore"] == 0) for m in matched)
         hits = [(m["dtMatches"] != 0) & ~m["dtIgnore"] for m in matched]  # [IoU, detections] each
         ranks = np.array([rank_of[i] for m in matched for i in m["dtIds"]])
-        found = np.concatenate([*hits, np.zeros([len(evaluation.params.iouThrs), 0], bool)], axis=1)
+        hit = np.concatenate([*hits, np.zeros([len(evaluation.params.iouThrs), 0], bool)], axis=1)
         for cap in caps:
-            recall = found[:, ranks < cap].sum(axis=1) / max(num_objects, 1)
+            recall = hit[:, ranks < cap].sum(axis=1) / max(num_objects, 1)
             recalls[size, cap] = float(recall.mean()) if num_objects else -1.0
     return recalls
 

@@ -95,7 +95,7 @@ def is_named(name: str) -> bool:
     return not re.fullmatch(r"class \d+|N/A", name)
 
 
-def label_map(found: Recognized) -> LabelMap | None:
+def label_map(recognized: Recognized) -> LabelMap | None:
     """The label map of a file's classes.
 
     A Detectron2 file with 80 classes is taken to know COCO's, in the order of their ids. A
@@ -105,11 +105,11 @@ def label_map(found: Recognized) -> LabelMap | None:
     Returns:
       None if there is no classifier; numbered classes if it is not COCO's.
     """
-    if not found.num_classes:
+    if not recognized.num_classes:
         return None
-    if found.project == "detectron2" and found.num_classes == 81:
+    if recognized.project == "detectron2" and recognized.num_classes == 81:
         return LabelMap(tuple(COCO), tuple(COCO.values()))
-    ids = tuple(range(1, found.num_classes))
-    if found.project == "torchvision" and found.num_classes == 91:
+    ids = tuple(range(1, recognized.num_classes))
+    if recognized.project == "torchvision" and recognized.num_classes == 91:
         return LabelMap(ids, tuple(COCO.get(i, "N/A") for i in ids))
     return LabelMap(ids, tuple(f"class {i}" for i in ids))

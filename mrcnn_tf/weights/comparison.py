@@ -63,7 +63,7 @@ def differences(needed: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[li
     return answers, free
 
 
-def check_anchors(found: Recognized, model: Mapping[str, Any]) -> None:
+def check_anchors(recognized: Recognized, model: Mapping[str, Any]) -> None:
     """Refuse fields of a model whose RPN has another number of anchors than the file's.
 
     Raises:
@@ -72,21 +72,21 @@ def check_anchors(found: Recognized, model: Mapping[str, Any]) -> None:
     rpn = model["rpn"]
     sizes, ratios = list(rpn["anchor_sizes"]), list(rpn["anchor_ratios"])
     per_place = len(ratios) * (len(sizes) if model["features"] == "c4" else 1)
-    if found.anchors_per_place not in (0, per_place):
+    if recognized.anchors_per_place not in (0, per_place):
         ours = conventions.anchors_in_words(sizes, ratios)
         raise ValueError(
-            f"its RPN has {found.anchors_per_place} anchors at every place, the experiment "
+            f"its RPN has {recognized.anchors_per_place} anchors at every place, the experiment "
             f"{per_place} ({ours}). Say which they are, in the order of training: "
             f"{conventions.OVERRIDE}"
         )
 
 
-def contradictions(found: Recognized, model: Mapping[str, Any]) -> list[str]:
+def contradictions(recognized: Recognized, model: Mapping[str, Any]) -> list[str]:
     """Say where fields of a model are not what the file says itself."""
     flat = _flat(model)
     return [
         f"task.model.{field} is {flat[field]!r}, but the file says {value!r}"
-        for field, value in _flat(found.told).items()
+        for field, value in _flat(recognized.told).items()
         if not _same(field, value, flat[field])
     ]
 

@@ -42,28 +42,34 @@ _DEFAULT_ANCHORS = "sizes 32, 64, 128, 256, 512 with ratios 0.5, 1, 2"
 OVERRIDE = "--params_override=task.model.rpn.anchor_sizes=[...],task.model.rpn.anchor_ratios=[...]"
 
 
-def model_fields(found: Recognized) -> tuple[Fields, list[str]]:
+def model_fields(recognized: Recognized) -> tuple[Fields, list[str]]:
     """Return the fields of `fields.Model` that a file needs, and what was concluded.
 
     Args:
-      found: what `recognize` says of the file.
+      recognized: what `recognize` says of the file.
 
     Returns:
       nested fields, `preset` among them, and sentences for the report.
     """
-    fields: Fields = {"preset": "paper"} | {part: dict(s) for part, s in found.sizes.items()}
-    if found.system != "backbone":
-        fields |= {"system": found.system, "features": found.features}
-    backbone: Fields = {"depth": found.depth, "base_width": found.base_width, "weights": ""}
-    if (found.groups, found.width_per_group) != (1, 64):
-        backbone |= {"groups": found.groups, "width_per_group": found.width_per_group}
+    fields: Fields = {"preset": "paper"} | {part: dict(s) for part, s in recognized.sizes.items()}
+    if recognized.system != "backbone":
+        fields |= {"system": recognized.system, "features": recognized.features}
+    backbone: Fields = {
+        "depth": recognized.depth,
+        "base_width": recognized.base_width,
+        "weights": "",
+    }
+    if (recognized.groups, recognized.width_per_group) != (1, 64):
+        backbone |= {"groups": recognized.groups, "width_per_group": recognized.width_per_group}
     fields["backbone"] = backbone
-    return _OF_PROJECT[found.project](found, fields, backbone)
+    return _OF_PROJECT[recognized.project](recognized, fields, backbone)
 
 
-def _torchvision(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fields, list[str]]:
+def _torchvision(
+    recognized: Recognized, fields: Fields, backbone: Fields
+) -> tuple[Fields, list[str]]:
     fields["preset"] = "torchvision"
-    if found.system == "backbone":
+    if recognized.system == "backbone":
         backbone["norm_epsilon"] = 1e-5
         return fields, ["norm epsilon 1e-5, as torchvision's classifiers have"]
     notes = [
@@ -72,7 +78,7 @@ def _torchvision(found: Recognized, fields: Fields, backbone: Fields) -> tuple[F
         f"{_DEFAULT_ANCHORS} and ImageNet's pixels in RGB. Others are set by "
         f"{OVERRIDE} and task.model.pixels",
     ]
-    if found.version == 2 or found.told.get("backbone"):
+    if recognized.version == 2 or recognized.told.get("backbone"):
         backbone |= {"norm": "batch_norm", "norm_epsilon": 1e-5}
         return fields, [*notes, "norm epsilon 1e-5 and norms that train, as in torchvision"]
     return fields, [
@@ -82,9 +88,11 @@ def _torchvision(found: Recognized, fields: Fields, backbone: Fields) -> tuple[F
     ]
 
 
-def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fields, list[str]]:
+def _detectron2(
+    recognized: Recognized, fields: Fields, backbone: Fields
+) -> tuple[Fields, list[str]]:
     fields["preset"] = "detectron2"
-    if found.system == "backbone" and found.spelling != "caffe2":
+    if recognized.system == "backbone" and recognized.spelling != "caffe2":
         backbone["stride_in_1x1"] = False
         fields["pixels"] = _TORCHVISION_PIXELS
         return fields, [
@@ -92,16 +100,16 @@ def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fi
             "has torchvision's ResNets only"
         ]
     notes = []
-    if found.system != "backbone":
-        notes = _told_by_detectron2(found, fields)
-        counts = _DETECTRON2_PROPOSALS[found.features, found.system == "rpn"]
+    if recognized.system != "backbone":
+        notes = _told_by_detectron2(recognized, fields)
+        counts = _DETECTRON2_PROPOSALS[recognized.features, recognized.system == "rpn"]
         fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True)) | fields.get("rpn", {})
         fields["box_head"] = {"rois_per_image": 512} | fields.get("box_head", {})
-    if found.features == "c4":  # no weight's shape tells
+    if recognized.features == "c4":  # no weight's shape tells
         fields["box_head"]["pool_size"] = 14
         fields["mask_head"] = {"mask_size": 14} | fields.get("mask_head", {})
-    told = found.told.get("pixels")
-    if found.groups > 1:
+    told = recognized.told.get("pixels")
+    if recognized.groups > 1:
         backbone["stride_in_1x1"] = False
         fields.setdefault("pixels", {"std": [57.375, 57.120, 58.395]})
         return fields, [
@@ -111,7 +119,7 @@ def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fi
         ]
     if told and told["std"] != [1.0, 1.0, 1.0]:
         backbone["stride_in_1x1"] = False
-        if found.depth < 50:  # blocks without a 1x1
+        if recognized.depth < 50:  # blocks without a 1x1
             return fields, notes
         return fields, [
             *notes,
@@ -126,10 +134,10 @@ def _detectron2(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fi
     ]
 
 
-def _told_by_detectron2(found: Recognized, fields: Fields) -> list[str]:
+def _told_by_detectron2(recognized: Recognized, fields: Fields) -> list[str]:
     """Take what the file says itself, and say so; what it does not say are defaults."""
     notes = []
-    rpn, pixels = found.told.get("rpn"), found.told.get("pixels")
+    rpn, pixels = recognized.told.get("rpn"), recognized.told.get("pixels")
     if rpn:
         fields["rpn"] = fields.get("rpn", {}) | rpn
         sizes, ratios = rpn["anchor_sizes"], rpn["anchor_ratios"]
@@ -159,11 +167,13 @@ def anchors_in_words(sizes: Sequence[float], ratios: Sequence[float]) -> str:
     return f"sizes {listed[0]}, ratios {listed[1]}"
 
 
-def _keras(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fields, list[str]]:
+def _keras(recognized: Recognized, fields: Fields, backbone: Fields) -> tuple[Fields, list[str]]:
     return fields, ["tf_keras.applications: stride in the 1x1, BGR pixels minus a mean"]
 
 
-def _model_garden(found: Recognized, fields: Fields, backbone: Fields) -> tuple[Fields, list[str]]:
+def _model_garden(
+    recognized: Recognized, fields: Fields, backbone: Fields
+) -> tuple[Fields, list[str]]:
     backbone |= {"stride_in_1x1": False, "norm_epsilon": 1e-5}
     fields["pixels"] = _MODEL_GARDEN_PIXELS
     return fields, [

@@ -72,18 +72,20 @@ def import_weights(
     read = files.read_weights(path, weights)
     state_dict, notes = read.tensors, [*read.notes, *_types_in_words(read.tensors)]
     try:
-        found = recognize.recognize(state_dict)
-        if found.project != source:
-            raise ValueError(f"this is {found}, not of {source}: take --source={found.project}")
-        needed, concluded = conventions.model_fields(found)
+        recognized = recognize.recognize(state_dict)
+        if recognized.project != source:
+            raise ValueError(
+                f"this is {recognized}, not of {source}: take --source={recognized.project}"
+            )
+        needed, concluded = conventions.model_fields(recognized)
         notes += concluded
-        base = _BASES[found.system] + (found.features or "fpn")
+        base = _BASES[recognized.system] + (recognized.features or "fpn")
         name = os.path.basename(os.path.normpath(output_dir))
         layer: dict[str, Any] = {"name": name, "init_checkpoint": output_dir, "model": needed}
         # Both projects pad to the next multiple of 32, and what is padded leaks into features.
         layer["validation_data"] = {"canvas": "exact"}
         experiment = _layered(base, {"task": layer}, params_override)
-        label_map = classes.label_map(found)
+        label_map = classes.label_map(recognized)
         if experiment_name:
             start_from = {"init_checkpoint": output_dir, "model": {"backbone": {"weights": ""}}}
             given = _layered(experiment_name, {"task": start_from}, params_override)
@@ -91,21 +93,21 @@ def import_weights(
             notes += _check_conventions(experiment, given)
             experiment = given
         of_model = experiment.task.model.as_dict()
-        comparison.check_anchors(found, of_model)
-        notes += comparison.contradictions(found, of_model)
+        comparison.check_anchors(recognized, of_model)
+        notes += comparison.contradictions(recognized, of_model)
         model = build.build_model(experiment.task.model, label_map.num_classes if label_map else 2)
-        report = _load(model, found, state_dict)
+        report = _load(model, recognized, state_dict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     root = model
-    if found.system == "backbone":  # the rest of the model is random
+    if recognized.system == "backbone":  # the rest of the model is random
         root = tf.train.Checkpoint(backbone=model.backbone)
     _write(output_dir, root, label_map, experiment)
-    text = "\n".join([f"{path}\n{found}", *(f"  {n}" for n in notes), report.summary()])
+    text = "\n".join([f"{path}\n{recognized}", *(f"  {n}" for n in notes), report.summary()])
     with tf.io.gfile.GFile(os.path.join(output_dir, _REPORT), "w") as file:
         file.write(f"{text}\n\n{report.listing()}")
     return f"{text}\nconverted in {time.monotonic() - start:.1f} s\n\n" + _next_commands(
-        output_dir, found
+        output_dir, recognized
     )
 
 
@@ -237,12 +239,12 @@ def _checked_label_map(task: Task, of_file: LabelMap | None) -> LabelMap | None:
 
 
 def _load(
-    model: build.Model, found: recognize.Recognized, state_dict: files.State
+    model: build.Model, recognized: recognize.Recognized, state_dict: files.State
 ) -> assign.Report:
-    if found.system == "backbone":
+    if recognized.system == "backbone":
         weights = backbones.entry_of(model.backbone).weights_module()
-        return weights.load(found.project, model.backbone, state_dict)
-    return DETECTORS[found.project].load(model, state_dict)
+        return weights.load(recognized.project, model.backbone, state_dict)
+    return DETECTORS[recognized.project].load(model, state_dict)
 
 
 def _write(
@@ -261,12 +263,12 @@ def _write(
     tf.train.CheckpointManager(root, output_dir, max_to_keep=1).save(checkpoint_number=0)
 
 
-def _next_commands(output_dir: str, found: recognize.Recognized) -> str:
+def _next_commands(output_dir: str, recognized: recognize.Recognized) -> str:
     """What a user may type next."""
     experiment = f"--experiment={os.path.join(output_dir, _EXPERIMENT)}"
     train = f"python -m mrcnn_tf.train {experiment}"
     tuning = f"train from it:\n  {train} --params_override=task.train_data.input_path=PATTERN"
-    if found.system == "backbone":
+    if recognized.system == "backbone":
         return tuning
     saved_model = os.path.join(output_dir, "saved_model")
     return (

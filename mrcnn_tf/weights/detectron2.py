@@ -48,14 +48,14 @@ def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     Raises:
       ValueError: see `assign.assign`.
     """
-    found = entries(model, norms_folded=_norms_folded(state_dict))
-    return assign.assign(found, state_dict, model.weights, NOT_NEEDED)
+    listed = entries(model, norms_folded=_norms_folded(state_dict))
+    return assign.assign(listed, state_dict, model.weights, NOT_NEEDED)
 
 
 def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign one of the backbones that Detectron2 starts from, in either spelling; see `load`."""
-    found = backbone_entries(resnet, "", norms_folded=_norms_folded(state_dict))
-    return assign.assign(found, state_dict, resnet.weights, NOT_NEEDED_OF_BACKBONES)
+    listed = backbone_entries(resnet, "", norms_folded=_norms_folded(state_dict))
+    return assign.assign(listed, state_dict, resnet.weights, NOT_NEEDED_OF_BACKBONES)
 
 
 def _norms_folded(state_dict: Mapping[str, Any]) -> bool:
@@ -72,17 +72,17 @@ def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
     """
     of_backbone = functools.partial(assign.backbone_entries, "detectron2", model.backbone)
     if model.pyramid is not None:
-        found = of_backbone("backbone.bottom_up.", norms_folded=norms_folded)
-        found += _pyramid(model.pyramid)
+        listed = of_backbone("backbone.bottom_up.", norms_folded=norms_folded)
+        listed += _pyramid(model.pyramid)
     else:  # C4: stage 5 belongs to the heads
-        found = of_backbone("backbone.", "roi_heads.", norms_folded)
+        listed = of_backbone("backbone.", "roi_heads.", norms_folded)
     if model.rpn is not None:  # else its proposals come from a file
-        found += _rpn(model.rpn.head)
+        listed += _rpn(model.rpn.head)
     if hasattr(model, "roi_heads"):
-        found += _box_head(model.roi_heads.box_head, getattr(model.pyramid, "channels", None))
+        listed += _box_head(model.roi_heads.box_head, getattr(model.pyramid, "channels", None))
         if model.roi_heads.mask_head is not None:
-            found += _mask_head(model.roi_heads.mask_head)
-    return found
+            listed += _mask_head(model.roi_heads.mask_head)
+    return listed
 
 
 def backbone_entries(
@@ -97,16 +97,16 @@ def backbone_entries(
       norms_folded: see `entries`.
     """
     stem = f"{prefix}stem.conv1"
-    found = _conv_and_norm(resnet.stem.conv1, resnet.stem.norm1, stem, "conv1", "res_conv1")
+    listed = _conv_and_norm(resnet.stem.conv1, resnet.stem.norm1, stem, "conv1", "res_conv1")
     for level, index, name, conv, norm in assign.residual_convs(resnet):
         branch = "1" if name == "shortcut" else "2" + "abc"[int(name[-1]) - 1]
         caffe2 = f"res{level}_{index}_branch{branch}"
         place = stage5_prefix if level == 5 and stage5_prefix is not None else prefix
         theirs = f"{place}res{level}.{index}.{name}"
-        found += _conv_and_norm(conv, norm, theirs, caffe2, caffe2)
+        listed += _conv_and_norm(conv, norm, theirs, caffe2, caffe2)
     if norms_folded:
-        found = [e._replace(default=_FOLDED.get(e.names[0].rsplit(".", 1)[-1])) for e in found]
-    return found
+        listed = [e._replace(default=_FOLDED.get(e.names[0].rsplit(".", 1)[-1])) for e in listed]
+    return listed
 
 
 def _conv_and_norm(conv: Any, norm: Any, name: str, caffe2: str, caffe2_norm: str) -> list[Entry]:
@@ -124,26 +124,26 @@ def _conv_and_norm(conv: Any, norm: Any, name: str, caffe2: str, caffe2_norm: st
 
 
 def _pyramid(fpn: Any) -> list[Entry]:
-    found = []
+    listed = []
     for level in range(2, 6):
         for kind in ("lateral", "output"):
             name, layer = f"backbone.fpn_{kind}{level}", getattr(fpn, f"{kind}{level}")
             if not fpn.norm:
-                found += assign.with_bias(layer, name)
+                listed += assign.with_bias(layer, name)
             else:
                 norm = getattr(fpn, f"{kind}{level}_norm")
-                found += assign.conv_and_norm(layer, norm, name, f"{name}.norm")
-    return found
+                listed += assign.conv_and_norm(layer, norm, name, f"{name}.norm")
+    return listed
 
 
 def _rpn(head: Any) -> list[Entry]:
     name = "proposal_generator.rpn_head"
-    found = []
+    listed = []
     for i, layer in enumerate(head.convs):
         conv = "conv" if len(head.convs) == 1 else f"conv.conv{i}"
-        found += assign.with_bias(layer, f"{name}.{conv}")
+        listed += assign.with_bias(layer, f"{name}.{conv}")
     return [
-        *found,
+        *listed,
         *assign.with_bias(head.objectness, f"{name}.objectness_logits"),
         *assign.with_bias(head.deltas, f"{name}.anchor_deltas", rows=layouts.BOX_ROWS),
     ]
@@ -151,15 +151,15 @@ def _rpn(head: Any) -> list[Entry]:
 
 def _box_head(head: Any, channels: int | None) -> list[Entry]:
     """Entries of a box head; `channels` of the RoI features where hidden layers flatten them."""
-    found = []
+    listed = []
     for i, layer in enumerate(head.convs):
         name = f"roi_heads.box_head.conv{i + 1}"
-        found += assign.head_conv(layer, [name], f"{name}.norm")
+        listed += assign.head_conv(layer, [name], f"{name}.norm")
         channels = layer.conv.filters
     for i, layer in enumerate(head.hidden):
         kernel = layouts.dense_after_flatten(channels) if i == 0 and channels else layouts.DENSE
-        found += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 1}", kernel=kernel)
-    return [*found, *_box_predictor(head)]
+        listed += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 1}", kernel=kernel)
+    return [*listed, *_box_predictor(head)]
 
 
 def _box_predictor(head: Any) -> list[Entry]:
@@ -179,12 +179,12 @@ def _box_predictor(head: Any) -> list[Entry]:
 
 def _mask_head(head: Any) -> list[Entry]:
     name = "roi_heads.mask_head"
-    found = []
+    listed = []
     for i, layer in enumerate(head.convs):
         conv = f"{name}.mask_fcn{i + 1}"
-        found += assign.head_conv(layer, [conv], f"{conv}.norm")
+        listed += assign.head_conv(layer, [conv], f"{conv}.norm")
     return [
-        *found,
+        *listed,
         *assign.with_bias(head.deconv, f"{name}.deconv"),
         Entry(head.predictor_kernel, (f"{name}.predictor.weight",), layouts.PREDICTOR),
         Entry(head.predictor_bias, (f"{name}.predictor.bias",), layouts.SAME),

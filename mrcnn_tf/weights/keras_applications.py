@@ -84,12 +84,12 @@ def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Repor
     theirs = sum(bool(re.search(r"_block\d+_3_conv/kernel$", name)) for name in state_dict)
     if theirs != ours:
         raise ValueError(f"the Keras model has {theirs} blocks, the backbone {ours}")
-    found = [
+    listed = [
         entry
         for conv, norm, prefix in _convs_and_norms(resnet)
         for entry in _entries(conv, norm, prefix, state_dict)
     ]
-    return assign.assign(found, state_dict, resnet.weights, NOT_NEEDED)
+    return assign.assign(listed, state_dict, resnet.weights, NOT_NEEDED)
 
 
 def _check(resnet: ResNet) -> None:

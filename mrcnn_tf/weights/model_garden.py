@@ -66,16 +66,16 @@ def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Repor
 
 def backbone_entries(resnet: ResNet) -> list[Entry]:
     """Say where each variable of the backbone comes from."""
-    found = [
+    listed = [
         Entry(resnet.stem.conv1.kernel, ("layer_with_weights-0/kernel",), layouts.SAME),
         *_norm(resnet.stem.norm1, "layer_with_weights-1"),
     ]
     for block, name, conv, norm in _numbered_convs(resnet):
         layer = f"layer_with_weights-{2 + block}"
         theirs = ("_shortcut", "_norm0") if name == "shortcut" else (f"_{name}", f"_norm{name[-1]}")
-        found.append(Entry(conv.kernel, (f"{layer}/{theirs[0]}/kernel",), layouts.SAME))
-        found += _norm(norm, f"{layer}/{theirs[1]}")
-    return found
+        listed.append(Entry(conv.kernel, (f"{layer}/{theirs[0]}/kernel",), layouts.SAME))
+        listed += _norm(norm, f"{layer}/{theirs[1]}")
+    return listed
 
 
 def _numbered_convs(resnet: ResNet) -> Iterator[tuple[int, str, Any, Any]]:

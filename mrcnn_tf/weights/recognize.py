@@ -123,7 +123,7 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         raise ValueError("the first residual block is incomplete: is the file cut off?")
     stem_channels, inner = convs[2, 0, 1][1], convs[2, 0, 1][0]
     groups = inner // convs[2, 0, 2][1]
-    found = Recognized(
+    recognized = Recognized(
         project=project,
         system=system,
         features=features,
@@ -139,8 +139,8 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         anchors_per_place=_anchors_per_place(shapes),
         told=evidence.told(state_dict, features) if features else {},
     )
-    _check_variants(found, shapes)
-    return found
+    _check_variants(recognized, shapes)
+    return recognized
 
 
 def _residual_convs(
@@ -268,7 +268,7 @@ def _norm(shapes: Mapping[str, Shape], layers: str) -> dict[str, str]:
     return {"norm": "batch_norm"} if _first(shapes, layers + r"\.running_mean") else {}
 
 
-def _check_variants(found: Recognized, shapes: Mapping[str, Shape]) -> None:
+def _check_variants(recognized: Recognized, shapes: Mapping[str, Shape]) -> None:
     """Refuse variants of the known models that do not exist here."""
     norms = [n for n in shapes if re.search(r"fpn_lateral\d\.norm\.weight|box_head.*norm\.w", n)]
     if norms:
@@ -278,10 +278,10 @@ def _check_variants(found: Recognized, shapes: Mapping[str, Shape]) -> None:
             f"({norms[0]!r}), whose backbones do not exist here yet"
         )
     deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
-    if deltas and deltas[0] == 4 and found.num_classes > 2:
+    if deltas and deltas[0] == 4 and recognized.num_classes > 2:
         raise ValueError("this model has boxes that do not depend on the class, which ours do")
-    if found.project == "detectron2" and found.num_classes - 1 in (1203, 1230):
+    if recognized.project == "detectron2" and recognized.num_classes - 1 in (1203, 1230):
         raise ValueError(
-            f"this is a model for LVIS ({found.num_classes - 1} classes), whose way of scoring "
+            f"this is a model for LVIS ({recognized.num_classes - 1} classes), whose way of scoring "
             "does not exist here yet"
         )

@@ -56,20 +56,20 @@ def entries(model: tf_keras.Model) -> list[Entry]:
     """
     if model.pyramid is None:
         raise ValueError("torchvision has no models without a feature pyramid")
-    found = assign.backbone_entries("torchvision", model.backbone, "backbone.body.")
-    found += _pyramid(model.pyramid)
+    listed = assign.backbone_entries("torchvision", model.backbone, "backbone.body.")
+    listed += _pyramid(model.pyramid)
     if model.rpn is not None:  # else its proposals come from a file
-        found += _rpn(model.rpn.head)
+        listed += _rpn(model.rpn.head)
     if hasattr(model, "roi_heads"):
-        found += _box_head(model.roi_heads.box_head, model.pyramid.channels)
+        listed += _box_head(model.roi_heads.box_head, model.pyramid.channels)
         if model.roi_heads.mask_head is not None:
-            found += _mask_head(model.roi_heads.mask_head)
-    return found
+            listed += _mask_head(model.roi_heads.mask_head)
+    return listed
 
 
 def backbone_entries(resnet: ResNet, prefix: str) -> list[Entry]:
     """Entries of a ResNet whose names begin with `prefix`."""
-    found = assign.conv_and_norm(
+    listed = assign.conv_and_norm(
         resnet.stem.conv1, resnet.stem.norm1, f"{prefix}conv1", f"{prefix}bn1"
     )
     for level, index, name, conv, norm in assign.residual_convs(resnet):
@@ -79,33 +79,33 @@ def backbone_entries(resnet: ResNet, prefix: str) -> list[Entry]:
             if name == "shortcut"
             else (f"{block}.{name}", f"{block}.{name.replace('conv', 'bn')}")
         )
-        found += assign.conv_and_norm(conv, norm, *names)
-    return found
+        listed += assign.conv_and_norm(conv, norm, *names)
+    return listed
 
 
 def _pyramid(fpn: Any) -> list[Entry]:
-    found = []
+    listed = []
     for level in range(2, 6):
         for ours, theirs in (("lateral", "inner_blocks"), ("output", "layer_blocks")):
             name = f"backbone.fpn.{theirs}.{level - 2}"
             layer = getattr(fpn, f"{ours}{level}")
             if not fpn.norm:
-                found += assign.with_bias(layer, name, f"{name}.0")
+                listed += assign.with_bias(layer, name, f"{name}.0")
             else:
                 norm = getattr(fpn, f"{ours}{level}_norm")
-                found += assign.conv_and_norm(layer, norm, f"{name}.0", f"{name}.1")
-    return found
+                listed += assign.conv_and_norm(layer, norm, f"{name}.0", f"{name}.1")
+    return listed
 
 
 def _rpn(head: Any) -> list[Entry]:
-    found = []
+    listed = []
     for i, layer in enumerate(head.convs):
         names = [f"rpn.head.conv.{i}.0"]
         if len(head.convs) == 1:
             names.insert(0, "rpn.head.conv")
-        found += assign.with_bias(layer, *names)
+        listed += assign.with_bias(layer, *names)
     return [
-        *found,
+        *listed,
         *assign.with_bias(head.objectness, "rpn.head.cls_logits"),
         *assign.with_bias(head.deltas, "rpn.head.bbox_pred", rows=layouts.BOX_ROWS),
     ]
@@ -118,18 +118,18 @@ def _box_head(head: Any, channels: int) -> list[Entry]:
     ReLU. Without, its two layers have the names of VGG's.
     """
     name = "roi_heads.box_head"
-    found = []
+    listed = []
     for i, layer in enumerate(head.convs):
-        found += assign.head_conv(layer, [f"{name}.{i}.0"], f"{name}.{i}.1")
+        listed += assign.head_conv(layer, [f"{name}.{i}.0"], f"{name}.{i}.1")
         channels = layer.conv.filters
     for i, layer in enumerate(head.hidden):
         kernel = layouts.DENSE if i else layouts.dense_after_flatten(channels)
         place = len(head.convs) + 1 + 2 * i if head.convs else f"fc{i + 6}"
-        found += assign.with_bias(layer, f"{name}.{place}", kernel=kernel)
+        listed += assign.with_bias(layer, f"{name}.{place}", kernel=kernel)
     deltas = layouts.then(layouts.without_background(4), layouts.BOX_ROWS)
     predictor = "roi_heads.box_predictor"
     return [
-        *found,
+        *listed,
         *assign.with_bias(head.class_logits, f"{predictor}.cls_score", kernel=layouts.DENSE),
         *assign.with_bias(
             head.box_deltas, f"{predictor}.bbox_pred", rows=deltas, kernel=layouts.DENSE
@@ -138,17 +138,17 @@ def _box_head(head: Any, channels: int) -> list[Entry]:
 
 
 def _mask_head(head: Any) -> list[Entry]:
-    found = []
+    listed = []
     for i, layer in enumerate(head.convs):
         name = "roi_heads.mask_head"
         names = [f"{name}.mask_fcn{i + 1}", f"{name}.{i}.0"]
-        found += assign.head_conv(layer, names, f"{name}.{i}.1")
-    found += assign.with_bias(head.deconv, "roi_heads.mask_predictor.conv5_mask")
+        listed += assign.head_conv(layer, names, f"{name}.{i}.1")
+    listed += assign.with_bias(head.deconv, "roi_heads.mask_predictor.conv5_mask")
     logits = "roi_heads.mask_predictor.mask_fcn_logits"
     rows = layouts.without_background(1)
     kernel = layouts.then(rows, layouts.PREDICTOR)
     return [
-        *found,
+        *listed,
         Entry(head.predictor_kernel, (f"{logits}.weight",), kernel),
         Entry(head.predictor_bias, (f"{logits}.bias",), rows),
     ]
