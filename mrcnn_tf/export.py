@@ -50,8 +50,8 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
     sentence = (
-        f"{compared.matched_fraction:.0%} of {compared.num_detections} detections agree with the Python "
-        f"model (scores to {compared.max_score_difference:.1g})"
+        f"{compared.matched_fraction:.0%} of {compared.num_detections} detections agree with the "
+        f"Python model (scores to {compared.max_score_difference:.1g})"
         if compared.num_detections
         else "same weights as the Python model, which found nothing in the sample images"
     )

@@ -282,6 +282,6 @@ def _check_variants(recognized: Recognized, shapes: Mapping[str, Shape]) -> None
         raise ValueError("this model has boxes that do not depend on the class, which ours do")
     if recognized.project == "detectron2" and recognized.num_classes - 1 in (1203, 1230):
         raise ValueError(
-            f"this is a model for LVIS ({recognized.num_classes - 1} classes), whose way of scoring "
-            "does not exist here yet"
+            f"this is a model for LVIS ({recognized.num_classes - 1} classes), whose way of "
+            "scoring does not exist here yet"
         )
