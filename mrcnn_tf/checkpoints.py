@@ -75,17 +75,21 @@ def newest(path: str) -> str:
       ValueError: there is none, or it could not be read.
     """
     check_path(path)
-    found = find_newest(path) if tf.io.gfile.isdir(path) else path.removesuffix(".index")
+    found = find_newest(path) if _is_folder(path) else path.removesuffix(".index")
     if not found or not tf.io.gfile.exists(found + ".index"):
         raise ValueError(f"no checkpoint: {path!r}")
     return found
 
 
+def _is_folder(path: str) -> bool:
+    return tf.io.gfile.isdir(path) and not tf.io.gfile.exists(path + ".index")
+
+
 def position(checkpoint: str) -> Position:
     """Read where the run stood that wrote a checkpoint; step 0 for converted weights."""
-    reader = _reader(checkpoint)
+    opened = reader(checkpoint)
     step, images = (
-        int(reader.get_tensor(key)) if reader.has_tensor(key) else None
+        int(opened.get_tensor(key)) if opened.has_tensor(key) else None
         for key in (_STEP, _IMAGES_PER_STEP)
     )
     return Position(step or 0, images)
@@ -97,7 +101,7 @@ def label_map_of(checkpoint: str) -> LabelMap | None:
     Args:
       checkpoint: a checkpoint or a run's folder.
     """
-    folder = checkpoint if tf.io.gfile.isdir(checkpoint) else os.path.dirname(checkpoint)
+    folder = checkpoint if _is_folder(checkpoint) else os.path.dirname(checkpoint)
     for candidate in (folder, os.path.dirname(folder)):  # best/ckpt-1 lies one folder down
         path = os.path.join(candidate, schema.LABEL_MAP_FILE)
         if tf.io.gfile.exists(path):
@@ -156,7 +160,7 @@ def restore(run: tf.train.Checkpoint, model: tf_keras.Model, path: str) -> None:
     """
     load(model, path)
     children = dict(tf.train.TrackableView.children(run))
-    if not _reader(path).has_tensor(_IMAGES_PER_STEP):
+    if not reader(path).has_tensor(_IMAGES_PER_STEP):
         children.pop("images_per_step")
     children.pop("save_counter", None)
     try:
@@ -194,7 +198,7 @@ def match(model: tf_keras.Model, checkpoint: str) -> Iterator[Match]:
       checkpoint: one that exists.
     """
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
-    graph.ParseFromString(_reader(checkpoint).get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    graph.ParseFromString(reader(checkpoint).get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
     children = [
         {child.local_name: child.node_id for child in node.children} for node in graph.nodes
     ]
@@ -229,7 +233,7 @@ def differences(model: tf_keras.Model, checkpoint: str) -> dict[str, str]:
     Returns:
       {path of a variable, "rpn/head/convs/0/kernel" for one: what is wrong}.
     """
-    shapes = _reader(checkpoint).get_variable_to_shape_map()
+    shapes = reader(checkpoint).get_variable_to_shape_map()
     found = {}
     for path, variable, key in match(model, checkpoint):
         name, shape = "/".join(path), tuple(variable.shape)
@@ -240,8 +244,15 @@ def differences(model: tf_keras.Model, checkpoint: str) -> dict[str, str]:
     return found
 
 
-def _reader(checkpoint: str) -> Any:
+def reader(checkpoint: str) -> Any:
+    """Open a checkpoint, to read single tensors by their names.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
     try:
-        return tf.train.load_checkpoint(checkpoint)
+        # Not `tf.train.load_checkpoint`, which on file systems without real folders takes the
+        # beginning of a file's name for one.
+        return tf.compat.v1.train.NewCheckpointReader(checkpoint)
     except (*_UNREADABLE, ValueError) as error:
         raise ValueError(f"{checkpoint} cannot be read as a checkpoint: {error}") from error

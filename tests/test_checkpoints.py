@@ -56,6 +56,15 @@ def test_a_folder_that_tensorflow_cannot_read_from_is_refused(tmp_path):
             checkpoints.newest(str(path))
 
 
+def test_in_memory():
+    """That file system takes the beginning of a file's name for a folder."""
+    path = save("ram://checkpoints/a run", Model(), 5)
+    for given in (path, "ram://checkpoints/a run"):
+        assert checkpoints.newest(given) == path
+        assert checkpoints.load(Model(), given) == path
+    assert checkpoints.position(path) == (5, None)
+
+
 def test_position(tmp_path):
     batch = tf.Variable(16, dtype=tf.int64)
     assert checkpoints.position(save(tmp_path / "a", Model(), 5, images_per_step=batch)) == (5, 16)

@@ -76,7 +76,7 @@ def check_same_features(rpn_path: str, detector_path: str) -> None:
     Raises:
       ValueError: with the first variable that differs.
     """
-    rpn, detector = tf.train.load_checkpoint(rpn_path), tf.train.load_checkpoint(detector_path)
+    rpn, detector = checkpoints.reader(rpn_path), checkpoints.reader(detector_path)
     has = detector.get_variable_to_shape_map()
     for key in sorted(rpn.get_variable_to_shape_map()):
         if not key.startswith(_SHARED) or not key.endswith(checkpoints.VALUE):

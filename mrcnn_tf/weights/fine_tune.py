@@ -4,7 +4,6 @@ import dataclasses
 from typing import TypeGuard
 
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf import checkpoints
@@ -80,7 +79,7 @@ def load_what_fits(
         Nothing has been assigned then.
     """
     prefix = checkpoints.newest(checkpoint)
-    reader = tf.train.load_checkpoint(prefix)
+    reader = checkpoints.reader(prefix)
     pairs = _same_names(model_label_map, checkpoint_label_map)
     tally, values = _Tally(), []
     for match in checkpoints.match(model, prefix):
