@@ -19,7 +19,8 @@ IMPORTS = """
 import importlib, importlib.metadata, json, pkgutil
 from absl import flags
 import mrcnn_tf
-from mrcnn_tf import demo, layout
+from mrcnn_tf import demo
+from mrcnn_tf.console import layout
 from mrcnn_tf.experiment import loading
 def fail(name):
     raise
@@ -106,7 +107,7 @@ def test_all_of_the_wheel_imports_without_the_checkout(installed, tmp_path):
 
 def test_an_editable_installation_finds_what_lies_beside_the_package(editable, source, tmp_path):
     code = (
-        "from mrcnn_tf import layout; from mrcnn_tf.data_prep import shape_scene; "
+        "from mrcnn_tf.console import layout; from mrcnn_tf.data_prep import shape_scene; "
         "print(layout.folder('experiments'), *layout.data_prep_command('x'), shape_scene.__file__)"
     )
     experiments, *command, module = environments.run([editable, "-c", code], tmp_path).split()
@@ -117,7 +118,7 @@ def test_an_editable_installation_finds_what_lies_beside_the_package(editable, s
 
 def test_the_checkout_finds_what_lies_beside_the_package():
     code = (
-        "from mrcnn_tf import layout; "
+        "from mrcnn_tf.console import layout; "
         "print(layout.folder('experiments'), *layout.data_prep_command('x'))"
     )
     found = environments.run([sys.executable, "-c", code], ROOT).split()
