@@ -31,7 +31,8 @@ def measure_ours(rounds: int) -> dict:
     import tensorflow as tf
 
     from mrcnn_tf.experiment import loading
-    from mrcnn_tf.modeling import build, rpn
+    from mrcnn_tf.modeling import build
+    from mrcnn_tf.modeling.proposals import Proposals
 
     config = loading.load("maskrcnn_r50_fpn").task.model
     config.override({"detection": {"score_threshold": 0.0}})
@@ -52,7 +53,7 @@ def measure_ours(rounds: int) -> dict:
         own = model.rpn(features, size)
         with tf.control_dependencies([own.boxes]):
             valid = tf.ones([1, PROPOSALS], tf.bool)
-            given = rpn.Proposals(tf.identity(boxes), tf.zeros([1, PROPOSALS]), valid)
+            given = Proposals(tf.identity(boxes), tf.zeros([1, PROPOSALS]), valid)
         found = model.find_boxes(features, given, size)
         if not with_masks:
             return found.boxes, found.valid

@@ -114,16 +114,25 @@ class MaskRCNN(tf_keras.Model):
         features = self.features(images, training)
         if self.rpn is not None:
             proposals = self.rpn(features, image_size_hw)
-        proposals = _needed(proposals)
-        class_logits, box_deltas = self.roi_heads.boxes(features, proposals.boxes, training)
-        detections = self._select_detections(
-            class_logits, box_deltas, proposals.boxes, proposals.valid, image_size_hw
-        )
+        detections = self.find_boxes(features, _needed(proposals), image_size_hw, training)
         if self.roi_heads.mask_head is None:
             return detections
         mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
         is_found = detections.valid[..., tf.newaxis, tf.newaxis]
         return detections._replace(masks=tf.where(is_found, tf.sigmoid(mask_logits), 0.0))
+
+    def find_boxes(
+        self,
+        features: dict[int, tf.Tensor],
+        proposals: Proposals,
+        image_size_hw: tf.Tensor,
+        training: bool = False,
+    ) -> Detections:
+        """Box branch on all proposals, then NMS; see `detections.select_detections`."""
+        class_logits, box_deltas = self.roi_heads.boxes(features, proposals.boxes, training)
+        return self._select_detections(
+            class_logits, box_deltas, proposals.boxes, proposals.valid, image_size_hw
+        )
 
     def infer(self, batch: dict[str, tf.Tensor]) -> Detections:
         """Find objects in a batch as in `data/schema.py`, on its proposals if it has some."""
