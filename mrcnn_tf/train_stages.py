@@ -5,8 +5,8 @@ Used as
     python -m mrcnn_tf.train_stages --experiment=maskrcnn_r50_fpn_separate_rpn
 
 Every stage is a command that a user could type (`staged/stages.py` says which), and is printed
-before it runs. A finished stage is not run again; one that was stopped goes on where it was, because
-the same command does.
+before it runs. A finished stage is not run again; one that was stopped goes on where it was,
+because the same command does.
 """
 
 import os

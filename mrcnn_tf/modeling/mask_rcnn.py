@@ -16,6 +16,7 @@ in network-input pixels.
 """
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -31,7 +32,7 @@ from mrcnn_tf.modeling.proposals import Proposals, given_proposals
 from mrcnn_tf.modeling.roi_heads import FPNRoIHeads
 from mrcnn_tf.modeling.rpn import RPN
 from mrcnn_tf.ops import masks as mask_ops
-from mrcnn_tf.ops import sampling
+from mrcnn_tf.ops import padding, sampling
 
 Defaults = fields.Detection
 
@@ -111,15 +112,18 @@ class MaskRCNN(tf_keras.Model):
         Raises:
           ValueError: the network has no RPN, and there are no proposals.
         """
+        sent = images
+        images, image_size_hw, proposals = with_an_image(images, image_size_hw, proposals)
         features = self.features(images, training)
         if self.rpn is not None:
             proposals = self.rpn(features, image_size_hw)
         detections = self.find_boxes(features, _needed(proposals), image_size_hw, training)
         if self.roi_heads.mask_head is None:
-            return detections
+            return of_images(sent, detections)
         mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
         is_found = detections.valid[..., tf.newaxis, tf.newaxis]
-        return detections._replace(masks=tf.where(is_found, tf.sigmoid(mask_logits), 0.0))
+        masks = tf.where(is_found, tf.sigmoid(mask_logits), 0.0)
+        return of_images(sent, detections._replace(masks=masks))
 
     def find_boxes(
         self,
@@ -246,6 +250,24 @@ def features_of(
         return pyramid(features, training=training)
     last = max(features)
     return {last: features[last]}
+
+
+def with_an_image(*inputs: Any) -> Any:
+    """Give a batch of no images a blank one; `of_images` takes its part out of the results.
+
+    TensorFlow's convolutions on CPUs (2.20, oneDNN) give an empty batch the wrong shape.
+    """
+    return tf.nest.map_structure(
+        lambda x: None if x is None else padding.at_least_one(x, axis=0), inputs
+    )
+
+
+def of_images(images: tf.Tensor, results: Any) -> Any:
+    """Leave of results as many rows as there are images."""
+    if images.shape[0]:
+        return results
+    count = tf.shape(images)[0]
+    return tf.nest.map_structure(lambda x: None if x is None else x[:count], results)
 
 
 def _needed(proposals: Proposals | None) -> Proposals:

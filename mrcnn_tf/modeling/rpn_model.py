@@ -9,7 +9,7 @@ import tf_keras
 
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import losses
-from mrcnn_tf.modeling.mask_rcnn import features_of
+from mrcnn_tf.modeling.mask_rcnn import features_of, of_images, with_an_image
 from mrcnn_tf.modeling.outputs import RPNOutputs
 from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.modeling.rpn import RPN
@@ -49,7 +49,9 @@ class RPNModel(tf_keras.Model):
         Returns:
           Proposals.
         """
-        return self.rpn(self.features(images, training), image_size_hw)
+        sent = images
+        images, image_size_hw = with_an_image(images, image_size_hw)
+        return of_images(sent, self.rpn(self.features(images, training), image_size_hw))
 
     def infer(self, batch: dict[str, tf.Tensor]) -> Proposals:
         """Propose boxes for a batch as in `data/schema.py`."""

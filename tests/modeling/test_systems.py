@@ -139,6 +139,24 @@ def test_c4_runs_stage5_once_for_both_branches_of_training():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize(("system", "features", "proposals"), SYSTEMS)
+def test_a_batch_of_no_images_has_no_detections(system, features, proposals, in_graph):
+    network = tiny_network.build_network(config(system, features, proposals))
+    given = batch([TWO_OBJECTS], 4 if proposals == "file" else 0)
+    infer = network.infer
+    if in_graph:  # of any number of images
+        specs = {k: tf.TensorSpec([None, *v.shape[1:]], v.dtype) for k, v in given.items()}
+        infer = tf.function(infer, input_signature=[specs])
+    want = infer(given)
+    nothing = infer({key: value[:0] for key, value in given.items()})
+    for name, tensor in nothing._asdict().items():
+        of_one = getattr(want, name)
+        assert (tensor is None) == (of_one is None)
+        if tensor is not None:
+            assert tensor.shape == (0, *of_one.shape[1:]), name
+
+
 def test_a_network_without_rpn_says_that_it_needs_proposals():
     network = tiny_network.build_network(config("mask_rcnn", "fpn", "file"))
     with pytest.raises(ValueError, match="needs proposals beside the images"):
