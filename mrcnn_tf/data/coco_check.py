@@ -243,9 +243,9 @@ def _lists_of(content: Any, name: str) -> list[list[dict[str, Any]]]:
             f"'annotations' and 'categories', found a {type(content).__name__}"
             + (" (a file of detections?)" if isinstance(content, list) else "")
         )
-    lists = []
+    lists: list[list[dict[str, Any]]] = []
     for key in ("images", "annotations", "categories"):
-        rows = content.get(key)
+        rows: Any = content.get(key)
         found = None
         if not isinstance(rows, list):
             found = "nothing" if rows is None else f"a {type(rows).__name__}"
