@@ -69,11 +69,12 @@ class StoppedError(Exception):
 
     Attributes:
       findings: all that was found until then.
+      can_skip: whether leaving these images out would do.
     """
 
     def __init__(self, error: RefusedError) -> None:
         super().__init__("; ".join(error.reasons))
-        self.findings = error.findings
+        self.findings, self.can_skip = error.findings, error.can_skip
 
 
 def convert(job: Job) -> Summary:
@@ -90,8 +91,8 @@ def convert(job: Job) -> Summary:
         job = job._replace(num_shards=min(job.num_shards, len(coco.images)))
         label_map_path = os.path.join(os.path.dirname(job.prefix), schema.LABEL_MAP_FILE)
         label_map = categories.match(coco, label_map_path)
-        if not coco.images:
-            value = f"of {coco.num_images:,} images none can be used"
+        if not coco.num_images:
+            value = "the list 'images' is empty"
             coco.findings.append(Finding(Level.REFUSED, "no image to convert", "", value, ""))
         _check(job, coco, [])
         exif = _exif_rule(job, coco)
@@ -197,6 +198,12 @@ def _write_missing_shards(
     pool: shards.WorkerPool,
 ) -> None:
     """Write shards until all are there, or too many images turn out to be unusable."""
+    try:
+        _check(job, coco, _left_out(record_set))
+    except RefusedError:
+        # The files may have been mended since, without another length: look again.
+        for name in [name for name, shard in record_set.shards.items() if shard.findings]:
+            del record_set.shards[name]
     missing = [task for task in tasks if not record_set.has(task)]
     for task in missing:
         record_set.shards.pop(os.path.basename(task.path), None)
@@ -204,7 +211,6 @@ def _write_missing_shards(
     done = total - sum(len(task.images) for task in missing)
     progress = ProgressBar("writing", total, "images", done)
     try:
-        _check(job, coco, _left_out(record_set))
         for task, summary in pool.write_shards(missing, progress.add):
             record_set.add(task, summary)
             _check(job, coco, _left_out(record_set))

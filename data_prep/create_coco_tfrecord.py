@@ -125,9 +125,10 @@ def run(job: "conversion.Job") -> None:
         sys.exit(f"error: {'; '.join(error.reasons)}: nothing was written{skip}")
     except conversion.StoppedError as error:
         _print_findings(error.findings)
+        skip = ", or give --on_error=skip, which leaves such images out" if error.can_skip else ""
         sys.exit(
             f"error: {error}. What is written is kept: mend these files and type the command "
-            "again, or give --on_error=skip, which leaves such images out"
+            f"again{skip}"
         )
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")

@@ -1,15 +1,18 @@
 """Finds the files of a folder that an annotation file names, as export tools name them.
 
 Label Studio writes the folder of its server before a name and quotes it as in an address, Windows
-tools write backslashes, CVAT the folder of its task. A name that is no file is tried without
-these; what is found must be one image's alone.
+tools write backslashes, CVAT the folder of its task; macOS takes letters and accents apart, others
+write them as one. A name that is no file is tried without these; what is found must be one image's
+alone.
 """
 
 import collections
 import concurrent.futures
 import os
+import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import tensorflow as tf
 
@@ -18,6 +21,8 @@ from mrcnn_tf.data.findings import Finding, Level
 from mrcnn_tf.images import reading
 
 _THREADS = 32  # a file system that is far away answers slowly, but many questions at once
+
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # letter and accent as one, as two
 
 
 class ImageFolder:
@@ -103,7 +108,8 @@ def _candidates(file_name: str) -> Iterator[str]:
     for name in dict.fromkeys((file_name, unquoted)):
         parts = name.replace("\\", "/").split("/")
         for k in range(len(parts)):
-            yield "/".join(parts[k:])
+            rest = "/".join(parts[k:])
+            yield from dict.fromkeys((rest, *(unicodedata.normalize(f, rest) for f in _FORMS)))
 
 
 def _length_of_file(path: str) -> int | None:

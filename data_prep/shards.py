@@ -67,10 +67,24 @@ def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSumm
       task: what to write.
       image_is_done: called after each image.
     """
+    partial = task.path + ".partial"
+    try:
+        left_out, counts = _write_records(task, partial, image_is_done)
+    except BaseException:
+        if tf.io.gfile.exists(partial):
+            tf.io.gfile.remove(partial)
+        raise
+    num_bytes = int(tf.io.gfile.stat(partial).length)
+    tf.io.gfile.rename(partial, task.path, overwrite=True)
+    return ShardSummary(num_bytes, task.files_sha256, dict(counts), left_out)
+
+
+def _write_records(
+    task: ShardTask, path_of_shard: str, image_is_done: Callable[[], None]
+) -> tuple[list[Finding], collections.Counter[str]]:
     counts: collections.Counter[str] = collections.Counter()
     left_out: list[Finding] = []
-    partial = task.path + ".partial"
-    with tf.io.TFRecordWriter(partial) as writer:
+    with tf.io.TFRecordWriter(path_of_shard) as writer:
         for image, objects in task.images:
             path = os.path.join(task.image_dir, image.file_name)
             try:
@@ -86,9 +100,7 @@ def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSumm
                 )
                 writer.write(example)
             image_is_done()
-    num_bytes = int(tf.io.gfile.stat(partial).length)
-    tf.io.gfile.rename(partial, task.path, overwrite=True)
-    return ShardSummary(num_bytes, task.files_sha256, dict(counts), left_out)
+    return left_out, counts
 
 
 class WorkerPool:

@@ -109,6 +109,8 @@ class Detector:
         Raises:
           ValueError: a file or an array is no image that can be used; names it.
         """
+        if isinstance(images, str | bytes | os.PathLike):
+            raise ValueError(f"expected a list of images, not {images!r}: give [{images!r}]")
         if not len(images):
             return []
         answer = self._serve(tf.constant([_encoded(image) for image in images]))
@@ -188,11 +190,15 @@ def preprocessor(config: Experiment) -> preprocessing.Preprocessor:
 
 def _encoded(image: str | os.PathLike | np.ndarray) -> bytes:
     """Return a file that TensorFlow decodes to the upright image."""
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, str | os.PathLike):
         try:
             return reading.read(image).encoded
         except reading.UnusableImageError as error:
             raise ValueError(f"{os.fspath(image)}: {error}") from error
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"an image is a path or an array, uint8 [height, width, 3], not {type(image).__name__}"
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             f"an image as an array must be uint8 [height, width, 3], RGB, not {image.dtype} "

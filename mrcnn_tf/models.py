@@ -46,6 +46,7 @@ def mask_rcnn(
       AttributeError: `overrides` names a field that there is not.
     """
     config = _config("mask_rcnn", backbone, features, preset, overrides)
+    _check_classes(num_classes)
     return build.build_model(config, num_classes)  # type: ignore[return-value]
 
 
@@ -59,6 +60,7 @@ def faster_rcnn(
 ) -> MaskRCNN:
     """Build Faster R-CNN: `mask_rcnn` without its mask head; arguments as there."""
     config = _config("faster_rcnn", backbone, features, preset, overrides)
+    _check_classes(num_classes)
     return build.build_model(config, num_classes)  # type: ignore[return-value]
 
 
@@ -72,6 +74,14 @@ def rpn(
     """Build a region proposal network by itself; arguments as for `mask_rcnn`."""
     config = _config("rpn", backbone, features, preset, overrides)
     return build.build_model(config, num_classes=0)  # type: ignore[return-value]
+
+
+def _check_classes(num_classes: int) -> None:
+    """Refuse a number with which nothing but background could be found."""
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes must be 2 or more, not {num_classes!r}: background counts as one"
+        )
 
 
 def _config(

@@ -103,9 +103,14 @@ def test_no_images_and_things_that_are_none(runs, tmp_path):
         (np.zeros([4, 4, 3], np.float32), r"must be uint8 \[height, width, 3\], RGB, not float32"),
         (np.zeros([4, 4], np.uint8), r"not uint8 \[4, 4\]"),
         (np.zeros([0, 4, 3], np.uint8), r"not uint8 \[0, 4, 3\]"),
+        (b"bytes of a file", "a path or an array, .* not bytes"),
+        (None, "a path or an array, .* not NoneType"),
     ):
         with pytest.raises(ValueError, match=message):
             detector([image])
+    for alone in ("image.png", tmp_path / "image.png"):
+        with pytest.raises(ValueError, match="expected a list of images, not .*image.png"):
+            detector(alone)
     found = detector([np.zeros([30, 50, 3], np.uint8)])[0]
     for detection in found:
         y1, x1, y2, x2 = detection.box

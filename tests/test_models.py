@@ -78,6 +78,8 @@ def test_presets_and_variants():
     [
         ({"backbone": "resnet51"}, "unknown backbone 'resnet51'; known are resnet18, resnet34"),
         ({"preset": "caffe"}, "unknown preset 'caffe'; known are paper, torchvision, detectron2"),
+        ({"num_classes": 1}, "num_classes must be 2 or more, not 1: background counts"),
+        ({"num_classes": 0}, "num_classes must be 2 or more, not 0"),
         ({"features": "c5"}, "features must be 'fpn' or 'c4', not 'c5'"),
         ({"overrides": {"backbone": {"type": "vgg"}}}, "got 'vgg', allowed are 'resnet'"),
         ({"overrides": {"backbone": {"freeze_at": 9}}}, "freeze_at: got 9, allowed are 0"),

@@ -31,10 +31,12 @@ def read(
     names: dict[int, str] = {}
     notes: dict[str, int] = {}
     for k, row in enumerate(rows):
-        where, name = f"categories[{k}]", row.get("name")
+        where, name = f"categories[{k}]", coco_values.text(row.get("name"))
         identifier = coco_values.integer(row.get("id"))
-        if identifier is None or not isinstance(name, str) or not name.strip():
-            value = f"id {coco_values.short(row.get('id'))}, name {coco_values.short(name)}"
+        if identifier is None or name is None or not name.strip():
+            value = (
+                f"id {coco_values.short(row.get('id'))}, name {coco_values.short(row.get('name'))}"
+            )
             value += "; expected an integer and a text"
             level = Level.REFUSED if identifier in used - {None} else Level.LEFT_OUT
             findings.append(Finding(level, "malformed category", where, value, "category left out"))

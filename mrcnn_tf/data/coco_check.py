@@ -101,7 +101,7 @@ class _Checker:
             self._findings.append(Finding(Level.REFUSED, kind, where, value, ""))
             return
         else:
-            file_name = file_name if isinstance(file_name, str) else ""
+            file_name = coco_values.text(file_name) or ""
             size = self._size(row, file_name, where)
             if size:
                 self.images[key] = ImageEntry(identifier, file_name, *size)
@@ -243,11 +243,16 @@ def _lists_of(content: Any, name: str) -> list[list[dict[str, Any]]]:
             f"'annotations' and 'categories', found a {type(content).__name__}"
             + (" (a file of detections?)" if isinstance(content, list) else "")
         )
-    lists = []
+    lists: list[list[dict[str, Any]]] = []
     for key in ("images", "annotations", "categories"):
-        rows = content.get(key)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        rows: Any = content.get(key)
+        found = None
+        if not isinstance(rows, list):
             found = "nothing" if rows is None else f"a {type(rows).__name__}"
+        elif not all(isinstance(row, dict) for row in rows):
+            k = next(k for k, row in enumerate(rows) if not isinstance(row, dict))
+            found = f"{coco_values.short(rows[k])} as {key}[{k}]"
+        if found:
             raise ValueError(
                 f"{name}: not a COCO annotation file: expected a list of objects under {key!r}, "
                 f"found {found} (keys of the file: {sorted(content)})"

@@ -28,7 +28,14 @@ def identifier(value: Any) -> int | str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return value if isinstance(value, int | str) else None
+    return value if isinstance(value, int) else text(value)
+
+
+def text(value: Any) -> str | None:
+    """Return a text; None if it is none, or holds half a character: JSON can, no file can."""
+    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
+        return None
+    return value
 
 
 def number(value: Any) -> float | None:

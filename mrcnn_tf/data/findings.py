@@ -6,7 +6,7 @@
     refused   it would teach or score something wrong: nothing is made of the file
 
 Left out may be at most 1 % of the objects and 1 % of the images; who wants to go on with less
-has to say so.
+has to say so, and nobody goes on without any image.
 """
 
 import collections
@@ -84,6 +84,8 @@ def check(
     refused = [str(finding) for finding in findings if finding.level == Level.REFUSED]
     lost_objects = sum(finding.objects for finding in findings)
     lost_images = sum(finding.images for finding in findings)
+    if num_images and lost_images >= num_images:
+        refused.append(f"none of {num_images:,} images can be used")
     too_many = [] if skip else [
         f"{lost:,} of {total:,} {what} cannot be used, more than 1 %"
         for lost, total, what in (

@@ -479,3 +479,29 @@ def test_label_map_of_a_file_with_a_root_category(tmp_path):
     path.write_text(json.dumps(_content(categories=[])))
     with pytest.raises(ValueError, match=r"instances.json: no categories"):
         coco_json.read_label_map(str(path))
+
+
+def test_half_characters_are_named_and_reach_no_file(tmp_path):
+    """JSON can hold one half of a surrogate pair, UTF-8 cannot."""
+    content = _content()
+    content["images"].append({"id": "\ud800", "file_name": "c.jpg", "height": 9, "width": 9})
+    content["images"][1]["file_name"] = "\udfff.jpg"
+    content["categories"][1]["name"] = "\ud800"
+    coco = _read(tmp_path, content)
+    assert [(finding.kind, finding.level) for finding in coco.findings] == [
+        ("malformed category", Level.LEFT_OUT),
+        ("malformed image id", Level.LEFT_OUT),
+    ]
+    assert "id 90, name '\\ud800'" in str(coco.findings[0])
+    assert "image '\\ud800' ('c.jpg', images[2])" in str(coco.findings[1])
+    assert [image.file_name for image in coco.images] == ["a.jpg", ""]
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("row", [None, [1], "x"])
+def test_the_element_that_is_no_object_is_named(tmp_path, key, row):
+    content = _content()
+    content[key].append(row)
+    place = f"{row!r} as {key}[{len(content[key]) - 1}]"
+    with pytest.raises(ValueError, match=re.escape(f"under '{key}', found {place}")):
+        _read(tmp_path, content)

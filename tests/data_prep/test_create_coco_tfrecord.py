@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from data_prep import conversion, create_coco_tfrecord, manifest, shards
 from mrcnn_tf.data import schema
+from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.images.record_image import ExifRule
@@ -326,6 +328,53 @@ def test_a_broken_image_counts_like_a_missing_one(tmp_path, in_process):
     path.write_bytes(whole)
     summary = conversion.convert(_job(tmp_path, prefix))
     assert (summary.counts["images"], summary.findings) == (11, [])
+
+
+def test_a_mended_image_of_the_same_length_is_looked_at_again(tmp_path, in_process):
+    content = _make_folder(tmp_path)
+    path = tmp_path / "images" / content["images"][5]["file_name"]
+    whole = path.read_bytes()
+    path.write_bytes(b"x" * len(whole))
+    with pytest.raises(conversion.StoppedError, match="1 of 11 images"):
+        conversion.convert(_job(tmp_path, tmp_path / "out/x"))
+    path.write_bytes(whole)
+    summary = conversion.convert(_job(tmp_path, tmp_path / "out/x"))
+    assert (summary.counts["images"], summary.findings) == (11, [])
+
+
+def test_without_any_usable_image_there_is_no_success(tmp_path):
+    """Through the command; `--on_error=skip` does not help, and is not advised."""
+    content = _make_folder(tmp_path, 2)
+    for image in content["images"]:
+        (tmp_path / "images" / image["file_name"]).write_bytes(b"nothing")
+    finished = _run(tmp_path, tmp_path / "out/x", "--on_error=skip", check=False)
+    assert finished.returncode == 1
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith("error: none of 2 images can be used")
+    assert "--on_error" not in last
+
+
+def test_letter_and_accent_as_one_or_two(tmp_path, in_process):
+    """What macOS packs is named otherwise than what others write; viewers show no difference."""
+    _make_folder(tmp_path)
+    for path in sorted((tmp_path / "images").rglob("*.jpg")):
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name)))
+    summary = conversion.convert(_job(tmp_path, tmp_path / "out/x"))
+    assert summary.counts["images"] == 11
+    assert {finding.kind for finding in summary.findings} == {"file of another name"}
+
+
+def test_a_shard_that_is_not_completed_leaves_nothing(tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    entry = ImageEntry(0, "nothing.jpg", 30, 30)
+    task = shards.ShardTask(
+        f"{tmp_path}/x.tfrecord", str(tmp_path), [(entry, [])], "", {}, None, ExifRule("auto")
+    )
+    with pytest.raises(KeyboardInterrupt):
+        shards.write_shard(task, stop)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_broken_image_of_a_hundred_is_left_out(tmp_path, in_process):
