@@ -49,7 +49,7 @@ def test_one_step_is_trained_scored_exported_and_predicted_with(installed, plain
 
     flags = ("--experiment=run/params.yaml", "--model_dir=run", "--mode=eval")
     by_module = environments.run([installed, "-m", "mrcnn_tf.train", *flags], tmp_path)
-    assert "own: eval on 1 CPU" in by_module
+    assert "own: eval of run/ckpt-1 on 1 CPU" in by_module
 
     flags = ("--experiment=run/params.yaml", "--checkpoint_path=run", "--export_dir=exported")
     assert "exported: takes image_bytes" in run("mrcnn-export", *flags)

@@ -63,6 +63,10 @@ def train(strategy, num_replicas: int, mode: str, case: str, config: fields.Mode
 
     with strategy.scope():
         model = tiny_network.build_network(config)
+        # Weak features, or the first step of random heads is so large that the second loss shows
+        # the last bit of every gradient a hundred times enlarged.
+        for variable in model.pyramid.trainable_variables:
+            variable.assign(variable / 4)
         optimizer = tf_keras.optimizers.SGD(0.002, momentum=0.9)
         optimizer.build(model.trainable_variables)
         metrics = task.build_metrics()
