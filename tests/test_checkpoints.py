@@ -131,3 +131,28 @@ def test_a_run_is_restored_whole_or_not_at_all(tmp_path):
     adam = legacy.Adam(0.1)
     with pytest.raises(ValueError, match="does not hold the state of this optimizer"):
         checkpoints.restore(run_of(Model(), adam), again, path)
+
+
+@pytest.mark.parametrize("features", ["fpn", "c4"])
+def test_variables_keep_the_names_of_earlier_releases(features, tmp_path):
+    """Recorded from 0.1.0: what these are called decides whether its checkpoints load."""
+    config = tiny_network.config()
+    config.override({"features": features})
+    if features == "c4":
+        config.override({"box_head": {"pool_size": 6}, "mask_head": {"mask_size": 6}})
+    model = build.build_model(config, tiny_network.NUM_CLASSES)
+    path = tf.train.Checkpoint(model=model).save(str(tmp_path / "ckpt"))
+    value = "/.ATTRIBUTES/VARIABLE_VALUE"
+    names = {key.removesuffix(value) for key, _ in tf.train.list_variables(path)}
+    wanted = {
+        "model/backbone/stem/conv1/kernel",
+        "model/backbone/stage3/blocks/0/shortcut_norm/moving_mean",
+        "model/rpn/head/convs/0/kernel",
+        "model/rpn/head/objectness/bias",
+        "model/roi_heads/box_head/class_logits/kernel",
+        "model/roi_heads/mask_head/deconv/kernel",
+        "model/roi_heads/mask_head/predictor_kernel",
+    }
+    if features == "fpn":
+        wanted |= {"model/pyramid/lateral2/kernel", "model/roi_heads/box_head/hidden/0/kernel"}
+    assert wanted <= names

@@ -344,7 +344,7 @@ def test_refuses_and_the_evaluator_does_too(folder, capsys, case):
 def test_a_folder_of_other_images_is_refused(folder, capsys):
     for path in (folder / "images").iterdir():
         path.unlink()
-    with pytest.raises(SystemExit, match="no image to convert: of 3 images none can be used"):
+    with pytest.raises(SystemExit, match="none of 3 images can be used"):
         _convert(folder, _write(folder, _content()), skip=True)
     assert f"no file {folder}/images/pic1.jpg" in capsys.readouterr().err
 

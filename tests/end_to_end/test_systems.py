@@ -20,14 +20,8 @@ SYSTEMS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "fasterrcnn_shapes",
-        pytest.param("maskrcnn_shapes_c4", marks=pytest.mark.slow),
-        pytest.param("rpn_shapes", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_train_evaluate_export_predict(name, override, shapes, tmp_path):
     differs, metric = SYSTEMS[name]
     fields = json.dumps(json.loads(override) | differs | {"trainer.train_steps": 2})
