@@ -8,6 +8,8 @@ import tf_keras
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.modeling import build
+from tests import tiny_network
 
 
 class Model(tf_keras.Model):
