@@ -14,8 +14,7 @@ class Conv2D(tf_keras.layers.Layer):
     """2-D convolution, NHWC, padded by `kernel_size // 2` zeros on every side.
 
     TensorFlow's `SAME` pads a strided layer on the bottom and right only when the input is even,
-    which shifts its features by half a pixel against the weights of every other framework. The
-    padding is given to the convolution itself: a `tf.pad` before it would copy the input.
+    which shifts its features by half a pixel against the weights of every other framework.
 
     Variables: `kernel` [k, k, Cin / groups, Cout] and, if `use_bias`, `bias` [Cout], as in Keras.
 
@@ -74,12 +73,14 @@ class Conv2D(tf_keras.layers.Layer):
         Returns:
           [B, (H - 1) // stride + 1, (W - 1) // stride + 1, filters].
         """
-        padding: str | list = self._explicit_padding
-        if self.stride == 1:
-            # The same padding without a stride; its gradient takes a third less time on CPUs.
-            padding = "SAME"
-        elif self.groups > 1:
-            # On CPUs the gradient of a grouped convolution knows no explicit padding.
+        padding: str | list = "VALID"
+        if self.kernel_size > 1:
+            # With stride 1 it is the same; its gradient takes a third less time on CPUs.
+            padding = "SAME" if self.stride == 1 else self._explicit_padding
+        if padding == self._explicit_padding and (inputs.dtype != tf.float32 or self.groups > 1):
+            # On CPUs the gradients of explicit padding run outside of oneDNN: in half precision
+            # twenty times slower than a copy of the input and the rest together
+            # (`benchmarks/op_choices.py`, `strided_convolution`), and of groups there are none.
             inputs, padding = tf.pad(inputs, padding), "VALID"
         outputs = tf.nn.conv2d(inputs, self.kernel, self.stride, padding=padding)
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
