@@ -3,7 +3,7 @@
 from mrcnn_tf.experiment import unread
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.experiment.fields import MODULES, Data
-from mrcnn_tf.modeling import backbones, normalization
+from mrcnn_tf.modeling import backbones, build, normalization
 
 
 def check(experiment: Experiment) -> None:
@@ -125,6 +125,12 @@ def _check_system(experiment: Experiment) -> None:
 def _check_metric(experiment: Experiment) -> None:
     """Refuse to choose the best checkpoint by a number that the network is not scored with."""
     model, metric = experiment.task.model, experiment.trainer.best_checkpoint_eval_metric
+    is_loss = metric in ("validation_loss", *build.loss_names(model))
+    if is_loss and not experiment.task.validation_loss:
+        raise ValueError(
+            f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.validation_loss: false "
+            "computes no losses in evaluations. Set that to true, or choose by another number"
+        )
     begins = {"mask_rcnn": ("mask_", "box_"), "faster_rcnn": ("box_",), "rpn": ("ar_",)}[
         model.system
     ]

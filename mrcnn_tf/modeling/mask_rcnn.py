@@ -115,15 +115,25 @@ class MaskRCNN(tf_keras.Model):
         sent = images
         images, image_size_hw, proposals = with_an_image(images, image_size_hw, proposals)
         features = self.features(images, training)
+        return of_images(sent, self.detect(features, image_size_hw, proposals, training))
+
+    def detect(
+        self,
+        features: dict[int, tf.Tensor],
+        image_size_hw: tf.Tensor,
+        proposals: Proposals | None = None,
+        training: bool = False,
+    ) -> Detections:
+        """Find objects in what `features` made of the images; see `call`."""
         if self.rpn is not None:
             proposals = self.rpn(features, image_size_hw)
         detections = self.find_boxes(features, _needed(proposals), image_size_hw, training)
         if self.roi_heads.mask_head is None:
-            return of_images(sent, detections)
+            return detections
         mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
         is_found = detections.valid[..., tf.newaxis, tf.newaxis]
         masks = tf.where(is_found, tf.sigmoid(mask_logits), 0.0)
-        return of_images(sent, detections._replace(masks=masks))
+        return detections._replace(masks=masks)
 
     def find_boxes(
         self,
@@ -138,12 +148,29 @@ class MaskRCNN(tf_keras.Model):
             class_logits, box_deltas, proposals.boxes, proposals.valid, image_size_hw
         )
 
-    def infer(self, batch: dict[str, tf.Tensor]) -> Detections:
-        """Find objects in a batch as in `data/schema.py`, on its proposals if it has some."""
+    def infer(
+        self, batch: dict[str, tf.Tensor], features: dict[int, tf.Tensor] | None = None
+    ) -> Detections:
+        """Find objects in a batch as in `data/schema.py`, on its proposals if it has some.
+
+        Args:
+          batch: the batch.
+          features: of its images, if they have been computed.
+
+        Returns:
+          Detections.
+        """
+        if features is not None:
+            return self.detect(features, batch[schema.IMAGE_SIZE_HW], given_proposals(batch))
         return self(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW], given_proposals(batch))
 
     def train_forward(
-        self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
+        self,
+        batch: dict[str, tf.Tensor],
+        seed: int,
+        step: tf.Tensor,
+        training: bool = True,
+        features: dict[int, tf.Tensor] | None = None,
     ) -> DetectorOutputs:
         """Run the network on sampled anchors and RoIs (section 3.1, "Training").
 
@@ -152,11 +179,13 @@ class MaskRCNN(tf_keras.Model):
           seed: of the sampling.
           step: int [], the training step; seed, step and image alone decide what is sampled.
           training: whether norms use batch statistics.
+          features: of the batch's images, if they have been computed.
 
         Returns:
           DetectorOutputs.
         """
-        features = self.features(batch[schema.IMAGE], training)
+        if features is None:
+            features = self.features(batch[schema.IMAGE], training)
         rpn_outputs, proposals = None, given_proposals(batch)
         if self.rpn is not None:
             rpn_outputs, proposals = self.rpn.train_forward(features, batch, seed, step)

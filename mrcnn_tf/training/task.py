@@ -133,8 +133,10 @@ class MaskRCNNTask(base_task.Task):
         """One running mean per loss; of training, of accuracies and recalls too; what was dropped.
 
         Of validation, the sum of the losses' means under the name by which Model Garden's trainer
-        would report a mean over batches.
+        would report a mean over batches; nothing without `validation_loss`.
         """
+        if not training and not self.task_config.validation_loss:
+            return []
         names = self.loss_names
         if training:
             names += build.metric_names(self.task_config.model)
@@ -238,11 +240,11 @@ class MaskRCNNTask(base_task.Task):
         model: build.Model,
         metrics: list[tf_keras.metrics.Metric] | None = None,
     ) -> dict[str, tf.Tensor]:
-        """What the network finds in one batch on one replica, and its losses there.
+        """What the network finds in one batch on one replica; its losses, unless switched off.
 
-        The losses go to the metrics, weighted by what they are a mean over, so that those of the
-        whole set do not depend on how its images are batched. They are not returned: the trainer
-        would average them over batches.
+        Both look at the same features. The losses go to the metrics, weighted by what they are a
+        mean over, so that those of the whole set do not depend on how its images are batched. They
+        are not returned: the trainer would average them over batches.
 
         Returns:
           The fields of `Detections` (an RPN's: `Proposals`) and what places them in the stored
@@ -251,9 +253,13 @@ class MaskRCNNTask(base_task.Task):
         """
 
         def forward(inputs, is_real):
-            detections = model.infer(inputs)
+            if not self.task_config.validation_loss:
+                return model.infer(inputs), {}
+            features = model.features(inputs[schema.IMAGE], training=False)
+            detections = model.infer(inputs, features)
+            step = tf.constant(0, tf.int64)
             outputs = model.train_forward(
-                inputs, self.task_config.seed, tf.constant(0, tf.int64), training=False
+                inputs, self.task_config.seed, step, training=False, features=features
             )
             # The fillers of an evaluation's last batch are no images.
             return detections, model.losses_of(outputs.of_images(is_real))
@@ -262,10 +268,10 @@ class MaskRCNNTask(base_task.Task):
             forward = tf.function(forward, jit_compile=True, autograph=False)
         on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
         detections, sums = forward(on_device, tf.reduce_any(inputs[schema.SOURCE_ID] > 0, axis=1))
-        terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
-        _update(
-            metrics, terms | {VALIDATION_LOSS: tf.unstack(tf.stack(list(terms.values())), axis=1)}
-        )
+        if sums:
+            terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
+            total = tf.unstack(tf.stack(list(terms.values())), axis=1)
+            _update(metrics, terms | {VALIDATION_LOSS: total})
         keys = {*_PLACES, *(validation_images.BATCH_KEYS if self._images else ())}
         rows = {key: value for key, value in detections._asdict().items() if value is not None}
         return {key: inputs[key] for key in keys} | rows

@@ -331,6 +331,24 @@ def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalize
         assert validation_losses(task, model, batches) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize("has_loss", [True, False])
+def test_a_validation_step_runs_the_backbone_once(monkeypatch, has_loss):
+    config = Task(model=tiny_network.config(), validation_loss=has_loss)
+    task, model = task_lib.MaskRCNNTask(config), tiny_network.build_network(config.model)
+    batch = tiny_network.batch([TWO_OBJECTS])
+    want = model.infer(batch)
+    calls, features = [], model.features
+    monkeypatch.setattr(model, "features", lambda *a, **k: calls.append(a) or features(*a, **k))
+    metrics = task.build_metrics(training=False)
+    found = task.validation_step(batch, model, metrics)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(found["boxes"], want.boxes)
+    np.testing.assert_array_equal(found["masks"], want.masks)
+    names = [*LOSSES, "validation_loss"] if has_loss else []
+    assert [metric.name for metric in metrics] == names
+    assert all(float(metric.result()) > 0 for metric in metrics)
+
+
 @pytest.mark.slow
 def test_compiled_validation_is_the_uncompiled_one():
     batches = [[TWO_OBJECTS, WITH_CROWD], [EMPTY, FILLER]]
