@@ -20,7 +20,7 @@ import tensorflow as tf
 from mrcnn_tf import checkpoints
 from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import label_maps, loading
+from mrcnn_tf.experiment import label_maps, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import build
@@ -87,7 +87,8 @@ class Detector:
         """
         config = loading.load(experiment, params_override=params_override)
         config, checkpoint = stages.of_run(config, checkpoint, params_override=params_override)
-        model, label_map = _load_network(config, checkpoint)
+        with precision.of(config.runtime):
+            model, label_map = _load_network(config, checkpoint)
         return cls(model, label_map, preprocessor(config), config.task.model.detection.mask_paste)
 
     def detect(self, images: tf.Tensor, image_size_hw: tf.Tensor) -> Detections:

@@ -1,6 +1,6 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
-from mrcnn_tf.experiment import unread
+from mrcnn_tf.experiment import precision, unread
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.experiment.fields import MODULES, Data
 from mrcnn_tf.modeling import backbones, build, normalization
@@ -30,6 +30,7 @@ def check(experiment: Experiment) -> None:
         model.rpn.loss_normalizer,
         ("sampled", "anchors_per_image"),
     )
+    precision.check(experiment.runtime)
     backbones.check(model.backbone)
     _one_of("task.model.backbone.norm", model.backbone.norm, normalization.KINDS)
     for part in ("fpn", "box_head", "mask_head"):

@@ -10,9 +10,9 @@ Without a mask head it is Faster R-CNN; without an RPN its proposals are given (
 trained separately and does not share features with Mask R-CNN, unless specified"). The parts are
 interchangeable: `fpn.py` with `FPNRoIHeads`, or no pyramid with `C4RoIHeads`.
 
-Shape letters: `B` images, `H W` canvas, `P` proposals, `G` padded objects, `R` sampled RoIs, `F` of
-them possibly positive, `D` detections, `N` classes with background, `M` mask side. Boxes are yxyx
-in network-input pixels.
+Shape letters: `B` images, `H W` canvas, `P` proposals, `G` padded objects, `R` sampled RoIs, the
+first `F` of them with a mask, `D` detections, `N` classes with background, `M` mask side. Boxes are
+yxyx in network-input pixels.
 """
 
 import functools
@@ -31,8 +31,8 @@ from mrcnn_tf.modeling.outputs import DetectorOutputs, MaskOutputs
 from mrcnn_tf.modeling.proposals import Proposals, given_proposals
 from mrcnn_tf.modeling.roi_heads import FPNRoIHeads
 from mrcnn_tf.modeling.rpn import RPN
+from mrcnn_tf.ops import leading, padding, sampling
 from mrcnn_tf.ops import masks as mask_ops
-from mrcnn_tf.ops import padding, sampling
 
 Defaults = fields.Detection
 
@@ -130,7 +130,12 @@ class MaskRCNN(tf_keras.Model):
         detections = self.find_boxes(features, _needed(proposals), image_size_hw, training)
         if self.roi_heads.mask_head is None:
             return detections
-        mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
+        mask_logits = leading.only(
+            leading.num_rows(detections.valid),
+            lambda boxes, classes: self.roi_heads.masks(features, boxes, classes, training),
+            detections.boxes,
+            detections.classes,
+        )
         is_found = detections.valid[..., tf.newaxis, tf.newaxis]
         masks = tf.where(is_found, tf.sigmoid(mask_logits), 0.0)
         return detections._replace(masks=masks)
@@ -186,16 +191,18 @@ class MaskRCNN(tf_keras.Model):
         """
         if features is None:
             features = self.features(batch[schema.IMAGE], training)
+        batch = targets_lib.without_padding(batch)
         rpn_outputs, proposals = None, given_proposals(batch)
         if self.rpn is not None:
             rpn_outputs, proposals = self.rpn.train_forward(features, batch, seed, step)
         rois = self.sample_rois(_needed(proposals), batch, seed, step)
+        num_masks = leading.num_rows(rois.is_positive[:, : self.roi_heads.box_head.max_positives])
         class_logits, box_deltas, mask_logits = self.roi_heads.train(
-            features, rois.rois, rois.classes, training
+            features, rois.rois, rois.classes, num_masks, training
         )
         masks = None
         if mask_logits is not None:
-            masks = MaskOutputs(mask_logits, *self._mask_targets(rois, batch))
+            masks = MaskOutputs(mask_logits, *self._mask_targets(rois, num_masks, batch))
         return DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois, masks)
 
     def losses_of(self, outputs: DetectorOutputs) -> dict[str, losses.LossSum]:
@@ -245,10 +252,10 @@ class MaskRCNN(tf_keras.Model):
         )
 
     def _mask_targets(
-        self, rois: targets_lib.RoITargets, batch: dict[str, tf.Tensor]
+        self, rois: targets_lib.RoITargets, count: tf.Tensor, batch: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The RoI ∩ its mask: targets [B, F, M, M] and valid [B, F], True on positives only."""
-        count, head = self.roi_heads.box_head.max_positives, self.roi_heads.mask_head
+        """The first F RoIs ∩ their masks: [B, F, M, M]; valid [B, F], True on positives only."""
+        head = self.roi_heads.mask_head
         assert head is not None
         gt_index = rois.gt_index[:, :count]
         target_masks = mask_ops.mask_targets(

@@ -9,6 +9,7 @@ import tf_keras
 
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import losses
+from mrcnn_tf.modeling import targets as targets_lib
 from mrcnn_tf.modeling.mask_rcnn import features_of, of_images, with_an_image
 from mrcnn_tf.modeling.outputs import RPNOutputs
 from mrcnn_tf.modeling.proposals import Proposals
@@ -72,6 +73,7 @@ class RPNModel(tf_keras.Model):
         """Run the network on sampled anchors; arguments as `MaskRCNN.train_forward`."""
         if features is None:
             features = self.features(batch[schema.IMAGE], training)
+        batch = targets_lib.without_padding(batch)
         outputs, _ = self.rpn.train_forward(features, batch, seed, step)
         return outputs
 
