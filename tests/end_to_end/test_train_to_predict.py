@@ -14,6 +14,7 @@ from PIL import Image
 from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
+from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import metrics
 from mrcnn_tf.serving import predictor
 from tests.end_to_end.conftest import ROOT
@@ -143,7 +144,7 @@ def test_exported_model_and_python_api_agree(trained, override, shapes, tmp_path
     ours = detector(images)
     detector.export(str(tmp_path / "exported"), "image_bytes")
     served = predictor.Predictor(str(tmp_path / "exported"))(
-        [image.read_bytes() for image in images], []
+        [reading.read(image) for image in images]
     )
     assert sum(map(len, ours)) > 0
     for mine, theirs in zip(ours, served, strict=True):
