@@ -19,9 +19,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+from mrcnn_tf.console import without_keras
 
-import tensorflow as tf
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+with without_keras.imports():
+    import tensorflow as tf
 from absl import flags
 
 from mrcnn_tf.console import command_line

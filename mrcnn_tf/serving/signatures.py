@@ -79,7 +79,7 @@ class ServingModule(tf.Module):
         self.prepare = trace(build_prepare(preprocess), PIXELS_SPEC).get_concrete_function()
         self.network = trace(network, *NETWORK_SPECS).get_concrete_function()
         serve = build_serve(self.network, input_type=input_type, preprocess=preprocess)
-        self.__call__ = trace(serve, INPUT_SPECS[input_type])
+        self.__call__ = trace(serve, INPUT_SPECS[input_type]).get_concrete_function()
         self.description = tf.function(lambda: tf.constant(description), input_signature=[])
 
 
@@ -243,8 +243,8 @@ def export_saved_model(
             file.write(label_map.to_json())
         description = describe(input_type, mask_convention, label_map)
         module = ServingModule(variables, network, preprocess, input_type, description, path)
-        signature = module.__call__.get_concrete_function()
-        tf.saved_model.save(module, incomplete, signatures={"serving_default": signature})
+        signatures = {"serving_default": module.__call__}
+        tf.saved_model.save(module, incomplete, signatures=signatures)
     found = verification.verify_export(incomplete, variables, serve, input_type)
     if tf.io.gfile.exists(export_dir):
         tf.io.gfile.rmtree(export_dir)
