@@ -19,10 +19,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mrcnn_tf.console import without_keras
+from mrcnn_tf.console import start_tensorflow
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-with without_keras.imports():
+with start_tensorflow.quickly():
     import tensorflow as tf
 from absl import flags
 
