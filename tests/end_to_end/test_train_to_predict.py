@@ -17,6 +17,7 @@ from mrcnn_tf.experiment import loading
 from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import metrics
 from mrcnn_tf.serving import predictor
+from mrcnn_tf.training.task import MaskRCNNTask
 from tests.end_to_end.conftest import ROOT
 
 LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
@@ -46,6 +47,20 @@ def test_training_leaves_checkpoint_curves_and_scores(trained):
     assert json.loads((run / "metrics.jsonl").read_text())["step"] == 4
     assert (run / "params.yaml").exists()
     assert (run / "label_map.json").exists()
+
+
+def test_the_training_step_is_traced_once(tiny, tmp_path, monkeypatch):
+    """A second time, for variables that the first one creates, doubles what a start takes."""
+    traced = []
+    train_step = MaskRCNNTask.train_step
+
+    def note(self, *inputs, **more):
+        traced.append(1)
+        return train_step(self, *inputs, **more)
+
+    monkeypatch.setattr(MaskRCNNTask, "train_step", note)
+    train.run(tiny(), "train", str(tmp_path / "run"))
+    assert len(traced) == 1
 
 
 def curves_of(folder):
