@@ -15,11 +15,13 @@ import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 
 import numpy as np
 import scene
+import timing
 
 HEIGHT, WIDTH, PROPOSALS, BOXES, CLASSES = 800, 1344, 1000, 100, 91
 
@@ -46,7 +48,7 @@ def measure_ours(rounds: int) -> dict:
     logits.kernel.assign(tf.random.stateless_normal(logits.kernel.shape, [1, 2], stddev=0.05))
     images = tf.constant(scene.image(HEIGHT, WIDTH)[np.newaxis])
     size = tf.constant([[float(HEIGHT), float(WIDTH)]])
-    boxes = tf.constant(scene.proposals(HEIGHT, WIDTH, PROPOSALS)[np.newaxis])
+    boxes = tf.constant(scene.boxes(HEIGHT, WIDTH, PROPOSALS)[np.newaxis])
 
     def detect(with_masks: bool):
         features = model.features(images, training=False)
@@ -64,8 +66,9 @@ def measure_ours(rounds: int) -> dict:
         for name, flag in (("without", False), ("with", True))
     }
     count = int(np.count_nonzero(runs["with"]()[1]))
-    seconds = scene.time_in_turn({n: lambda f=f: f()[0].numpy() for n, f in runs.items()}, rounds)
-    return {"boxes": count, "seconds": seconds, "peak_mib": scene.peak_memory_mib()}
+    taken = timing.in_turn({n: lambda f=f: f()[0].numpy() for n, f in runs.items()}, rounds)
+    seconds = {n: of.seconds for n, of in taken.items()}
+    return {"boxes": count, "seconds": seconds, "peak_mib": timing.peak_memory_mib()}
 
 
 def report(name: str, processes: list[dict]) -> dict:
@@ -76,9 +79,9 @@ def report(name: str, processes: list[dict]) -> dict:
     return {
         "project": name,
         "boxes": processes[0]["boxes"],
-        "without_s": scene.median(without),
-        "with_s": scene.median(with_masks),
-        "with_over_without": round(scene.median(ratios), 3),
+        "without_s": statistics.median(without),
+        "with_s": statistics.median(with_masks),
+        "with_over_without": round(statistics.median(ratios), 3),
         "ratios": [round(min(ratios), 3), round(max(ratios), 3)],
         "peak_mib": max(p["peak_mib"] for p in processes),
     }

@@ -14,6 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import scene
+import timing
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         box_score_thresh=0.0,
     ).eval()
     size = (args.height, args.width)
-    boxes = torch.from_numpy(scene.proposals(*size, args.proposals)[:, [1, 0, 3, 2]].copy())
+    boxes = torch.from_numpy(scene.boxes(*size, args.proposals)[:, [1, 0, 3, 2]].copy())
     image = torch.from_numpy(scene.image(*size)).permute(2, 0, 1)[None].contiguous()
     images = ImageList(image, [size])
     with torch.no_grad():
@@ -52,10 +53,11 @@ def main() -> None:
         return found[0]
 
     count = len(detect(True)["boxes"])
-    seconds = scene.time_in_turn(
+    taken = timing.in_turn(
         {"without": lambda: detect(False), "with": lambda: detect(True)}, args.rounds
     )
-    line = {"boxes": count, "seconds": seconds, "peak_mib": scene.peak_memory_mib()}
+    seconds = {name: of.seconds for name, of in taken.items()}
+    line = {"boxes": count, "seconds": seconds, "peak_mib": timing.peak_memory_mib()}
     print(json.dumps(line))
 
 
