@@ -1,12 +1,11 @@
 """Our R50-FPN on the scene, as other benchmarks measure it: built, fed, its proposals replaced.
 
-The network has 91 classes and random weights, whose own proposals would be garbage; so its RPN does
-all of its work and then hands on the scene's boxes. Norms at the end of residual branches are damped:
-identity norms over random weights would overflow. Class logits are spread, so that inference finds
-100 boxes.
+The network has 91 classes and random weights, whose own proposals would be garbage; so its RPN
+does all of its work and then hands on the scene's boxes. Norms at the end of residual branches are
+damped: identity norms over random weights would overflow. Class logits are spread, so that
+inference finds 100 boxes.
 """
 
-import json
 import os
 import pathlib
 import sys
@@ -22,7 +21,7 @@ import tf_keras  # noqa: E402
 
 from mrcnn_tf.data import schema  # noqa: E402
 from mrcnn_tf.data.label_map import LabelMap  # noqa: E402
-from mrcnn_tf.experiment import loading  # noqa: E402
+from mrcnn_tf.experiment import loading, presets  # noqa: E402
 from mrcnn_tf.experiment.experiment import Experiment  # noqa: E402
 from mrcnn_tf.modeling import build  # noqa: E402
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN  # noqa: E402
@@ -52,14 +51,17 @@ def experiment(
       freeze_at: how much of it does not train.
       overrides: further fields of `task.model`.
     """
-    model = {
-        "preset": preset,
-        "num_classes": classes,
-        "backbone": {"weights": "", "norm": norm, "norm_epsilon": 1e-5, "freeze_at": freeze_at},
-        "rpn": {"post_nms_top_k_train": proposals, "post_nms_top_k_test": proposals},
-        "detection": {"score_threshold": 0.0},
-    }
-    found = loading.load("maskrcnn_r50_fpn", params_override=json.dumps({"task": {"model": model}}))
+    found = loading.load("maskrcnn_r50_fpn")
+    # After it was checked: an experiment would have to say where its weights come from.
+    found.task.model.override(presets.PRESETS[preset])
+    found.task.model.override(
+        {
+            "num_classes": classes,
+            "backbone": {"norm": norm, "norm_epsilon": 1e-5, "freeze_at": freeze_at},
+            "rpn": {"post_nms_top_k_train": proposals, "post_nms_top_k_test": proposals},
+            "detection": {"score_threshold": 0.0},
+        }
+    )
     found.task.model.override(overrides or {})
     return found
 

@@ -2,11 +2,11 @@
 
 python benchmarks/parts.py [--dtype=bfloat16] [--task=inference] [--markdown]
 
-R50-FPN on `scene.py`, one image of 800 x 1344. Of each part: GFLOP by hand (`flops.py`), the seconds
-they would take at the best rate at which this machine convolved or multiplied matrices in the same
-process (the floor), and what a profile of the same graph says (`profile_of_ops.py`): seconds of
-the layers' convolutions and matrix products, and of everything else. Parts without GFLOP have
-only the latter.
+R50-FPN on `scene.py`, one image of 800 x 1344. Of each part: GFLOP by hand (`flops.py`), the
+seconds they would take at the best rate at which this machine convolved or multiplied matrices in
+the same process (the floor), and what a profile of the same graph says (`profile_of_ops.py`):
+seconds of the layers' convolutions and matrix products, and of everything else. Parts without GFLOP
+have only the latter.
 
 Prints one JSON line; with --markdown the table, and the longest ops, in front of it.
 """

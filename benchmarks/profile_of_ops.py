@@ -1,8 +1,9 @@
 """Where the time of one call goes, op by op, from TensorFlow's profiler.
 
-At each instant the time is shared out evenly among the ops that run just then, so that the shares of
-all ops and of `idle` add up to the time of the call, however many run at once. An op belongs to the
-line of this project that made it; the gradient of one belongs to the layer whose name it carries.
+At each instant the time is shared out evenly among the ops that run just then, so that the shares
+of all ops and of `idle` add up to the time of the call, however many run at once. An op belongs to
+the line of this project that made it; the gradient of one belongs to the layer whose name it
+carries.
 """
 
 import collections
