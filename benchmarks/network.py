@@ -6,9 +6,11 @@ damped: identity norms over random weights would overflow. Class logits are spre
 inference finds 100 boxes.
 """
 
+import dataclasses
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,9 +40,14 @@ def set_dtype(dtype: str) -> None:
 
 
 def experiment(
-    *, preset: str = "torchvision", classes: int = scene.CLASSES, proposals: int = scene.PROPOSALS,
-    norm: str = "frozen_batch_norm", freeze_at: int = 0, overrides: dict | None = None,
-) -> Experiment:  # fmt: skip
+    *,
+    preset: str = "torchvision",
+    classes: int = scene.CLASSES,
+    proposals: int = scene.PROPOSALS,
+    norm: str = "frozen_batch_norm",
+    freeze_at: int = 0,
+    overrides: dict | None = None,
+) -> Experiment:
     """Return `maskrcnn_r50_fpn` with what the scene fixes.
 
     Args:
@@ -79,16 +86,15 @@ def build_model(config: Experiment) -> MaskRCNN:
     return model
 
 
-def give_proposals(model: MaskRCNN, boxes: np.ndarray, batch: int) -> None:
-    """Let the RPN do all of its work, then hand on `boxes` [P, 4] for each of `batch` images."""
-    fixed = tf.constant(np.stack([boxes] * batch))
+def give_proposals(model: MaskRCNN, boxes: np.ndarray) -> None:
+    """Let the RPN do all of its work, then hand on `boxes` [P, 4] for every image."""
     infer, train = model.rpn.call, model.rpn.train_forward
 
     def given(own: Proposals) -> Proposals:
         # Depends on what the RPN found, whatever a compiler knows of arithmetic.
         never = tf.cast(tf.reduce_max(own.boxes) > 1e9, tf.float32)
-        scores = tf.zeros(fixed.shape[:2])
-        return Proposals(fixed + never, scores, tf.ones(fixed.shape[:2], tf.bool))
+        fixed = tf.tile(tf.constant(boxes)[tf.newaxis], [tf.shape(own.boxes)[0], 1, 1])
+        return Proposals(fixed + never, tf.zeros_like(own.scores), tf.ones_like(own.valid))
 
     def call(features, image_size_hw):
         return given(infer(features, image_size_hw))
@@ -107,9 +113,14 @@ def images(height: int, width: int, batch: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def training_batch(
-    height: int, width: int, batch: int, objects: int, classes: int, max_instances: int,
+    height: int,
+    width: int,
+    batch: int,
+    objects: int,
+    classes: int,
+    max_instances: int,
     arena_bytes: int,
-) -> dict[str, tf.Tensor]:  # fmt: skip
+) -> dict[str, tf.Tensor]:
     """Make a batch as `data/schema.py` has it, every image the scene's."""
     boxes, labels = scene.objects(height, width, objects, classes)
     crops, frames = [], []
@@ -147,20 +158,39 @@ def training_batch(
     return {key: tf.constant(np.stack([value] * batch)) for key, value in row.items()}
 
 
-def training_step(
-    config: Experiment, height: int, width: int, batch: int, objects: int = scene.OBJECTS,
-    xla: bool = False, use_given_proposals: bool = True,
-) -> tuple[Callable[[], tf.Tensor], tf.types.experimental.ConcreteFunction]:  # fmt: skip
-    """Return one step of the project's own task with momentum SGD, and its graph.
+@dataclasses.dataclass
+class TrainingStep:
+    """One step of the project's own task with momentum SGD, on the same batch every time.
 
-    The first is called without arguments, on the same batch every time; it returns the loss.
+    Attributes:
+      run: takes a step; returns the loss.
+      graph: what it runs.
+      positives: RoIs of the first image that are.
+      build_seconds: until the network's variables existed.
     """
+
+    run: Callable[[], float]
+    graph: tf.Graph
+    positives: int
+    build_seconds: float
+
+
+def training_step(
+    config: Experiment,
+    height: int,
+    width: int,
+    batch: int,
+    objects: int = scene.OBJECTS,
+    xla: bool = False,
+) -> TrainingStep:
+    """Build the network and trace a step of it."""
     fields, classes = config.task.model, config.task.model.num_classes
+    start = time.perf_counter()
     model = build_model(config)
-    if use_given_proposals:
-        near, _ = scene.objects(height, width, objects, classes)
-        count = fields.rpn.post_nms_top_k_train
-        give_proposals(model, scene.training_proposals(height, width, count, near), batch)
+    build_seconds = time.perf_counter() - start
+    near, _ = scene.objects(height, width, objects, classes)
+    boxes = scene.training_proposals(height, width, fields.rpn.post_nms_top_k_train, near)
+    give_proposals(model, boxes)
     names = tuple(f"c{i}" for i in range(1, classes))
     task = MaskRCNNTask(
         config.task,
@@ -168,9 +198,10 @@ def training_step(
         enable_xla=xla,
         label_map=LabelMap(tuple(range(1, classes)), names),
     )
-    # A step that leaves the weights where they are would skip nothing, so the rate is just small.
-    config.trainer.optimizer_config.learning_rate.stepwise.values = [1e-6, 1e-6]
-    config.trainer.optimizer_config.learning_rate.stepwise.boundaries = [10**9]
+    # Small enough that random weights do not run away.
+    schedule = config.trainer.optimizer_config
+    schedule.learning_rate.stepwise.values = [1e-6, 1e-6]
+    schedule.warmup.linear.warmup_learning_rate = 1e-6
     optimizer = optimizers.create(config.trainer, config.runtime)
     metrics = task.build_metrics(True)
     arena = config.task.train_data.mask_arena_pixels // 8
@@ -180,5 +211,12 @@ def training_step(
     def step(inputs):
         return task.train_step(inputs, model, optimizer, metrics)
 
-    graph = step.get_concrete_function(data)
-    return lambda: step(data)[task.loss].numpy(), graph
+    first = {key: value[:1] for key, value in data.items()}
+    proposals = Proposals(boxes[None], np.zeros([1, len(boxes)]), np.ones([1, len(boxes)], bool))
+    rois = model.sample_rois(proposals, first, 0, tf.constant(0, tf.int64))
+    return TrainingStep(
+        run=lambda: float(step(data)[task.loss].numpy()),
+        graph=step.get_concrete_function(data).graph,
+        positives=int(np.count_nonzero(rois.is_positive)),
+        build_seconds=build_seconds,
+    )

@@ -70,12 +70,11 @@ def rates(dtype: str, rounds: int) -> dict[str, float]:
 def inference(config: Any, height: int, width: int, batch: int) -> tuple[Any, Any]:
     """Return one call of the network, masks included, and its graph."""
     model = network.build_model(config)
-    network.give_proposals(
-        model, scene.boxes(height, width, config.task.model.rpn.post_nms_top_k_test), batch
-    )
+    count = config.task.model.rpn.post_nms_top_k_test
+    network.give_proposals(model, scene.boxes(height, width, count))
     images, sizes = network.images(height, width, batch)
     function = tf.function(lambda x, s: model(x, s), autograph=False)
-    graph = function.get_concrete_function(images, sizes)
+    graph = function.get_concrete_function(images, sizes).graph
     return lambda: function(images, sizes).masks.numpy(), graph
 
 
@@ -87,7 +86,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     fields, size = config.task.model, (args.height, args.width, args.batch)
     rate = rates(args.dtype, args.rounds + 7)
     if args.task == "train":
-        call, graph = network.training_step(config, *size)
+        step = network.training_step(config, *size)
+        call, graph = step.run, step.graph
         rois, masks = fields.box_head.rois_per_image, fields.box_head.rois_per_image // 4
     else:
         call, graph = inference(config, *size)
@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     directions = ("forward", "backward") if args.task == "train" else ("forward",)
     total = timing.in_turn({"call": call}, args.rounds, args.warm_up)["call"]
-    ops, idle = profile_of_ops.profile(call, graph.graph, args.profiled)
+    ops, idle = profile_of_ops.profile(call, graph, args.profiled)
     profiled = sum(op.seconds for op in ops) + idle
     best = max(rate.values())
     layers: collections.Counter = collections.Counter()
