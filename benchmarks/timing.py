@@ -54,7 +54,7 @@ class _Clock:
         return others / max(self.wall, 1e-9) / (os.cpu_count() or 1)
 
 
-_START = _Clock.read()
+_start = _Clock.read()
 
 
 @dataclasses.dataclass
@@ -117,8 +117,10 @@ def peak_memory_mib() -> float:
 
 
 def print_line(**fields: Any) -> None:
-    """Print one JSON line, with what else used the machine since this process began."""
-    lapse = _Clock.read().since(_START)
+    """Print one JSON line, with what else used the machine since the last one, or the start."""
+    global _start
+    now = _Clock.read()
+    lapse, _start = now.since(_start), now
     noise = {
         "wall_s": round(lapse.wall, 1),
         "own_cpu_s": round(lapse.own, 1),
