@@ -42,13 +42,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--preset", default="torchvision", help="whose conventions")
-    parser.add_argument("--xla", action="store_true")
+    parser.add_argument("--proposals", type=int, default=scene.PROPOSALS)
+    parser.add_argument("--classes", type=int, default=scene.CLASSES, help="with background")
+    parser.add_argument("--no_export", action="store_true", help="leave out the SavedModel")
+    parser.add_argument("--xla", action="store_true", help="compile; leaves out the SavedModel")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     network.set_dtype(args.dtype)
-    config = network.experiment(preset=args.preset)
+    config = network.experiment(preset=args.preset, classes=args.classes, proposals=args.proposals)
     model = network.build_model(config)
-    network.give_proposals(model, scene.boxes(args.height, args.width, scene.PROPOSALS))
+    network.give_proposals(model, scene.boxes(args.height, args.width, args.proposals))
     images, sizes = network.images(args.height, args.width, args.batch)
 
     def boxes_only(images, sizes):
@@ -72,7 +75,7 @@ def main() -> None:
         peak[run.__name__] = timing.peak_memory_mib()
     runs = {"without_masks": without_masks, "with_masks": with_masks}
     with tempfile.TemporaryDirectory() as folder:
-        if not args.xla:
+        if not (args.xla or args.no_export):
             serve = exported(model, config, (args.height, args.width), folder)
             pixels = tf.cast(tf.clip_by_value(images * 58.0 + 115.0, 0.0, 255.0), tf.uint8)
 

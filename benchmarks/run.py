@@ -55,16 +55,20 @@ class Group:
     ratios: list[Ratio] = dataclasses.field(default_factory=list)
 
     def available(self) -> dict[str, list[str]]:
-        """Return the whole commands of those contestants whose Python is there."""
-        found = {}
-        for contestant, (script, *flags) in self.commands.items():
-            python: str | None = sys.executable
-            for peer, variable in PEERS.items():
-                if contestant.startswith(peer):
-                    python = os.environ.get(variable)
-            if python:
-                found[contestant] = [python, str(FOLDER / script), *flags]
-        return found
+        """Return the commands of those contestants whose Python is there."""
+        return {
+            contestant: command
+            for contestant, command in self.commands.items()
+            if _python(contestant)
+        }
+
+
+def _python(contestant: str) -> str | None:
+    """The interpreter that a contestant runs in; None if it is a peer's and not given."""
+    for peer, variable in PEERS.items():
+        if contestant.startswith(peer):
+            return os.environ.get(variable)
+    return sys.executable
 
 
 def groups() -> Iterator[Group]:
@@ -89,6 +93,14 @@ def groups() -> Iterator[Group]:
             },
             ["seconds.exported"],
         )
+    for script, figure in (("train_step.py", "seconds.step"), ("inference.py", "seconds")):
+        flags = [script, "--height=512", "--width=512", "--rounds=3"]
+        for dtype in ("float32", "bfloat16"):
+            commands = {"ours": [*flags, f"--dtype={dtype}"]}
+            commands["ours, XLA"] = [*commands["ours"], "--xla"]
+            if script == "inference.py":
+                commands["ours"].append("--no_export")
+            yield Group(f"XLA, {script[:-3]} 512x512, {dtype}", commands, [figure, "start_up_s"])
     yield Group("evaluation", {"ours": ["evaluation.py"]}, ["seconds"])
     yield Group("predict", {"ours": ["predict.py"]}, ["seconds"])
     yield Group("start-up", {"ours": ["start_up.py"]}, ["seconds"])
@@ -134,17 +146,34 @@ def _compared(
     return Group(name, commands, [*targets, *(more or [])], ratios)
 
 
-def run(command: list[str]) -> list[dict[str, Any]]:
-    """Run one command; return the JSON lines that it printed.
+def run(command: list[str], contestant: str = "ours") -> list[dict[str, Any]]:
+    """Run a script of this folder; return the JSON lines that it printed.
+
+    Args:
+      command: script and flags.
+      contestant: says in which environment.
 
     Raises:
       RuntimeError: it failed, or printed none; says what it wrote.
     """
-    done = subprocess.run(command, capture_output=True, text=True)
+    script, *flags = command
+    python = _python(contestant)
+    assert python is not None
+    done = subprocess.run([python, FOLDER / script, *flags], capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         raise RuntimeError("\n".join((done.stdout + done.stderr).strip().splitlines()[-5:]))
     return [json.loads(line) for line in lines]
+
+
+def record(line: dict[str, Any], log: pathlib.Path | None) -> None:
+    """Print a line, and append it to the log."""
+    text = json.dumps(line)
+    print(text, flush=True)
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
 
 def figures_of(line: dict[str, Any], path: str) -> dict[str, Any]:
@@ -222,18 +251,12 @@ def main() -> None:
         for _ in range(args.rounds):
             for contestant, command in group.available().items():
                 try:
-                    lines = run(command)
+                    lines = run(command, contestant)
                 except RuntimeError as error:
                     failed.append(f"{group.name}, {contestant}: {' '.join(command)}\n{error}")
                     continue
                 for line in lines:
-                    line |= {"group": group.name, "contestant": contestant}
-                    text = json.dumps(line)
-                    print(text, flush=True)
-                    if args.log:
-                        args.log.parent.mkdir(parents=True, exist_ok=True)
-                        with args.log.open("a", encoding="utf-8") as file:
-                            file.write(text + "\n")
+                    record(line | {"group": group.name, "contestant": contestant}, args.log)
                 found.setdefault(contestant, []).extend(lines)
         if found:
             tables.append(table(group, found))

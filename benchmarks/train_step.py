@@ -10,6 +10,7 @@ import argparse
 import time
 
 import network
+import scene
 import timing
 
 
@@ -22,14 +23,25 @@ def main() -> None:
     parser.add_argument("--freeze_at", type=int, default=0, help="0: batch norms learn")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--preset", default="torchvision", help="whose conventions")
+    parser.add_argument("--proposals", type=int, default=scene.PROPOSALS)
+    parser.add_argument("--objects", type=int, default=scene.OBJECTS)
+    parser.add_argument("--classes", type=int, default=scene.CLASSES, help="with background")
     parser.add_argument("--xla", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     network.set_dtype(args.dtype)
     norm = "frozen_batch_norm" if args.freeze_at else "batch_norm"
-    config = network.experiment(preset=args.preset, norm=norm, freeze_at=args.freeze_at)
+    config = network.experiment(
+        preset=args.preset,
+        norm=norm,
+        freeze_at=args.freeze_at,
+        classes=args.classes,
+        proposals=args.proposals,
+    )
     start = time.perf_counter()
-    step = network.training_step(config, args.height, args.width, args.batch, xla=args.xla)
+    step = network.training_step(
+        config, args.height, args.width, args.batch, args.objects, xla=args.xla
+    )
     traced = time.perf_counter()
     losses = [step.run()]
     first = time.perf_counter()
