@@ -163,12 +163,16 @@ class TrainingStep:
     """One step of the project's own task with momentum SGD, on the same batch every time.
 
     Attributes:
+      step: what is traced: a batch -> {"loss": float32 []}.
+      inputs: the batch.
       run: takes a step; returns the loss.
       graph: what it runs.
       positives: RoIs of the first image that are.
       build_seconds: until the network's variables existed.
     """
 
+    step: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
+    inputs: dict[str, tf.Tensor]
     run: Callable[[], float]
     graph: tf.Graph
     positives: int
@@ -207,16 +211,19 @@ def training_step(
     arena = config.task.train_data.mask_arena_pixels // 8
     data = training_batch(height, width, batch, objects, classes, fields.max_instances, arena)
 
-    @tf.function(autograph=False)
     def step(inputs):
         return task.train_step(inputs, model, optimizer, metrics)
+
+    traced = tf.function(step, autograph=False)
 
     first = {key: value[:1] for key, value in data.items()}
     proposals = Proposals(boxes[None], np.zeros([1, len(boxes)]), np.ones([1, len(boxes)], bool))
     rois = model.sample_rois(proposals, first, 0, tf.constant(0, tf.int64))
     return TrainingStep(
-        run=lambda: float(step(data)[task.loss].numpy()),
-        graph=step.get_concrete_function(data).graph,
+        step=step,
+        inputs=data,
+        run=lambda: float(traced(data)[task.loss].numpy()),
+        graph=traced.get_concrete_function(data).graph,
         positives=int(np.count_nonzero(rois.is_positive)),
         build_seconds=build_seconds,
     )

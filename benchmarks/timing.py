@@ -88,7 +88,10 @@ class Runs:
 
 
 def in_turn(
-    runs: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1
+    runs: dict[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    before_each: Callable[[], object] = lambda: None,
 ) -> dict[str, Runs]:
     """Time functions in turn, A B A B ..., so that a drift of the machine meets all of them alike.
 
@@ -96,13 +99,16 @@ def in_turn(
       runs: {name: function}, each of which returns when its work is done.
       rounds: how often each is timed.
       warm_up: calls of each before that do not count.
+      before_each: called before each of them, not timed.
     """
     for run in runs.values():
         for _ in range(warm_up):
+            before_each()
             run()
     taken = {name: Runs() for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            before_each()
             start = _Clock.read()
             run()
             lapse = _Clock.read().since(start)
