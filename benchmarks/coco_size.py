@@ -43,21 +43,25 @@ def memory_of(parent: int) -> dict[int, float]:
     return {process: sizes[process] for process in found if process in sizes}
 
 
-def convert(folder: pathlib.Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Run the command; return what it took."""
-    output = folder / "records"
-    command = [
+def command(folder: pathlib.Path, num_shards: int, num_processes: int | None = None) -> list[str]:
+    """What converts a folder of `synthetic_coco.write` into `folder`/records."""
+    words = [
         *(sys.executable, str(ROOT / "data_prep" / "create_coco_tfrecord.py")),
         f"--image_dir={folder / 'images'}",
         f"--object_annotations_file={folder / 'annotations.json'}",
-        f"--output_file_prefix={output / 'train'}",
-        f"--num_shards={args.num_shards}",
+        f"--output_file_prefix={folder / 'records' / 'train'}",
+        f"--num_shards={num_shards}",
     ]
-    if args.num_processes:
-        command.append(f"--num_processes={args.num_processes}")
+    return words + ([f"--num_processes={num_processes}"] if num_processes else [])
+
+
+def convert(folder: pathlib.Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Run the command; return what it took."""
+    output = folder / "records"
+    words = command(folder, args.num_shards, args.num_processes)
     start, peaks, first = time.perf_counter(), {"largest": 0.0, "together": 0.0}, [0.0]
     with open(folder / "output.txt", "w+", encoding="utf-8") as text:
-        process = subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(words, stdout=text, stderr=subprocess.STDOUT)
         done = threading.Event()
 
         def watch():

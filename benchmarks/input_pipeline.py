@@ -10,17 +10,15 @@ normalised, padded, two to a batch. Prints one JSON line.
 import argparse
 import pathlib
 import subprocess
-import sys
 import tempfile
 
+import coco_size
 import network  # noqa: F401  # puts the project on the path
 import synthetic_coco
 import timing
 
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.training.task import MaskRCNNTask
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -33,20 +31,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name) / "coco"
         synthetic_coco.write(folder, args.images, size=(480, 640), pictures=64)
-        subprocess.run(
-            [
-                *(sys.executable, ROOT / "data_prep" / "create_coco_tfrecord.py"),
-                f"--image_dir={folder / 'images'}",
-                f"--object_annotations_file={folder / 'annotations.json'}",
-                f"--output_file_prefix={folder / 'train'}",
-                "--num_shards=8",
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        command = coco_size.command(folder, num_shards=8)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         config = loading.load("maskrcnn_r50_fpn")
         data = config.task.train_data
-        data.input_path = config.task.validation_data.input_path = f"{folder}/train-*.tfrecord"
+        data.input_path = config.task.validation_data.input_path = f"{folder}/records/*.tfrecord"
         data.global_batch_size = args.batch
         batches = iter(MaskRCNNTask(config.task).build_inputs(data))
 

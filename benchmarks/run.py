@@ -101,7 +101,13 @@ def groups() -> Iterator[Group]:
             if script == "inference.py":
                 commands["ours"].append("--no_export")
             yield Group(f"XLA, {script[:-3]} 512x512, {dtype}", commands, [figure, "start_up_s"])
-    yield Group("evaluation", {"ours": ["evaluation.py"]}, ["seconds"])
+    commands = {f"{n:,} images": ["evaluation.py", f"--images={n}"] for n in (500, 5000)}
+    yield Group("evaluation", commands, ["seconds", "peak_mib"])
+    yield Group(
+        "ground truth of 5,000 images",
+        {"ours": ["ground_truth.py", "--images=5000"]},
+        ["annotation_file", "records"],
+    )
     yield Group("predict", {"ours": ["predict.py"]}, ["seconds"])
     yield Group("start-up", {"ours": ["start_up.py"]}, ["seconds"])
     yield Group("input pipeline", {"ours": ["input_pipeline.py"]}, ["images_per_s"])

@@ -55,6 +55,13 @@ def test_parts_add_up(measure, task):
 
 
 @pytest.mark.slow
+def test_ground_truth(measure):
+    [line] = measure("ground_truth.py", "--images=5")
+    assert line["objects"] > 5
+    assert set(line["annotation_file"]) == set(line["records"]) == {"seconds", "added_mib"}
+
+
+@pytest.mark.slow
 def test_input_pipeline(measure):
     [line] = measure("input_pipeline.py", "--images=8", "--rounds=1")
     assert line["images_per_s"] > 0
