@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell $(p
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow-test wheel pins clean
+.PHONY: demo test lint slow-test bench wheel pins clean
 
 demo: $(VENV)/trained
 	$(BIN)/python -m mrcnn_tf.demo
@@ -20,6 +20,11 @@ lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Measures everything that docs/performance.md tables; BENCH holds flags of benchmarks/run.py, and
+# TORCHVISION_PYTHON names the Python of an environment with torchvision, to be measured beside ours.
+bench: $(VENV)/trained
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # A source archive and a wheel in dist/. Left-overs of an earlier build would get into the wheel.
 wheel: $(VENV)/tested

@@ -26,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import scene  # noqa: E402
 import tensorflow as tf  # noqa: E402
+import timing  # noqa: E402
 
 from mrcnn_tf.ops import implementation, nms, roi_align  # noqa: E402
 
@@ -42,7 +43,7 @@ def align(sampling_ratio: int, backward: bool) -> Callable[[], object]:
         )
         for level in (2, 3, 4, 5)
     }
-    boxes = tf.Variable(scene.proposals(HEIGHT, WIDTH, BOXES)[None])
+    boxes = tf.Variable(scene.boxes(HEIGHT, WIDTH, BOXES)[None])
 
     def run():
         with tf.GradientTape() as tape:
@@ -59,7 +60,7 @@ def align(sampling_ratio: int, backward: bool) -> Callable[[], object]:
 
 def suppress() -> Callable[[], object]:
     """Return a function without arguments to trace: the NMS of five levels of one image."""
-    boxes = np.stack([scene.proposals(HEIGHT, WIDTH, BOXES, seed) for seed in range(5)])
+    boxes = np.stack([scene.boxes(HEIGHT, WIDTH, BOXES, seed) for seed in range(5)])
     scores = np.random.default_rng(2).standard_normal(boxes.shape[:2]).astype(np.float32)
     boxes, scores = tf.Variable(boxes), tf.Variable(scores)
 
@@ -107,10 +108,9 @@ def main() -> None:
         run = CASES[name]()
         traced(run, "for_cpus")  # the first trace of all is slower
         graphs = {way: traced(run, way) for way in WAYS}
-        seconds = scene.time_in_turn({way: graph[0] for way, graph in graphs.items()}, args.rounds)
+        taken = timing.in_turn({way: graph[0] for way, graph in graphs.items()}, args.rounds)
         line[name] = {
-            way: [round(scene.median(seconds[way]) * 1e3, 1), round(graphs[way][1], 1)]
-            for way in WAYS
+            way: [round(taken[way].median * 1e3, 1), round(graphs[way][1], 1)] for way in WAYS
         }
     print(json.dumps(line))
 

@@ -30,8 +30,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
-import scene  # noqa: E402
 import tensorflow as tf  # noqa: E402
+import timing  # noqa: E402
 
 from mrcnn_tf.ops import implementation, masks, nms, sampling, weighted_gather  # noqa: E402
 
@@ -49,8 +49,8 @@ def timed(functions: dict[str, Callable[[], object]], jit_compile: bool | None =
         name: lambda graph=graph: [t.numpy() for t in tf.nest.flatten(graph())]
         for name, graph in graphs.items()
     }
-    seconds = scene.time_in_turn(runs, ROUNDS)
-    return {name: round(scene.median(s) * 1e3, 1) for name, s in seconds.items()}
+    taken = timing.in_turn(runs, ROUNDS)
+    return {name: round(of.median * 1e3, 1) for name, of in taken.items()}
 
 
 def suppress(**replaced: object) -> Callable[[], object]:

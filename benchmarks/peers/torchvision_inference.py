@@ -1,62 +1,60 @@
-"""torchvision's maskrcnn_resnet50_fpn with and without its mask branch; see `mask_overhead.py`.
+"""Seconds of torchvision's R50-FPN on the scene, without and with masks; as `../inference.py`.
 
-Needs torch and torchvision, nothing of ours but `scene.py`. Prints one JSON line.
+PYTHON benchmarks/peers/torchvision_inference.py [--dtype=bfloat16 --channels_last]
+
+Needs torch and torchvision, nothing of ours but scene and clocks. Prints one JSON line.
 """
 
-import argparse
-import json
-import pathlib
-import sys
-
 import torch
-from torchvision.models.detection import maskrcnn_resnet50_fpn
-from torchvision.models.detection.image_list import ImageList
+import torchvision
+import torchvision_network as network
+from torchvision_network import scene
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import scene
+import timing  # isort: skip
 
 
 def main() -> None:
-    """Time both in turn."""
-    parser = argparse.ArgumentParser()
-    for name in ("height", "width", "proposals", "classes", "rounds"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    model = maskrcnn_resnet50_fpn(
-        weights=None,
-        weights_backbone=None,
-        num_classes=args.classes,
-        box_score_thresh=0.0,
-    ).eval()
-    size = (args.height, args.width)
-    boxes = torch.from_numpy(scene.proposals(*size, args.proposals)[:, [1, 0, 3, 2]].copy())
-    image = torch.from_numpy(scene.image(*size)).permute(2, 0, 1)[None].contiguous()
-    images = ImageList(image, [size])
-    with torch.no_grad():
-        for name, module in model.backbone.named_modules():
-            if name.endswith("bn3"):  # random weights of 16 blocks would overflow
-                module.weight.fill_(0.2)
-        model.roi_heads.box_predictor.cls_score.weight.normal_(std=0.05)
+    """Print the JSON line."""
+    args = network.parser(__doc__).parse_args()
+    model = network.build(trainable_layers=0, frozen_norms=True, args=args).eval()
+    boxes = scene.boxes(args.height, args.width, scene.PROPOSALS)
+    network.give_proposals(model, boxes, args)
+    images = network.images(args)
     heads = model.roi_heads
-    branch = (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor)
+    branch = {
+        name: getattr(heads, name) for name in ("mask_roi_pool", "mask_head", "mask_predictor")
+    }
+    found = {}
 
-    def detect(with_masks: bool) -> dict:
-        heads.mask_roi_pool, heads.mask_head, heads.mask_predictor = (
-            branch if with_masks else (None, None, None)
-        )
-        with torch.inference_mode():
+    def detect(with_masks: bool):
+        for name, part in branch.items():
+            setattr(heads, name, part if with_masks else None)
+        with torch.inference_mode(), network.autocast(args):
             features = model.backbone(images.tensors)
-            model.rpn(images, features)
-            found, _ = heads(features, [boxes], images.image_sizes)
-        return found[0]
+            proposals, _ = model.rpn(images, features)
+            detections, _ = heads(features, proposals, images.image_sizes)
+        network.wait(args)
+        found["boxes"] = sum(len(image["boxes"]) for image in detections)
+        if with_masks:
+            found["masks"] = list(detections[0]["masks"].shape)
 
-    count = len(detect(True)["boxes"])
-    seconds = scene.time_in_turn(
-        {"without": lambda: detect(False), "with": lambda: detect(True)}, args.rounds
+    runs = {"without_masks": lambda: detect(False), "with_masks": lambda: detect(True)}
+    peak = {}
+    for name, run in runs.items():
+        run()
+        peak[name] = timing.peak_memory_mib()
+    taken = timing.in_turn(runs, args.rounds)
+    timing.print_line(
+        benchmark="inference",
+        contestant="torchvision",
+        args=vars(args),
+        seconds={name: runs.summary() for name, runs in taken.items()},
+        masks_over_none=round(taken["with_masks"].median / taken["without_masks"].median, 3),
+        **found,
+        peak_mib=peak,
+        versions={"torch": torch.__version__, "torchvision": torchvision.__version__},
+        threads=torch.get_num_threads(),
     )
-    line = {"boxes": count, "seconds": seconds, "peak_mib": scene.peak_memory_mib()}
-    print(json.dumps(line))
 
 
 if __name__ == "__main__":

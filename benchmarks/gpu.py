@@ -1,0 +1,214 @@
+"""Our training step and inference on a GPU without TensorFlow there, beside torchvision's.
+
+    python benchmarks/gpu.py lower --folder=runs/lowered              # where TensorFlow is
+    PYTHON benchmarks/gpu.py compare --folder=runs/lowered \
+        --torchvision_python=PYTHON                                   # where JAX and the GPU are
+
+`lower` traces the whole jitted step, the update of the weights included, and the network of
+inference on `scene.py`, and writes each as an XLA module before optimization, with its inputs:
+numbers that count (images, boxes, small tensors) as they are, large weights as mean and deviation,
+from which `time` draws them, so that a folder is small enough to be carried; --exact writes all.
+XLA then compiles for whatever device JAX has, as TensorFlow would on it. `time` measures one
+module, `compare` all of a folder and torchvision's with channels-last, autocast and torch.compile
+in turn, each in a fresh process. One JSON line per process.
+
+Tried with JAX 0.10.2, whose internal client this uses: it has no public door for such a module.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import scene
+import timing
+
+SMALL = 2**16  # elements; larger floats are drawn
+_FLOATS = ("float32", "bfloat16", "float16")
+
+
+def write_module(function: Any, inputs: tuple, folder: pathlib.Path, exact: bool) -> None:
+    """Lower a jitted function and write `module.hlo`, `inputs.npz` and `inputs.json`.
+
+    Args:
+      function: a `tf.function` with `jit_compile`, whose variables exist.
+      inputs: of one call; a nest of tensors.
+      folder: is made.
+      exact: write every input as it is.
+    """
+    import tensorflow as tf
+
+    concrete = function.get_concrete_function(*inputs)
+    module = function.experimental_get_compiler_ir(*inputs)(stage="hlo_serialized")
+    # The module's parameters: what is passed, then what is captured; variables by their value.
+    variables = {id(v.handle): v for v in concrete.variables}
+    values = [*tf.nest.flatten(inputs), *concrete.captured_inputs]
+    arrays = [np.asarray(variables.get(id(value), value)) for value in values]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "module.hlo").write_bytes(module)
+    kept, described = {}, []
+    for number, array in enumerate(arrays):
+        about = {"shape": array.shape, "dtype": array.dtype.name}
+        if exact or array.size <= SMALL or number < len(tf.nest.flatten(inputs)):
+            # NumPy's format does not know bfloat16.
+            kept[str(number)] = array.astype(np.float32) if about["dtype"] in _FLOATS else array
+        else:
+            about |= {"mean": float(array.mean()), "deviation": float(array.std())}
+        described.append(about)
+    np.savez_compressed(folder / "inputs.npz", **kept)
+    (folder / "inputs.json").write_text(json.dumps(described))
+
+
+def lower(args: argparse.Namespace) -> None:
+    """Write a folder per task and dtype."""
+    import network
+    import tensorflow as tf
+
+    for dtype in ("float32", "bfloat16"):
+        network.set_dtype(dtype)
+        size = (args.height, args.width, args.batch)
+        config = network.experiment(norm="batch_norm")
+        step = network.training_step(config, *size)
+        function = tf.function(step.step, jit_compile=True, autograph=False)
+        write_module(function, (step.inputs,), args.folder / f"train {dtype}", args.exact)
+        model = network.build_model(network.experiment())
+        network.give_proposals(model, scene.boxes(args.height, args.width, scene.PROPOSALS))
+        function = tf.function(lambda x, s, m=model: m(x, s), jit_compile=True, autograph=False)
+        inputs = network.images(*size)
+        write_module(function, inputs, args.folder / f"inference {dtype}", args.exact)
+        print(f"{args.folder}: training step and inference in {dtype}", flush=True)
+
+
+def read_inputs(folder: pathlib.Path) -> list[Any]:
+    """Return the module's inputs as NumPy arrays, drawing those that were not written."""
+    import ml_dtypes
+
+    described = json.loads((folder / "inputs.json").read_text())
+    rng, arrays = np.random.default_rng(0), []
+    with np.load(folder / "inputs.npz") as kept:
+        for number, about in enumerate(described):
+            if str(number) in kept:
+                array = kept[str(number)]
+            else:
+                array = rng.standard_normal(about["shape"], np.float32)
+                array = array * about["deviation"] + about["mean"]
+            half = about["dtype"] == "bfloat16"
+            arrays.append(array.astype(ml_dtypes.bfloat16 if half else about["dtype"]))
+    return arrays
+
+
+class Module:
+    """A lowered module, compiled for JAX's first device, and its inputs there.
+
+    Args:
+      folder: of `write_module`.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        import jax
+        from jax._src.lib import xla_client
+
+        jax.config.update("jax_enable_x64", True)  # else int64 inputs become int32
+        computation = xla_client.XlaComputation((folder / "module.hlo").read_bytes())
+        mlir = xla_client._xla.mlir.xla_computation_to_mlir_module(computation)
+        self.device = jax.devices()[0]
+        start = time.perf_counter()
+        self._executable = self.device.client.compile_and_load(
+            mlir, xla_client.DeviceList((self.device,)), xla_client.CompileOptions()
+        )
+        self.compile_seconds = time.perf_counter() - start
+        self._inputs = [jax.device_put(array, self.device) for array in read_inputs(folder)]
+        self._given: list[Any] = []
+
+    def prepare(self) -> None:
+        """Copy the inputs for the next run, which writes new weights over its own."""
+        import jax
+
+        self._given = jax.block_until_ready([jax.numpy.copy(array) for array in self._inputs])
+
+    def run(self) -> list[Any]:
+        """Run once; return the results, on the device and done."""
+        import jax
+
+        results = self._executable.execute_sharded(self._given)
+        arrays = results.disassemble_into_single_device_arrays()
+        return jax.block_until_ready([shards[0] for shards in arrays])
+
+
+def time_module(args: argparse.Namespace) -> None:
+    """Print the JSON line of one module; with --outputs write what it computes."""
+    import jax
+
+    module = Module(args.folder)
+    module.prepare()
+    outputs = [np.asarray(array) for array in module.run()]
+    floats = [a for a in outputs if jax.numpy.issubdtype(a.dtype, jax.numpy.floating)]
+    if args.outputs:
+        np.savez(args.outputs, **{str(n): a for n, a in enumerate(outputs)})
+    taken = timing.in_turn({"call": module.run}, args.rounds, warm_up=2, before_each=module.prepare)
+    timing.print_line(
+        benchmark=args.folder.name,
+        contestant="ours",
+        device=module.device.device_kind,
+        seconds={"call": taken["call"].summary(), "compile": round(module.compile_seconds, 1)},
+        finite=bool(all(np.isfinite(a.astype(np.float32)).all() for a in floats)),
+        versions={"jax": jax.__version__},
+    )
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Time all modules and torchvision's networks in turn."""
+    here = pathlib.Path(__file__).resolve().parent
+    commands = [
+        [sys.executable, __file__, "time", f"--folder={folder}", f"--rounds={args.rounds}"]
+        for folder in sorted(args.folder.iterdir())
+    ]
+    for script in ("torchvision_train_step.py", "torchvision_inference.py"):
+        for dtype in ("float32", "bfloat16"):
+            flags = [f"--dtype={dtype}", f"--rounds={args.rounds}", f"--device={args.device}"]
+            flags += [f"--{name}={getattr(args, name)}" for name in ("height", "width", "batch")]
+            flags += ["--channels_last", "--compile"]
+            if args.torchvision_python:
+                commands.append([args.torchvision_python, str(here / "peers" / script), *flags])
+    # JAX would take most of the GPU's memory at once.
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    for _ in range(args.processes):
+        for command in commands:
+            subprocess.run(command, check=True, env=environment)
+
+
+def main() -> None:
+    """Do one of the three."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    actions = parser.add_subparsers(required=True)
+    for name, action in (("lower", lower), ("time", time_module), ("compare", compare)):
+        flags = actions.add_parser(name)
+        flags.set_defaults(action=action)
+        flags.add_argument("--folder", type=pathlib.Path, required=True)
+        if action is not time_module:
+            flags.add_argument("--height", type=int, default=800)
+            flags.add_argument("--width", type=int, default=1344)
+            flags.add_argument("--batch", type=int, default=1)
+        if action is not lower:
+            flags.add_argument("--rounds", type=int, default=20)
+        if action is lower:
+            flags.add_argument("--exact", action="store_true", help="write all inputs as they are")
+        elif action is time_module:
+            flags.add_argument("--outputs", type=pathlib.Path, help="write the results (.npz)")
+        else:
+            flags.add_argument("--torchvision_python")
+            flags.add_argument("--device", default="cuda", help="of torchvision's")
+            flags.add_argument("--processes", type=int, default=2, help="of each contestant")
+    args = parser.parse_args()
+    args.action(args)
+
+
+if __name__ == "__main__":
+    main()
