@@ -222,24 +222,28 @@ class CocoEvaluator:
     def _score(self, kind: str) -> scoring.Scores:
         category_ids = sorted(category["id"] for category in self._truth["categories"])
         category = {category_id: k + 1 for k, category_id in enumerate(category_ids)}
+        shape = {"box": "bbox", "mask": "segmentation"}[kind]
         annotations = [
             {
-                **annotation,
                 "id": annotation["id"] if self._as_pycocotools else k + 1,
                 "image_id": self._images.number(annotation["image_id"]),
                 "category_id": category[annotation["category_id"]],
+                "iscrowd": annotation["iscrowd"],
+                "area": annotation["area"],
+                shape: annotation[shape],
             }
             for k, annotation in enumerate(self._truth["annotations"])
         ]
         scored = [result for result in self._results if result["category_id"] in category]
         rows = [
             {
-                **result,
                 "id": k + 1,
                 "image_id": self._images.number(result["image_id"]),
                 "category_id": category[result["category_id"]],
+                "score": result["score"],
                 "iscrowd": 0,
                 "area": result["area"] if "area" in result else _area(result, kind),
+                shape: result[shape],
             }
             for k, result in enumerate(scored)
         ]

@@ -77,10 +77,11 @@ def score(
     Args:
       images: [{"id", "height", "width"}].
       category_ids: the categories to score, ascending.
-      annotations: ground truth as COCO annotations, each with its own int id from 1 on and an
-        `ignore`-free, complete set of keys; the dicts are changed by pycocotools.
-      detections: the same plus `score`.
-      iou_type: "bbox" or "segm"; the latter needs `segmentation` as compressed RLE on both sides.
+      annotations: ground truth: {"id", "image_id", "category_id", "iscrowd", "area"} and "bbox" or
+        "segmentation", a compressed RLE; each with its own int id from 1 on. The dicts are changed
+        by pycocotools.
+      detections: the same plus "score".
+      iou_type: "bbox" or "segm", what overlaps.
       max_detections: per image and category; more than 10.
       cocoeval: computes.
 
