@@ -16,6 +16,7 @@ def check(experiment: Experiment) -> None:
     _one_of("task.model.system", model.system, ("mask_rcnn", "faster_rcnn", "rpn"))
     _one_of("task.model.proposals", model.proposals, ("rpn", "file"))
     _one_of("stages.schedule", experiment.stages.schedule, ("joint", "separate", "alternating"))
+    _one_of("task.cocoeval", experiment.task.cocoeval, ("hotcoco", "pycocotools"))
     _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
     _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
     _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))

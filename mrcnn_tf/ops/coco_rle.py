@@ -55,7 +55,8 @@ def crops_to_rles(
         bounds, crop_of = np.delete(bounds, gone), np.delete(crop_of, gone)
         num_bounds = np.bincount(crop_of, minlength=len(crops))
     counts, num_counts = _counts(bounds, num_bounds, height * width)
-    return [{"size": [height, width], "counts": text} for text in compress(counts, num_counts)]
+    size = [height, width]  # one list for all: it is never changed, and results are many
+    return [{"size": size, "counts": text} for text in compress(counts, num_counts)]
 
 
 def _counts(bounds: np.ndarray, num_bounds: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,7 @@ _FREE = (
     "task.init_checkpoint_modules",
     "task.annotation_file",
     "task.allow_image_summary",
+    "task.cocoeval",
     "task.validation_loss",
     "task.validation_data",
     "task.model.preset",

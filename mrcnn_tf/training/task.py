@@ -1,5 +1,7 @@
 """The Model Garden task: build model and inputs, one training step, one validation step."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -14,7 +16,7 @@ from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.modeling import backbones, build
 from mrcnn_tf.modeling import metrics as metrics_lib
 from mrcnn_tf.staged.proposals import ProposalReader
-from mrcnn_tf.training import decay, divergence, evaluators, validation_images
+from mrcnn_tf.training import background, decay, divergence, evaluators, validation_images
 from mrcnn_tf.weights import fine_tune
 
 NO_DECAY = decay.Decay()
@@ -73,6 +75,7 @@ class MaskRCNNTask(base_task.Task):
         self._weight_decay = weight_decay
         self._enable_xla = enable_xla
         self._evaluator: evaluators.Evaluator | None = None
+        self._background = background.Background()
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_divergence: divergence.FirstDivergence | None = None
@@ -288,8 +291,15 @@ class MaskRCNNTask(base_task.Task):
     def aggregate_logs(
         self, state: evaluators.Evaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
     ) -> evaluators.Evaluator:
-        """Hand one step's detections or proposals, a tuple entry per replica, to the evaluator."""
+        """Have one step's detections or proposals, a tuple entry per replica, taken down.
+
+        That happens on another thread while the network goes on with the next batch.
+
+        Raises:
+          ValueError: the step before had something that cannot be scored.
+        """
         if state is None:
+            self._background.abandon()  # what is left of an evaluation that was stopped
             if self._evaluator is None:
                 self.make_evaluator()
             state = self._evaluator
@@ -298,6 +308,12 @@ class MaskRCNNTask(base_task.Task):
             self._progress = ProgressBar("evaluating", state.num_images, "images")
             if self._images:
                 self._images.reset()
+        self._background.run(functools.partial(self._take_down, state, step_logs))
+        return state
+
+    def _take_down(
+        self, state: evaluators.Evaluator, step_logs: dict[str, tuple[tf.Tensor, ...]]
+    ) -> None:
         before = state.num_added
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
@@ -306,12 +322,12 @@ class MaskRCNNTask(base_task.Task):
             if self._images:
                 self._images.add(logs)
         self._progress.add(state.num_added - before)
-        return state
 
     def reduce_aggregated_logs(
         self, aggregated_logs: evaluators.Evaluator, global_step: tf.Tensor | None = None
     ) -> dict[str, float]:
         """Score everything that was added."""
+        self._background.wait()
         self._progress.close()
         numbers = aggregated_logs.evaluate()
         self.evaluation_table = aggregated_logs.table()

@@ -19,6 +19,11 @@ FILES = (
         ("maskrcnn_r50_fpn", "task.model.features=c5", "features: got 'c5', allowed are"),
         ("maskrcnn_r50_fpn", "stages.schedule=both", "schedule: got 'both', allowed are"),
         # Validation.
+        (
+            "maskrcnn_r50_fpn",
+            "task.cocoeval=coco",
+            "task.cocoeval: got 'coco', allowed are 'hotcoco', 'pycocotools'",
+        ),
         *(
             (
                 "maskrcnn_r50_fpn",
