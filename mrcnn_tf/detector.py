@@ -123,7 +123,6 @@ class Detector:
     def export(self, export_dir: str, input_type: str) -> verification.Verification:
         """Write a SavedModel and check it; see `signatures.export_saved_model`."""
         return signatures.export_saved_model(
-            self.model.variables,
             self.detect,
             export_dir,
             input_type=input_type,

@@ -27,6 +27,7 @@ import tensorflow as tf
 from mrcnn_tf.data import label_map as label_map_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.images import reading
+from mrcnn_tf.modeling import prepared
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import postprocessing, preprocessing, verification
 
@@ -56,14 +57,13 @@ class ServingModule(tf.Module):
     Attributes:
       prepare: function, see `build_prepare`.
       network: function, see `build_network`.
-      model_variables: the network's variables, in `model.variables`' order.
+      model_variables: what `network` reads, see `modeling/prepared.py`.
       description: function without arguments that returns a JSON string [], see `describe`.
       label_map: asset `label_map.json`.
     """
 
     def __init__(
         self,
-        variables: list[tf.Variable],
         network: Network,
         preprocess: preprocessing.Preprocessor,
         input_type: str,
@@ -71,13 +71,15 @@ class ServingModule(tf.Module):
         label_map_path: str,
     ):
         super().__init__()
-        # The list, not the model: tracking a tf_keras.Model would write every layer with its
-        # traces, and a reader without tf_keras could revive none of them.
-        self.model_variables = list(variables)
         self.label_map = tf.saved_model.Asset(label_map_path)
         # Concrete, because saving traces a `tf.function` again, and all that it calls.
         self.prepare = trace(build_prepare(preprocess), PIXELS_SPEC).get_concrete_function()
-        self.network = trace(network, *NETWORK_SPECS).get_concrete_function()
+        with prepared.once():
+            self.network = trace(network, *NETWORK_SPECS).get_concrete_function()
+            # The list, not the model: tracking a tf_keras.Model would write every layer with its
+            # traces, and a reader without tf_keras could revive none of them. Kernels are there as
+            # they are used, not as they trained.
+            self.model_variables = list(self.network.variables)
         serve = build_serve(self.network, input_type=input_type, preprocess=preprocess)
         self.__call__ = trace(serve, INPUT_SPECS[input_type]).get_concrete_function()
         self.description = tf.function(lambda: tf.constant(description), input_signature=[])
@@ -191,7 +193,6 @@ def _black_pixel(input_type: str) -> tf.Tensor:
 
 
 def export_saved_model(
-    variables: list[tf.Variable],
     detect: Detect,
     export_dir: str,
     *,
@@ -206,7 +207,6 @@ def export_saved_model(
     half a model or a wrong one. An earlier export at `export_dir` is replaced.
 
     Args:
-      variables: `model.variables`: every variable that `detect` reads.
       detect: the network, see `build_network`.
       export_dir: folder, local or on any file system that `tf.io.gfile` knows.
       input_type: a key of `INPUT_SPECS`.
@@ -242,10 +242,10 @@ def export_saved_model(
         with open(path, "w", encoding="utf-8") as file:
             file.write(label_map.to_json())
         description = describe(input_type, mask_convention, label_map)
-        module = ServingModule(variables, network, preprocess, input_type, description, path)
+        module = ServingModule(network, preprocess, input_type, description, path)
         signatures = {"serving_default": module.__call__}
         tf.saved_model.save(module, incomplete, signatures=signatures)
-    found = verification.verify_export(incomplete, variables, serve, input_type)
+    found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
     if tf.io.gfile.exists(export_dir):
         tf.io.gfile.rmtree(export_dir)
     tf.io.gfile.rename(incomplete, export_dir)

@@ -136,7 +136,6 @@ def export(tmp_path_factory, model, detect, labels, preprocess):
         target = folder / input_type
         if not target.exists():
             signatures.export_saved_model(
-                model.variables,
                 detect,
                 str(target),
                 input_type=input_type,

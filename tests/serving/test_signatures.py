@@ -23,12 +23,11 @@ def exported(export):
 
 
 @pytest.fixture
-def write(model, detect, labels, preprocess):
+def write(detect, labels, preprocess):
     """Return f(path, **what is different from the usual) -> Verification."""
 
-    def export(path, variables=model.variables, detect=detect, input_type="image_bytes"):
+    def export(path, detect=detect, input_type="image_bytes"):
         return signatures.export_saved_model(
-            variables,
             detect,
             str(path),
             input_type=input_type,
@@ -262,7 +261,7 @@ def test_variables_of_mixed_precision_layers(tmp_path, write):
         boxes *= tf.cast(ones, tf.float32)[..., tf.newaxis]
         return Detections(boxes, ones, tf.sigmoid(logits), ones > 0)
 
-    found = write(tmp_path / "m", layer.variables, detect)
+    found = write(tmp_path / "m", detect)
     assert found.num_detections == 10
     assert found.matched_fraction == 1.0
     variables = tf.saved_model.load(str(tmp_path / "m")).model_variables
