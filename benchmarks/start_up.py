@@ -120,9 +120,10 @@ def measure_steps(folder: pathlib.Path, run: int) -> list[float]:
 
     Trainer.train = timed
     data = {"input_path": f"{folder}/records0/train-*.tfrecord", "global_batch_size": 1}
+    backbone = {"weights": "", "norm": "batch_norm", "freeze_at": 0}  # from random weights
     once = {"steps_per_loop": 1, "train_steps": TRAINING_STEPS, "summary_interval": 1}
     overrides = {
-        "task": {"train_data": data, "model": {"backbone": {"weights": ""}}},
+        "task": {"train_data": data, "model": {"backbone": backbone}},
         "trainer": {**once, "checkpoint_interval": 1000, "reference_batch_size": 1},
     }
     experiment = loading.load("maskrcnn_r50_fpn", params_override=json.dumps(overrides))
@@ -152,6 +153,7 @@ def main() -> None:
         for run in range(args.runs):
             for name, command in commands.items():
                 found[name].append(command(folder, run))
+                print(name, found[name][-1], file=sys.stderr, flush=True)
     for name, rows in found.items():
         medians = {key: scene.median([row[key] for row in rows]) for key in rows[0]}
         print(json.dumps({"measured": f"start-up: {name}", "runs": args.runs, **medians}))
