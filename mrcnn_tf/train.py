@@ -13,7 +13,7 @@ import copy
 import os
 from collections.abc import Iterable
 
-from mrcnn_tf.console import command_line
+from mrcnn_tf.console import command_line, xla_cache
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are
@@ -338,6 +338,7 @@ def main(argv: list[str]) -> None:
 
 def run_main() -> None:
     """Run the command that was typed."""
+    xla_cache.use()
     command_line.run(__doc__, define_flags, main)
 
 
