@@ -1,4 +1,4 @@
-"""What comments in mrcnn_tf/ops/ say was measured: each choice beside what was not chosen (CPU).
+"""What comments in mrcnn_tf say was measured: each choice beside what was not chosen (CPU).
 
 python benchmarks/op_choices.py [--case NAME]
 
@@ -9,6 +9,10 @@ python benchmarks/op_choices.py [--case NAME]
 * top_k_of_int32: the 256 largest of 2 x 2 x 268,000 numbers under XLA, float32 and int32.
 * scatter_rows: 10 rounds of 128 RoIs added to 1000 x 7 x 7 x 256 under XLA, as rows of C channels
   and as rows of P * P * C.
+* weighted_sums: RoIAlign's sums of 512 RoIs of 7 x 7 cells and 16 taps, and their gradient: a
+  sparse matrix times the pixels, and the pixels gathered and multiplied.
+* strided_convolution: the gradients of a 3x3 convolution of stride 2, padded by itself and by a
+  copy of its input, in float32 and bfloat16.
 * mask_targets: mean IoU of binary targets with those of adaptive sampling, for round, slim and
   notched objects in RoIs of 56 to 224 pixels, and of 224 to 800; by samples per cell and axis.
 
@@ -29,7 +33,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import timing  # noqa: E402
 
-from mrcnn_tf.ops import implementation, masks, nms, sampling  # noqa: E402
+from mrcnn_tf.ops import implementation, masks, nms, sampling, weighted_gather  # noqa: E402
 
 ROUNDS = 15
 ANCHORS = 268_000
@@ -140,6 +144,68 @@ def scatter_rows() -> dict:
     return timed({"C": rounds(49), "P * P * C": rounds(1)})
 
 
+def weighted_sums() -> dict:
+    """Time ways to sum up pixels without XLA."""
+    rng = np.random.default_rng(0)
+    num_rows, cells, taps = 90_000, 512 * 49, 16
+    table = tf.Variable(rng.standard_normal([num_rows, 256]).astype(np.float32))
+    upstream = tf.Variable(rng.standard_normal([cells, 256]).astype(np.float32))
+    first = rng.integers(0, num_rows - 6000, [512, 1])
+    near = rng.integers(0, 14, [512, 49 * taps]) * 336 + rng.integers(0, 14, [512, 49 * taps])
+    index = tf.constant((first + near).reshape(cells, taps), tf.int32)
+    weight = tf.constant(rng.random([cells, taps]), tf.float32)
+
+    def gathered():
+        pixels = tf.gather(table, index)  # [N, K, C]
+        return tf.squeeze(weight[:, tf.newaxis] @ pixels, 1)
+
+    def scattered():
+        products = tf.reshape(upstream[:, tf.newaxis] * weight[..., tf.newaxis], [-1, 256])
+        return tf.math.unsorted_segment_sum(products, tf.reshape(index, [-1]), num_rows)
+
+    choices = {
+        "sparse product": lambda: weighted_gather.sparse_product(table, index, weight),
+        "gathered": gathered,
+        "transposed product": lambda: weighted_gather.transposed_product(
+            upstream, index, weight, num_rows
+        ),
+        "scattered": scattered,
+    }
+    return timed(choices, jit_compile=None)
+
+
+def strided_convolution() -> dict:
+    """Time the gradients of input and kernel, 200 x 336 x 128 pixels."""
+    rng = np.random.default_rng(0)
+    around = [[0, 0], [1, 1], [1, 1], [0, 0]]
+
+    def gradients(dtype: tf.DType, padded_apart: bool) -> Callable[[], object]:
+        features = tf.Variable(tf.cast(rng.standard_normal([1, 200, 336, 128]), dtype))
+        kernel = tf.Variable(tf.cast(rng.standard_normal([3, 3, 128, 128]), dtype))
+
+        def run():
+            with tf.GradientTape() as tape:
+                inputs = tf.identity(features)
+                tape.watch(inputs)
+                if padded_apart:
+                    outputs = tf.nn.conv2d(tf.pad(inputs, around), kernel, 2, "VALID")
+                else:
+                    outputs = tf.nn.conv2d(inputs, kernel, 2, around)
+            found = tape.gradient(outputs, [inputs, kernel])
+            return [tf.reduce_sum(tf.cast(g, tf.float32)) for g in found]
+
+        return run
+
+    return timed(
+        {
+            f"{dtype.name} {name}": gradients(dtype, padded_apart)
+            for dtype in (tf.float32, tf.bfloat16)
+            for name, padded_apart in (("explicit", False), ("apart", True))
+        },
+        jit_compile=None,
+    )
+
+
 def mask_targets() -> dict:
     """Compare fixed numbers of samples with adaptive ones."""
     rng = np.random.default_rng(0)
@@ -184,7 +250,16 @@ def mask_targets() -> dict:
     return line
 
 
-CASES = (nms_tiles, nms_kernel, top_k_of_slices, top_k_of_int32, scatter_rows, mask_targets)
+CASES = (
+    nms_tiles,
+    nms_kernel,
+    top_k_of_slices,
+    top_k_of_int32,
+    scatter_rows,
+    weighted_sums,
+    strided_convolution,
+    mask_targets,
+)
 
 
 def main() -> None:

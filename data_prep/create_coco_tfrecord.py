@@ -33,7 +33,7 @@ if not __package__:  # run as a file: neither its package nor the project's is k
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     __package__ = "data_prep"
 
-from mrcnn_tf.console import command_line
+from mrcnn_tf.console import command_line, start_tensorflow
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.findings import Finding, Level, count_kinds
 
@@ -89,7 +89,8 @@ def main(_: list[str]) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print("starting TensorFlow, which takes some seconds", flush=True)
-    from . import conversion
+    with start_tensorflow.quickly():
+        from . import conversion
 
     run(
         conversion.Job(

@@ -20,7 +20,7 @@ import tensorflow as tf
 from mrcnn_tf import checkpoints
 from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import label_maps, loading
+from mrcnn_tf.experiment import label_maps, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import build
@@ -61,16 +61,10 @@ class Detector:
         self.label_map = label_map
         self.preprocess = preprocess
         self._names = dict(zip(label_map.ids, label_map.names, strict=True))
-        self._serve = tf.function(
-            signatures.build_serve(
-                self.detect,
-                input_type="image_bytes",
-                category_ids=label_map.ids,
-                preprocess=preprocess,
-            ),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-            autograph=False,
-        )
+        network = signatures.build_network(self.detect, label_map.ids)
+        self._network = signatures.trace(network, *signatures.NETWORK_SPECS)
+        prepare = signatures.build_prepare(preprocess)
+        self._prepare = signatures.trace(prepare, signatures.PIXELS_SPEC)
 
     @classmethod
     def load(cls, experiment: str, checkpoint: str, params_override: str = "") -> "Detector":
@@ -87,7 +81,8 @@ class Detector:
         """
         config = loading.load(experiment, params_override=params_override)
         config, checkpoint = stages.of_run(config, checkpoint, params_override=params_override)
-        model, label_map = _load_network(config, checkpoint)
+        with precision.of(config.runtime):
+            model, label_map = _load_network(config, checkpoint)
         return cls(model, label_map, preprocessor(config), config.task.model.detection.mask_paste)
 
     def detect(self, images: tf.Tensor, image_size_hw: tf.Tensor) -> Detections:
@@ -101,7 +96,8 @@ class Detector:
 
         Args:
           images: paths of image files, turned upright as their EXIF orientation says; or uint8
-            [h, w, 3] RGB arrays, taken as they are. Any sizes, any number.
+            [h, w, 3] RGB arrays, taken as they are. Any sizes, any number; all go through the
+            network at once, padded to the largest one's canvas.
 
         Returns:
           Per image its detections, best first, boxes and masks in pixels of the upright image.
@@ -113,7 +109,11 @@ class Detector:
             raise ValueError(f"expected a list of images, not {images!r}: give [{images!r}]")
         if not len(images):
             return []
-        answer = self._serve(tf.constant([_encoded(image) for image in images]))
+        prepared = [
+            preprocessing.NetworkInput(*self._prepare(tf.constant(_pixels(image))))
+            for image in images
+        ]
+        answer = self._network(*preprocessing.stack(prepared))
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [
             predictor.read_detections(arrays, row, self._names, self.mask_paste)
@@ -123,7 +123,6 @@ class Detector:
     def export(self, export_dir: str, input_type: str) -> verification.Verification:
         """Write a SavedModel and check it; see `signatures.export_saved_model`."""
         return signatures.export_saved_model(
-            self.model.variables,
             self.detect,
             export_dir,
             input_type=input_type,
@@ -188,11 +187,11 @@ def preprocessor(config: Experiment) -> preprocessing.Preprocessor:
     )
 
 
-def _encoded(image: str | os.PathLike | np.ndarray) -> bytes:
-    """Return a file that TensorFlow decodes to the upright image."""
+def _pixels(image: str | os.PathLike | np.ndarray) -> np.ndarray:
+    """Return the upright image: uint8 [h, w, 3], RGB."""
     if isinstance(image, str | os.PathLike):
         try:
-            return reading.read(image).encoded
+            return reading.read(image).pixels
         except reading.UnusableImageError as error:
             raise ValueError(f"{os.fspath(image)}: {error}") from error
     if not isinstance(image, np.ndarray):
@@ -204,4 +203,4 @@ def _encoded(image: str | os.PathLike | np.ndarray) -> bytes:
             f"an image as an array must be uint8 [height, width, 3], RGB, not {image.dtype} "
             f"{list(image.shape)}"
         )
-    return reading.encode(image)
+    return image

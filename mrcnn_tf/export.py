@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from mrcnn_tf import detector
+from mrcnn_tf.experiment import precision
 from mrcnn_tf.serving import signatures, verification
 
 
@@ -34,6 +35,7 @@ def _define_flags() -> None:
         "input_type", "image_bytes", sorted(signatures.INPUT_SPECS), "What clients send."
     )
     flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
+    precision.define_flag()
 
 
 def main(argv: list[str]) -> None:
@@ -45,7 +47,8 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     checkpoint = values.checkpoint_path or os.path.join("runs", values.experiment)
     try:
-        loaded = detector.Detector.load(values.experiment, checkpoint, values.params_override)
+        override = precision.laid_over(values.params_override, values.mixed_precision)
+        loaded = detector.Detector.load(values.experiment, checkpoint, override)
         compared = loaded.export(values.export_dir, values.input_type)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error

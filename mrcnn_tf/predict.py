@@ -5,7 +5,7 @@
 `detections.json` is a list of COCO results, with run-length masks where the network makes masks;
 `image_id` is the file's name relative to the input folder, and the category's name stands beside
 its id. All detections are in it; only those above `--score_threshold` are drawn, into
-`output_dir/drawn/`. `--input` may be given several times.
+`output_dir/drawn/`; `--nodraw` draws none. `--input` may be given several times.
 
 An image is turned upright first if its EXIF orientation says so, and boxes and masks refer to the
 upright image. In a folder, everything that is an image by its content is taken, whatever it is
@@ -19,9 +19,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+from mrcnn_tf.console import start_tensorflow
 
-import tensorflow as tf
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+with start_tensorflow.quickly():
+    import tensorflow as tf
 from absl import flags
 
 from mrcnn_tf.console import command_line
@@ -34,7 +36,10 @@ def _define_flags() -> None:
     flags.DEFINE_multi_string("input", None, "Image, folder of images, or glob.", required=True)
     flags.DEFINE_string("output_dir", None, "Where detections.json and drawn/ go.", required=True)
     flags.DEFINE_float("score_threshold", 0.5, "Draw detections from this score on.", 0.0, 1.0)
-    flags.DEFINE_integer("batch_size", 1, "Images per call of the network.", lower_bound=1)
+    flags.DEFINE_boolean("draw", True, "Draw what is found; --nodraw saves the time.")
+    flags.DEFINE_integer(
+        "batch_size", 1, "Images per call of the network, of one canvas each.", lower_bound=1
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,7 +57,11 @@ def main(argv: Sequence[str]) -> int:
             values.output_dir,
             values.score_threshold,
             values.batch_size,
+            values.draw,
         )
+    except KeyboardInterrupt:
+        print("interrupted; what was found until then is in detections.json.incomplete")
+        return 130
     except (OSError, ValueError, tf.errors.OpError) as error:
         print(error)
         return 2

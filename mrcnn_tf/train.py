@@ -20,11 +20,10 @@ command_line.require("train")  # before its packages are
 
 import tensorflow as tf
 from absl import app, flags, logging
-from official.modeling import performance
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import experiment as experiment_lib
-from mrcnn_tf.experiment import inputs, loading
+from mrcnn_tf.experiment import inputs, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import devices, divergence, optimizers, preflight, progress
@@ -64,16 +63,15 @@ def run(
     """
     experiment = copy.deepcopy(experiment)
     strategy = strategy or devices.strategy(experiment.runtime)
-    if experiment.runtime.mixed_precision_dtype:
-        performance.set_mixed_precision_policy(experiment.runtime.mixed_precision_dtype)
-    if mode == "eval":
-        path = checkpoints.newest(checkpoint_path or model_dir)
-        return _evaluate(experiment, strategy, model_dir, path, is_own=not checkpoint_path)
-    if checkpoint_path:
+    if checkpoint_path and mode != "eval":
         raise ValueError("--checkpoint_path: only --mode=eval scores a checkpoint of one's choice")
-    if mode == "continuous_eval":
-        return _evaluate_as_they_come(experiment, strategy, model_dir)
-    return _train(experiment, strategy, mode, model_dir)
+    with precision.of(experiment.runtime):
+        if mode == "eval":
+            path = checkpoints.newest(checkpoint_path or model_dir)
+            return _evaluate(experiment, strategy, model_dir, path, is_own=not checkpoint_path)
+        if mode == "continuous_eval":
+            return _evaluate_as_they_come(experiment, strategy, model_dir)
+        return _train(experiment, strategy, mode, model_dir)
 
 
 def _train(
@@ -302,6 +300,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "checkpoint_path", None, "With --mode=eval: checkpoint to score; default the run's newest."
     )
+    precision.define_flag()
     for name, why in _REFUSED_FLAGS.items():
         flags.DEFINE_string(name, None, f"Refused: {why}.")
 
@@ -320,7 +319,8 @@ def main(argv: list[str]) -> None:
         if values[name].value is not None:
             raise SystemExit(f"error: --{name} would not be read: {why}")
     try:
-        given = values.config_file, values.params_override
+        override = precision.laid_over(values.params_override, values.mixed_precision)
+        given = values.config_file, override
         experiment = loading.load(values.experiment, *given)
         model_dir = values.model_dir or os.path.join("runs", experiment.task.name)
         if values.mode == "eval":

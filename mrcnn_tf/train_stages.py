@@ -20,6 +20,7 @@ command_line.require("train")  # before its packages are
 from absl import app, flags, logging
 
 from mrcnn_tf.console.durations import duration
+from mrcnn_tf.experiment import precision
 from mrcnn_tf.staged import running, stages
 
 
@@ -29,6 +30,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("model_dir", None, "Folder of all stages; default runs/EXPERIMENT.")
     flags.DEFINE_multi_string("config_file", [], "YAML laid over the detector's and the RPN's.")
     flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train; goes to both.")
+    precision.define_flag()
 
 
 def main(argv: list[str]) -> None:
@@ -40,9 +42,8 @@ def main(argv: list[str]) -> None:
     name = pathlib.Path(values.experiment).stem
     model_dir = values.model_dir or os.path.join("runs", name)
     try:
-        schedule = stages.Schedule(
-            values.experiment, model_dir, values.config_file, values.params_override
-        )
+        override = precision.laid_over(values.params_override, values.mixed_precision)
+        schedule = stages.Schedule(values.experiment, model_dir, values.config_file, override)
         seconds = running.run(schedule.stages, model_dir)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error

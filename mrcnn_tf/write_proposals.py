@@ -22,7 +22,7 @@ command_line.require("train")  # before its packages are
 import tensorflow as tf
 from absl import app, flags, logging
 
-from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment import loading, precision
 from mrcnn_tf.staged import writing
 
 FLAGS = flags.FLAGS
@@ -37,6 +37,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("output_dir", None, "Folder of both folders.", required=True)
     flags.DEFINE_multi_string("config_file", [], "As for mrcnn_tf.train.")
     flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
+    precision.define_flag()
     flags.DEFINE_bool("overwrite", False, "Replace proposals that are there already.")
 
 
@@ -47,7 +48,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
     try:
-        experiment = loading.load(FLAGS.experiment, FLAGS.config_file, FLAGS.params_override)
+        override = precision.laid_over(FLAGS.params_override, FLAGS.mixed_precision)
+        experiment = loading.load(FLAGS.experiment, FLAGS.config_file, override)
         checkpoint = FLAGS.checkpoint_path or os.path.join("runs", experiment.task.name)
         writing.run(experiment, checkpoint, FLAGS.output_dir, FLAGS.overwrite)
     except (ValueError, OSError) as error:

@@ -39,7 +39,7 @@ OF_ROOM = {
     "images": {"numpy", "PIL", "pycocotools", "tensorflow"},
     "ops": LIBRARIES - {"tf_keras"},
     "data": LIBRARIES - {"tf_keras"},
-    "evaluation": LIBRARIES - {"tf_keras"},
+    "evaluation": LIBRARIES - {"tf_keras"} | {"hotcoco"},
     "serving": LIBRARIES - {"tf_keras"} | {"PIL"},
     "modeling": LIBRARIES,
 }

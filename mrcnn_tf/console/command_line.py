@@ -15,7 +15,7 @@ from typing import Any
 from absl import app, flags
 
 # What each extra of pyproject.toml installs, by the names under which it is imported.
-_MODULES = {"train": ("official", "orbit", "yaml"), "convert": ("safetensors",)}
+_MODULES = {"train": ("official", "orbit", "yaml", "hotcoco"), "convert": ("safetensors",)}
 
 
 def require(*extras: str) -> None:

@@ -82,6 +82,11 @@ GT_MASK_SIZES = "gt_mask_sizes"  # int32 [n, (height, width)] of each crop. Batc
 GT_VALID = "gt_valid"  # bool [B, G]: the row is an object, not padding
 GT_MASK_OFFSETS = "gt_mask_offsets"  # int32 [B, G]: position of each crop's first pixel, in bits
 GT_MASKS_VALID = "gt_masks_valid"  # bool [B, G]: the object has a mask and it fitted into the arena
+# What a batch says of each object: [B, G, ...].
+OF_OBJECTS = (
+    *(GT_BOXES, GT_CLASSES, GT_IS_CROWD, GT_VALID),
+    *(GT_MASK_FRAMES, GT_MASK_SIZES, GT_MASK_OFFSETS, GT_MASKS_VALID),
+)
 IMAGE_SIZE_HW = "image_size_hw"  # float32 [B, (height, width)]: the resized image inside the canvas
 # float32 [B, (height, width)]: the stored image; if it was cropped in training, that part of it
 ORIGINAL_SIZE_HW = "original_size_hw"

@@ -1,4 +1,4 @@
-"""COCO evaluation: collects detections batch by batch, scores them with pycocotools.
+"""COCO evaluation: collects detections batch by batch, scores them as COCOeval does.
 
     evaluator = CocoEvaluator(ground_truth.from_records(pattern, label_map), label_map)
     for batch in ...:
@@ -7,8 +7,8 @@
     print(evaluator.table())
 
 Images are found by the text of their id, so int ids, text ids and 64-bit ids all work. Inside,
-images and annotations are numbered anew: pycocotools takes an object with annotation id 0 for
-unmatched whatever happens, and a repeated id for one object.
+images, annotations and categories are numbered anew: pycocotools takes an object with annotation
+id 0 for unmatched whatever happens, and a repeated id for one object.
 """
 
 import logging
@@ -34,10 +34,11 @@ class CocoEvaluator:
       include_masks: whether to score masks beside boxes.
       max_detections: detections per image and category that count; more than 10.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
+      cocoeval: who computes the numbers, "hotcoco" or "pycocotools"; see `scoring.py`.
       as_pycocotools: reproduce the numbers that pycocotools gives for a result file, with its
         two known flaws, to compare with published ones: annotation ids are used as they are,
         so that an object with id 0 counts as missed; and a result with box and mask is small,
-        medium or large by its box's area in the mask scores too.
+        medium or large by its box's area in the mask scores too. Only pycocotools can do that.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class CocoEvaluator:
         include_masks: bool = True,
         max_detections: int = 100,
         mask_paste: str = "pixel_centres",
+        cocoeval: str = scoring.DEFAULT,
         as_pycocotools: bool = False,
     ) -> None:
         if max_detections <= 10:
@@ -56,6 +58,7 @@ class CocoEvaluator:
         self._kinds = {"box": "bbox", "mask": "segm"} if include_masks else {"box": "bbox"}
         self._max_detections = max_detections
         self._mask_paste = mask_paste
+        self._cocoeval = scoring.library("pycocotools" if as_pycocotools else cocoeval)
         self._as_pycocotools = as_pycocotools
         self._images = images.Images(truth)
         known_ids = {category["id"] for category in truth["categories"]}
@@ -153,11 +156,12 @@ class CocoEvaluator:
             if "mask" in self._kinds and not segmentation:
                 raise ValueError(f"{where}: masks are to be scored, but it has no segmentation")
             kept = {"image_id": image["id"], "category_id": result["category_id"]}
-            kept["score"] = result["score"]
+            kept["score"] = float(result["score"])
             if segmentation and ("mask" in self._kinds or not box):
                 kept["segmentation"] = ground_truth.segmentation_to_rle(
                     segmentation, image["height"], image["width"], where
                 )
+            box = [float(side) for side in box] if box else None
             kept["bbox"] = box or coco_mask.toBbox(kept["segmentation"]).tolist()
             if not np.isfinite([kept["score"], *kept["bbox"]]).all():
                 raise ValueError(f"{where}: score or bbox is not finite")
@@ -216,31 +220,44 @@ class CocoEvaluator:
         return rows
 
     def _score(self, kind: str) -> scoring.Scores:
+        category_ids = sorted(category["id"] for category in self._truth["categories"])
+        category = {category_id: k + 1 for k, category_id in enumerate(category_ids)}
+        shape = {"box": "bbox", "mask": "segmentation"}[kind]
         annotations = [
             {
-                **annotation,
                 "id": annotation["id"] if self._as_pycocotools else k + 1,
                 "image_id": self._images.number(annotation["image_id"]),
+                "category_id": category[annotation["category_id"]],
+                "iscrowd": annotation["iscrowd"],
+                "area": annotation["area"],
+                shape: annotation[shape],
             }
             for k, annotation in enumerate(self._truth["annotations"])
         ]
+        scored = [result for result in self._results if result["category_id"] in category]
         rows = [
             {
-                **result,
                 "id": k + 1,
                 "image_id": self._images.number(result["image_id"]),
+                "category_id": category[result["category_id"]],
+                "score": result["score"],
                 "iscrowd": 0,
-                "area": result.get("area", _area(result, kind)),
+                "area": result["area"] if "area" in result else _area(result, kind),
+                shape: result[shape],
             }
-            for k, result in enumerate(self._results)
+            for k, result in enumerate(scored)
         ]
-        return scoring.score(
+        scores = scoring.score(
             images=self._images.numbered(),
-            category_ids=sorted(category["id"] for category in self._truth["categories"]),
+            category_ids=list(category.values()),
             annotations=annotations,
             detections=rows,
             iou_type=self._kinds[kind],
             max_detections=self._max_detections,
+            cocoeval=self._cocoeval,
+        )
+        return scores._replace(
+            ap_by_category={i: scores.ap_by_category[k] for i, k in category.items()}
         )
 
 

@@ -1,11 +1,9 @@
 """Network output to COCO results: from the network-input frame to the stored image."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.ops.paste import paste_to_rle
+from mrcnn_tf.ops.paste import paste_to_rles
 
 # Shape letters: B images, D detections, M mask side.
 
@@ -45,8 +43,8 @@ def to_coco_results(
     original_size_hw: tuple[int, int],
     label_map: LabelMap | None,
     mask_paste: str = "pixel_centres",
-) -> Iterator[dict]:
-    """Yield one image's detections as COCO results; a box without area is none.
+) -> list[dict]:
+    """Return one image's detections as COCO results; a box without area is none.
 
     Args:
       image_id: the image's id.
@@ -58,8 +56,8 @@ def to_coco_results(
       label_map: gives the category ids.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
 
-    Yields:
-      {"image_id", "category_id", "bbox": [x, y, width, height], "score"} and, with masks,
+    Returns:
+      [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}] and, with masks,
       "segmentation": compressed RLE.
 
     Raises:
@@ -67,20 +65,25 @@ def to_coco_results(
     """
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError(f"image {image_id!r}: a detection's box or score is not finite")
-    num_classes = label_map.num_classes if label_map else None
-    for k, ((y1, x1, y2, x2), cls, score) in enumerate(zip(boxes, classes, scores, strict=True)):
-        if y2 <= y1 or x2 <= x1:
-            continue
-        if num_classes and not 1 <= cls < num_classes:
-            raise ValueError(f"image {image_id!r}: class {cls} is not in 1..{num_classes - 1}")
-        result = {
-            "image_id": image_id,
-            "category_id": label_map.ids[cls - 1] if label_map else int(cls),
-            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-            "score": float(score),
-        }
-        if masks is not None:
-            result["segmentation"] = paste_to_rle(
-                masks[k], boxes[k], *original_size_hw, convention=mask_paste
-            )
-        yield result
+    kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    category_ids = classes[kept].tolist()
+    if label_map:
+        for cls in category_ids:
+            if not 1 <= cls < label_map.num_classes:
+                raise ValueError(
+                    f"image {image_id!r}: class {cls} is not in 1..{label_map.num_classes - 1}"
+                )
+        category_ids = [label_map.ids[cls - 1] for cls in category_ids]
+    y1, x1, y2, x2 = boxes[kept].T
+    xywh = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1).tolist()
+    results = [
+        {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+        for category_id, box, score in zip(
+            category_ids, xywh, scores[kept].astype(np.float64).tolist(), strict=True
+        )
+    ]
+    if masks is not None:
+        rles = paste_to_rles(masks[kept], boxes[kept], *original_size_hw, convention=mask_paste)
+        for result, rle in zip(results, rles, strict=True):
+            result["segmentation"] = rle
+    return results

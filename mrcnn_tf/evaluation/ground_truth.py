@@ -25,7 +25,7 @@ from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import CocoData, ImageEntry
 from mrcnn_tf.data.coco_masks import Mask
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.ops.paste import crop_to_rle
+from mrcnn_tf.ops.coco_rle import crop_to_rle
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ The numbers are those of pycocotools with `useCats=0` and `maxDets` 100, 300, 10
 crowds and areas (the annotation's: mostly the mask's) hold. A box whose IoU with every object is
 below 0.5 keeps its rank and is then forgotten: it matches at no threshold, so no recall depends on
 it. Of 1000 proposals nine in ten are such; pycocotools, in Python, would need minutes for them.
+Which library matches, `scoring.py` says.
 """
 
 import logging
@@ -35,9 +36,11 @@ class ProposalEvaluator:
     Args:
       truth: the ground truth, from `evaluation/ground_truth.py`; masks and categories are not
         looked at.
+      cocoeval: who matches, "hotcoco" or "pycocotools"; see `scoring.py`.
     """
 
-    def __init__(self, truth: dict[str, list[dict]]) -> None:
+    def __init__(self, truth: dict[str, list[dict]], cocoeval: str = scoring.DEFAULT) -> None:
+        self._cocoeval = scoring.library(cocoeval)
         self._images = images.Images(truth)
         # Category by category, as pycocotools lines objects up with `useCats=0`.
         self._annotations = sorted(truth["annotations"], key=lambda a: a["category_id"])
@@ -123,7 +126,7 @@ class ProposalEvaluator:
             np.array([o["bbox"] for o in objects], np.float64),
             [int(o["iscrowd"]) for o in objects],
         )  # [P, objects]
-        for rank in np.flatnonzero((overlaps >= _LOWEST_IOU).any(axis=1)):
+        for rank in np.flatnonzero((overlaps >= _LOWEST_IOU).any(axis=1)).tolist():
             self._found.append({"image_id": image_id, "rank": rank, "bbox": boxes[rank].tolist()})
 
     def evaluate(self) -> dict[str, float]:
@@ -172,7 +175,7 @@ class ProposalEvaluator:
         return "\n".join([*lines, count]) + "\n"
 
     def _score(self) -> dict[tuple[str, int], float]:
-        """Run pycocotools on what lies on objects."""
+        """Match what lies on objects."""
         annotations = [
             {
                 **annotation,
@@ -192,4 +195,5 @@ class ProposalEvaluator:
             }
             for k, row in enumerate(self._found)
         ]
-        return scoring.average_recalls(self._images.numbered(), annotations, boxes, CAPS)
+        images = self._images.numbered()
+        return scoring.average_recalls(images, annotations, boxes, CAPS, self._cocoeval)

@@ -1,9 +1,9 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
-from mrcnn_tf.experiment import unread
+from mrcnn_tf.experiment import precision, unread
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.experiment.fields import MODULES, Data
-from mrcnn_tf.modeling import backbones, normalization
+from mrcnn_tf.modeling import backbones, build, normalization
 
 
 def check(experiment: Experiment) -> None:
@@ -16,6 +16,7 @@ def check(experiment: Experiment) -> None:
     _one_of("task.model.system", model.system, ("mask_rcnn", "faster_rcnn", "rpn"))
     _one_of("task.model.proposals", model.proposals, ("rpn", "file"))
     _one_of("stages.schedule", experiment.stages.schedule, ("joint", "separate", "alternating"))
+    _one_of("task.cocoeval", experiment.task.cocoeval, ("hotcoco", "pycocotools"))
     _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
     _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
     _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))
@@ -30,6 +31,7 @@ def check(experiment: Experiment) -> None:
         model.rpn.loss_normalizer,
         ("sampled", "anchors_per_image"),
     )
+    precision.check(experiment.runtime)
     backbones.check(model.backbone)
     _one_of("task.model.backbone.norm", model.backbone.norm, normalization.KINDS)
     for part in ("fpn", "box_head", "mask_head"):
@@ -125,6 +127,12 @@ def _check_system(experiment: Experiment) -> None:
 def _check_metric(experiment: Experiment) -> None:
     """Refuse to choose the best checkpoint by a number that the network is not scored with."""
     model, metric = experiment.task.model, experiment.trainer.best_checkpoint_eval_metric
+    is_loss = metric in ("validation_loss", *build.loss_names(model))
+    if is_loss and not experiment.task.validation_loss:
+        raise ValueError(
+            f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.validation_loss: false "
+            "computes no losses in evaluations. Set that to true, or choose by another number"
+        )
     begins = {"mask_rcnn": ("mask_", "box_"), "faster_rcnn": ("box_",), "rpn": ("ar_",)}[
         model.system
     ]

@@ -25,6 +25,10 @@ class Task(Fields):
         commas between, whole and nothing else; the others start as without it.
       annotation_file: COCO JSON to score against; empty scores against the validation records.
       seed: of the weights and of anchor and RoI sampling.
+      cocoeval: who computes COCO's numbers from the detections: "hotcoco", compiled, or
+        "pycocotools", the reference, in Python. The numbers are the same to the last bit.
+      validation_loss: have an evaluation give the losses too, on sampled anchors and RoIs as in
+        training; they share the backbone's and the pyramid's features with the detections.
       allow_image_summary: draw the first images of each evaluation for TensorBoard.
     """
 
@@ -38,6 +42,8 @@ class Task(Fields):
     validation_data: Data = dataclasses.field(default_factory=lambda: Data(is_training=False))
     annotation_file: str = ""
     seed: int = 0
+    cocoeval: str = "hotcoco"
+    validation_loss: bool = True
     allow_image_summary: bool = True
 
     # Model Garden's trainer looks whether it is set; not a field.

@@ -63,13 +63,19 @@ class UprightImage(NamedTuple):
 
     Attributes:
       pixels: uint8 [h, w, 3], RGB.
-      encoded: a file that TensorFlow decodes to these pixels, whether or not it knows of EXIF.
+      file: what it was read from, if TensorFlow decodes that to these pixels, whether or not it
+        knows of EXIF; else None.
       turned: an EXIF orientation was applied.
     """
 
     pixels: np.ndarray
-    encoded: bytes
+    file: bytes | None
     turned: bool
+
+    @property
+    def encoded(self) -> bytes:
+        """A file that TensorFlow decodes to these pixels."""
+        return encode(self.pixels) if self.file is None else self.file
 
 
 def read(path: str | os.PathLike) -> UprightImage:
@@ -87,7 +93,7 @@ def read(path: str | os.PathLike) -> UprightImage:
     if turned:
         pixels = turn(pixels, header.orientation)
     passed_on = header.kind in _BY_TENSORFLOW and not turned
-    return UprightImage(pixels, raw if passed_on else encode(pixels), turned)
+    return UprightImage(pixels, raw if passed_on else None, turned)
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:

@@ -81,6 +81,7 @@ class C4RoIHeads(tf_keras.layers.Layer):
         features: dict[int, tf.Tensor],
         rois: tf.Tensor,
         classes: tf.Tensor,
+        num_masks: tf.Tensor,
         training: bool,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """Both branches on the same RoIs: stage 5 runs once. As `FPNRoIHeads.train`."""
@@ -88,8 +89,7 @@ class C4RoIHeads(tf_keras.layers.Layer):
         class_logits, box_deltas = self._box_branch(shared)
         if self.mask_head is None:
             return class_logits, box_deltas, None
-        count = self.box_head.max_positives
-        mask_logits = self.mask_head(shared[:, :count], classes[:, :count])
+        mask_logits = self.mask_head(shared[:, :num_masks], classes[:, :num_masks])
         return class_logits, box_deltas, mask_logits
 
     def _box_branch(self, shared: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -3,6 +3,8 @@
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf.modeling import normalization, prepared
+
 # He et al. 2015 (arXiv:1502.01852) over the fan-out, not truncated: what Detectron2
 # (`c2_msra_fill`) and torchvision (`kaiming_normal_(mode="fan_out")`) give their ResNets.
 MSRA = tf_keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
@@ -14,8 +16,7 @@ class Conv2D(tf_keras.layers.Layer):
     """2-D convolution, NHWC, padded by `kernel_size // 2` zeros on every side.
 
     TensorFlow's `SAME` pads a strided layer on the bottom and right only when the input is even,
-    which shifts its features by half a pixel against the weights of every other framework. The
-    padding is given to the convolution itself: a `tf.pad` before it would copy the input.
+    which shifts its features by half a pixel against the weights of every other framework.
 
     Variables: `kernel` [k, k, Cin / groups, Cout] and, if `use_bias`, `bias` [Cout], as in Keras.
 
@@ -60,29 +61,65 @@ class Conv2D(tf_keras.layers.Layer):
         if channels is None:
             raise ValueError(f"{self.name}: the number of input channels must be known")
         shape = [self.kernel_size, self.kernel_size, channels // self.groups, self.filters]
-        self.kernel = self.add_weight("kernel", shape, initializer=self._kernel_initializer)
+        # In float32 until a norm is part of them.
+        self.kernel = self.add_weight(
+            "kernel", shape, initializer=self._kernel_initializer, experimental_autocast=False
+        )
         if self.use_bias:
-            self.bias = self.add_weight("bias", [self.filters], initializer="zeros")
+            self.bias = self.add_weight(
+                "bias", [self.filters], initializer="zeros", experimental_autocast=False
+            )
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, norm: tf_keras.layers.Layer | None = None) -> tf.Tensor:
         """Convolve.
 
         Args:
           inputs: [B, H, W, Cin], the layer's compute type.
+          norm: whose scale and offset become part of kernel and bias, see `normalised`.
 
         Returns:
           [B, (H - 1) // stride + 1, (W - 1) // stride + 1, filters].
         """
+        kernel, bias = prepared.weights(self, norm, inputs.dtype)
+        stride = self.stride
         padding: str | list = self._explicit_padding
-        if self.stride == 1:
-            # The same padding without a stride; its gradient takes a third less time on CPUs.
+        if stride == 1:
+            # The same without a stride; its gradient takes a third less time on CPUs.
             padding = "SAME"
-        elif self.groups > 1:
-            # On CPUs the gradient of a grouped convolution knows no explicit padding.
-            inputs, padding = tf.pad(inputs, padding), "VALID"
-        outputs = tf.nn.conv2d(inputs, self.kernel, self.stride, padding=padding)
-        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+        elif inputs.dtype != tf.float32 or self.groups > 1:
+            # On CPUs the gradients of explicit padding run outside of oneDNN: in half precision
+            # twenty times slower than a copy of the input and the rest together
+            # (`benchmarks/op_choices.py`, `strided_convolution`), and of groups there are none.
+            inputs, stride, padding = self._without_padding(inputs)
+        outputs = tf.nn.conv2d(inputs, kernel, stride, padding)
+        return outputs if bias is None else tf.nn.bias_add(outputs, bias)
+
+    def _without_padding(self, inputs: tf.Tensor) -> tuple[tf.Tensor, int, str]:
+        """Return what takes the place of inputs, stride and explicit padding."""
+        if self.kernel_size == 1:  # what a stride passes over, it never sees
+            return inputs[:, :: self.stride, :: self.stride], 1, "VALID"
+        return tf.pad(inputs, self._explicit_padding), self.stride, "VALID"
+
+
+def normalised(
+    conv: Conv2D, norm: tf_keras.layers.Layer, inputs: tf.Tensor, training: bool
+) -> tf.Tensor:
+    """Convolve and normalise: [B, H, W, Cin] -> [B, h, w, filters].
+
+    A norm that does not look at its batch is a factor of the kernel and a bias. So it costs the
+    feature map no pass of its own, and TensorFlow joins convolution, bias and ReLU.
+
+    Args:
+      conv: without a bias.
+      norm: any that `normalization.build` returns.
+      inputs: the layers' compute type.
+      training: whether norms that learn use the batch's statistics.
+    """
+    # The first call creates the norm's variables.
+    if norm.built and normalization.is_fixed(norm, training):
+        return conv(inputs, norm=norm)
+    return norm(conv(inputs), training=training)
 
 
 class ConvNormReLU(tf_keras.layers.Layer):
@@ -110,7 +147,6 @@ class ConvNormReLU(tf_keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, Cin] -> [B, H, W, filters]."""
-        outputs = self.conv(inputs)
-        if self.norm is not None:
-            outputs = self.norm(outputs, training=training)
-        return tf.nn.relu(outputs)
+        if self.norm is None:
+            return tf.nn.relu(self.conv(inputs))
+        return tf.nn.relu(normalised(self.conv, self.norm, inputs, training))

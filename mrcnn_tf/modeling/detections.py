@@ -1,7 +1,7 @@
 """From the box head's outputs to the final boxes.
 
-Shape letters: `B` images, `P` proposals, `N` classes with background, `D` detections, `M` mask
-side.
+Shape letters: `B` images, `P` proposals, `N` classes with background, `K` (proposal, class)
+pairs that may become detections, `D` detections, `M` mask side.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mrcnn_tf.ops import boxes as box_ops
-from mrcnn_tf.ops import nms, padding, soft_nms
+from mrcnn_tf.ops import candidates, nms, padding, soft_nms
 
 
 class Detections(NamedTuple):
@@ -44,7 +44,7 @@ def select_detections(
     soft_nms_sigma: float,
     max_detections: int,
 ) -> Detections:
-    """Decode every class's box of every RoI, suppress per class, keep the best over all classes.
+    """Decode the boxes of (RoI, class) pairs, suppress per class, keep the best over all classes.
 
     Section 3.1, "Inference"; thresholds and order as Detectron2 and torchvision.
 
@@ -65,21 +65,22 @@ def select_detections(
     class_logits, box_deltas, rois, rois_valid = (
         padding.at_least_one(x, axis=1) for x in (class_logits, box_deltas, rois, rois_valid)
     )
-    batch, count, foreground = tf.shape(rois)[0], tf.shape(rois)[1], class_logits.shape[2] - 1
-    scores = tf.nn.softmax(class_logits)[:, :, 1:]  # [B, P, N-1]
-    boxes = box_ops.decode(box_deltas, rois[:, :, tf.newaxis, :], regression_weights)
-    # [B, P, N-1, ...] -> [B, P*(N-1), ...]: candidate p * (N-1) + k has class k + 1.
-    boxes = tf.reshape(boxes, [batch, count * foreground, 4])
-    scores = tf.reshape(scores, [batch, count * foreground])
-    classes = tf.tile(tf.range(1, foreground + 1), [count])  # [P*(N-1)]
-    finite = tf.math.is_finite(scores) & tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
-    boxes = box_ops.clip(tf.where(finite[..., tf.newaxis], boxes, 0.0), image_size_hw)
-    valid = finite & (scores > score_threshold) & tf.repeat(rois_valid, foreground, axis=1)
+    batch, foreground = tf.shape(rois)[0], class_logits.shape[2] - 1
+    scores = tf.where(rois_valid[..., tf.newaxis], tf.nn.softmax(class_logits)[:, :, 1:], 0.0)
+    # [B, P, N-1] -> [B, P*(N-1)] -> [B, K]: pair p * (N-1) + k is RoI p as class k + 1.
+    scores, index = candidates.above(tf.reshape(scores, [batch, -1]), score_threshold)
+    classes = index % foreground + 1
+    boxes = box_ops.decode(
+        tf.gather(tf.reshape(box_deltas, [batch, -1, 4]), index, batch_dims=1),
+        tf.gather(rois, index // foreground, batch_dims=1),
+        regression_weights,
+    )
+    valid = (scores > score_threshold) & tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
+    boxes = box_ops.clip(tf.where(valid[..., tf.newaxis], boxes, 0.0), image_size_hw)
     valid &= box_ops.is_nonempty(boxes, min_box_size)
-    groups = tf.broadcast_to(classes, tf.shape(scores))
     if soft_nms_sigma:
         index, kept_scores, valid = soft_nms.soft_nms(
-            boxes, scores, valid, groups, soft_nms_sigma, score_threshold, max_detections
+            boxes, scores, valid, classes, soft_nms_sigma, score_threshold, max_detections
         )
     else:
         index, valid = nms.nms(
@@ -88,12 +89,12 @@ def select_detections(
             valid,
             iou_threshold=nms_iou,
             max_outputs=max_detections,
-            groups=groups,
+            groups=classes,
         )
         kept_scores = tf.gather(scores, index, batch_dims=1)
     return Detections(
         tf.where(valid[..., tf.newaxis], tf.gather(boxes, index, batch_dims=1), 0.0),
-        tf.where(valid, tf.gather(classes, index), 0),
+        tf.where(valid, tf.gather(classes, index, batch_dims=1), 0),
         tf.where(valid, kept_scores, 0.0),
         valid,
     )

@@ -8,7 +8,7 @@ import tf_keras
 
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import normalization
-from mrcnn_tf.modeling.conv import XAVIER, Conv2D
+from mrcnn_tf.modeling.conv import XAVIER, Conv2D, normalised
 
 Defaults = fields.FPN
 _NUM_BACKBONE_LEVELS = 5  # a ResNet's last level
@@ -89,10 +89,10 @@ class FPN(tf_keras.layers.Layer):
         return dict(sorted(pyramid.items()))
 
     def _convolve(self, name: str, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        outputs = getattr(self, name)(inputs)
+        conv = getattr(self, name)
         if not self.norm:
-            return outputs
-        return getattr(self, f"{name}_norm")(outputs, training=training)
+            return conv(inputs)
+        return normalised(conv, getattr(self, f"{name}_norm"), inputs, training)
 
 
 def enlarge_like(coarse: tf.Tensor, fine: tf.Tensor) -> tf.Tensor:

@@ -10,9 +10,9 @@ Without a mask head it is Faster R-CNN; without an RPN its proposals are given (
 trained separately and does not share features with Mask R-CNN, unless specified"). The parts are
 interchangeable: `fpn.py` with `FPNRoIHeads`, or no pyramid with `C4RoIHeads`.
 
-Shape letters: `B` images, `H W` canvas, `P` proposals, `G` padded objects, `R` sampled RoIs, `F` of
-them possibly positive, `D` detections, `N` classes with background, `M` mask side. Boxes are yxyx
-in network-input pixels.
+Shape letters: `B` images, `H W` canvas, `P` proposals, `G` padded objects, `R` sampled RoIs, the
+first `F` of them with a mask, `D` detections, `N` classes with background, `M` mask side. Boxes are
+yxyx in network-input pixels.
 """
 
 import functools
@@ -31,8 +31,8 @@ from mrcnn_tf.modeling.outputs import DetectorOutputs, MaskOutputs
 from mrcnn_tf.modeling.proposals import Proposals, given_proposals
 from mrcnn_tf.modeling.roi_heads import FPNRoIHeads
 from mrcnn_tf.modeling.rpn import RPN
+from mrcnn_tf.ops import leading, padding, sampling
 from mrcnn_tf.ops import masks as mask_ops
-from mrcnn_tf.ops import padding, sampling
 
 Defaults = fields.Detection
 
@@ -115,15 +115,30 @@ class MaskRCNN(tf_keras.Model):
         sent = images
         images, image_size_hw, proposals = with_an_image(images, image_size_hw, proposals)
         features = self.features(images, training)
+        return of_images(sent, self.detect(features, image_size_hw, proposals, training))
+
+    def detect(
+        self,
+        features: dict[int, tf.Tensor],
+        image_size_hw: tf.Tensor,
+        proposals: Proposals | None = None,
+        training: bool = False,
+    ) -> Detections:
+        """Find objects in what `features` made of the images; see `call`."""
         if self.rpn is not None:
             proposals = self.rpn(features, image_size_hw)
         detections = self.find_boxes(features, _needed(proposals), image_size_hw, training)
         if self.roi_heads.mask_head is None:
-            return of_images(sent, detections)
-        mask_logits = self.roi_heads.masks(features, detections.boxes, detections.classes, training)
+            return detections
+        mask_logits = leading.only(
+            leading.num_rows(detections.valid),
+            lambda boxes, classes: self.roi_heads.masks(features, boxes, classes, training),
+            detections.boxes,
+            detections.classes,
+        )
         is_found = detections.valid[..., tf.newaxis, tf.newaxis]
         masks = tf.where(is_found, tf.sigmoid(mask_logits), 0.0)
-        return of_images(sent, detections._replace(masks=masks))
+        return detections._replace(masks=masks)
 
     def find_boxes(
         self,
@@ -138,12 +153,29 @@ class MaskRCNN(tf_keras.Model):
             class_logits, box_deltas, proposals.boxes, proposals.valid, image_size_hw
         )
 
-    def infer(self, batch: dict[str, tf.Tensor]) -> Detections:
-        """Find objects in a batch as in `data/schema.py`, on its proposals if it has some."""
+    def infer(
+        self, batch: dict[str, tf.Tensor], features: dict[int, tf.Tensor] | None = None
+    ) -> Detections:
+        """Find objects in a batch as in `data/schema.py`, on its proposals if it has some.
+
+        Args:
+          batch: the batch.
+          features: of its images, if they have been computed.
+
+        Returns:
+          Detections.
+        """
+        if features is not None:
+            return self.detect(features, batch[schema.IMAGE_SIZE_HW], given_proposals(batch))
         return self(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW], given_proposals(batch))
 
     def train_forward(
-        self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
+        self,
+        batch: dict[str, tf.Tensor],
+        seed: int,
+        step: tf.Tensor,
+        training: bool = True,
+        features: dict[int, tf.Tensor] | None = None,
     ) -> DetectorOutputs:
         """Run the network on sampled anchors and RoIs (section 3.1, "Training").
 
@@ -152,21 +184,25 @@ class MaskRCNN(tf_keras.Model):
           seed: of the sampling.
           step: int [], the training step; seed, step and image alone decide what is sampled.
           training: whether norms use batch statistics.
+          features: of the batch's images, if they have been computed.
 
         Returns:
           DetectorOutputs.
         """
-        features = self.features(batch[schema.IMAGE], training)
+        if features is None:
+            features = self.features(batch[schema.IMAGE], training)
+        batch = targets_lib.without_padding(batch)
         rpn_outputs, proposals = None, given_proposals(batch)
         if self.rpn is not None:
             rpn_outputs, proposals = self.rpn.train_forward(features, batch, seed, step)
         rois = self.sample_rois(_needed(proposals), batch, seed, step)
+        num_masks = leading.num_rows(rois.is_positive[:, : self.roi_heads.box_head.max_positives])
         class_logits, box_deltas, mask_logits = self.roi_heads.train(
-            features, rois.rois, rois.classes, training
+            features, rois.rois, rois.classes, num_masks, training
         )
         masks = None
         if mask_logits is not None:
-            masks = MaskOutputs(mask_logits, *self._mask_targets(rois, batch))
+            masks = MaskOutputs(mask_logits, *self._mask_targets(rois, num_masks, batch))
         return DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois, masks)
 
     def losses_of(self, outputs: DetectorOutputs) -> dict[str, losses.LossSum]:
@@ -216,10 +252,10 @@ class MaskRCNN(tf_keras.Model):
         )
 
     def _mask_targets(
-        self, rois: targets_lib.RoITargets, batch: dict[str, tf.Tensor]
+        self, rois: targets_lib.RoITargets, count: tf.Tensor, batch: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The RoI ∩ its mask: targets [B, F, M, M] and valid [B, F], True on positives only."""
-        count, head = self.roi_heads.box_head.max_positives, self.roi_heads.mask_head
+        """The first F RoIs ∩ their masks: [B, F, M, M]; valid [B, F], True on positives only."""
+        head = self.roi_heads.mask_head
         assert head is not None
         gt_index = rois.gt_index[:, :count]
         target_masks = mask_ops.mask_targets(

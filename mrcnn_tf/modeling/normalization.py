@@ -49,6 +49,20 @@ def builder(kind: str) -> NormBuilder | None:
     return functools.partial(build, kind, epsilon=1e-5, momentum=0.9) if kind else None
 
 
+def is_fixed(norm: tf_keras.layers.Layer, training: bool) -> bool:
+    """Whether a norm is one scale and one offset per channel, whatever its input is."""
+    if isinstance(norm, FrozenBatchNorm):
+        return True
+    learns = SyncBatchNorm, tf_keras.layers.BatchNormalization
+    return isinstance(norm, learns) and not (training and norm.trainable)
+
+
+def fixed_affine(norm: tf_keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return scale and offset of a norm that `is_fixed`, float32 [C] each."""
+    scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+    return scale, norm.beta - norm.moving_mean * scale
+
+
 class FrozenBatchNorm(tf_keras.layers.Layer):
     """Batch norm that neither learns nor follows its input: one scale and one offset per channel.
 
@@ -87,9 +101,8 @@ class FrozenBatchNorm(tf_keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Apply scale and offset: [..., C] -> [..., C]."""
-        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
-        offset = self.beta - self.moving_mean * scale
-        return inputs * tf.cast(scale, inputs.dtype) + tf.cast(offset, inputs.dtype)
+        scale, offset = (tf.cast(x, inputs.dtype) for x in fixed_affine(self))
+        return inputs * scale + offset
 
 
 class SyncBatchNorm(tf_keras.layers.Layer):

@@ -34,8 +34,8 @@ class MaskOutputs(NamedTuple):
     """Of the mask branch.
 
     Attributes:
-      logits: float32 [B, F, M, M], of the true class of the first F sampled RoIs (positives come
-        first and are never more).
+      logits: float32 [B, F, M, M], of the true class of the first F sampled RoIs, among which
+        are all positives.
       targets: float32 [B, F, M, M].
       valid: bool [B, F], positives whose object has a mask.
     """

@@ -13,7 +13,7 @@ import tf_keras
 
 from mrcnn_tf.experiment.fields import Backbone as Defaults
 from mrcnn_tf.modeling import normalization
-from mrcnn_tf.modeling.conv import Conv2D
+from mrcnn_tf.modeling.conv import Conv2D, normalised
 from mrcnn_tf.modeling.normalization import NormBuilder
 
 # Depth: number of residual blocks in the stages 2..5 (He et al. 2016, arXiv:1512.03385, table 1).
@@ -62,7 +62,7 @@ class Stem(tf_keras.layers.Layer):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, 3] -> [B, H/4, W/4, filters], rounded up."""
-        features = tf.nn.relu(self.norm1(self.conv1(images), training=training))
+        features = tf.nn.relu(normalised(self.conv1, self.norm1, images, training))
         # Zeros cannot win over the outputs of a ReLU, so they serve as the pooling's padding.
         padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]])
         return tf.nn.max_pool2d(padded, 3, 2, "VALID")
@@ -97,10 +97,10 @@ class BasicBlock(tf_keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, h, w, Cin] -> [B, h/stride, w/stride, width], rounded up."""
-        x = tf.nn.relu(self.norm1(self.conv1(inputs), training=training))
-        x = self.norm2(self.conv2(x), training=training)
+        x = tf.nn.relu(normalised(self.conv1, self.norm1, inputs, training))
+        x = normalised(self.conv2, self.norm2, x, training)
         if self.shortcut is not None and self.shortcut_norm is not None:
-            inputs = self.shortcut_norm(self.shortcut(inputs), training=training)
+            inputs = normalised(self.shortcut, self.shortcut_norm, inputs, training)
         return tf.nn.relu(x + inputs)
 
 
@@ -144,11 +144,11 @@ class BottleneckBlock(tf_keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, h, w, Cin] -> [B, h/stride, w/stride, 4 * width], rounded up."""
-        x = tf.nn.relu(self.norm1(self.conv1(inputs), training=training))
-        x = tf.nn.relu(self.norm2(self.conv2(x), training=training))
-        x = self.norm3(self.conv3(x), training=training)
+        x = tf.nn.relu(normalised(self.conv1, self.norm1, inputs, training))
+        x = tf.nn.relu(normalised(self.conv2, self.norm2, x, training))
+        x = normalised(self.conv3, self.norm3, x, training)
         if self.shortcut is not None and self.shortcut_norm is not None:
-            inputs = self.shortcut_norm(self.shortcut(inputs), training=training)
+            inputs = normalised(self.shortcut, self.shortcut_norm, inputs, training)
         return tf.nn.relu(x + inputs)
 
 

@@ -270,15 +270,16 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         features: dict[int, tf.Tensor],
         rois: tf.Tensor,
         classes: tf.Tensor,
+        num_masks: tf.Tensor,
         training: bool,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """Both branches on sampled RoIs.
 
         Args:
           features: {level: [B, Hl, Wl, C]}.
-          rois: float32 [B, R, 4], positives first: the mask branch runs on the first F, see
-            `BoxHead.max_positives`.
+          rois: float32 [B, R, 4], positives first.
           classes: int32 [B, R], the true ones.
+          num_masks: int32 [], F: on how many of them the mask branch runs.
           training: whether norms use batch statistics.
 
         Returns:
@@ -288,6 +289,5 @@ class FPNRoIHeads(tf_keras.layers.Layer):
         class_logits, box_deltas = self.boxes(features, rois, training)
         if self.mask_head is None:
             return class_logits, box_deltas, None
-        count = self.box_head.max_positives
-        mask_logits = self.masks(features, rois[:, :count], classes[:, :count], training)
+        mask_logits = self.masks(features, rois[:, :num_masks], classes[:, :num_masks], training)
         return class_logits, box_deltas, mask_logits

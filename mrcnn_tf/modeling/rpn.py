@@ -17,6 +17,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import losses
 from mrcnn_tf.modeling import targets as targets_lib
+from mrcnn_tf.modeling.conv import Conv2D
 from mrcnn_tf.modeling.outputs import RPNOutputs
 from mrcnn_tf.modeling.proposals import Proposals, generate_proposals
 from mrcnn_tf.ops import anchors as anchor_ops
@@ -44,18 +45,12 @@ class RPNHead(tf_keras.layers.Layer):
         """
         super().__init__(name=name)
 
-        def conv(filters: int, size: int, layer: str, activation: str | None = None):
-            return tf_keras.layers.Conv2D(
-                filters,
-                size,
-                padding="same",
-                activation=activation,
-                # Gaussian with 0.01, as Faster R-CNN section 3.1.3 initialises all new layers.
-                kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.01),
-                name=layer,
-            )
+        def conv(filters: int, size: int, layer: str) -> Conv2D:
+            # Gaussian with 0.01, as Faster R-CNN section 3.1.3 initialises all new layers.
+            gaussian = tf_keras.initializers.RandomNormal(stddev=0.01)
+            return Conv2D(filters, size, use_bias=True, kernel_initializer=gaussian, name=layer)
 
-        self.convs = [conv(channels, 3, f"conv{i + 1}", "relu") for i in range(conv_layers)]
+        self.convs = [conv(channels, 3, f"conv{i + 1}") for i in range(conv_layers)]
         self.objectness = conv(anchors_per_cell, 1, "objectness")
         self.deltas = conv(anchors_per_cell * 4, 1, "deltas")
 
@@ -75,7 +70,7 @@ class RPNHead(tf_keras.layers.Layer):
         for level, feature in sorted(features.items()):
             hidden = feature
             for layer in self.convs:
-                hidden = layer(hidden)
+                hidden = tf.nn.relu(layer(hidden))
             batch = tf.shape(feature)[0]
             # [B, Hl, Wl, K] -> [B, Hl*Wl*K]
             logits[level] = tf.reshape(tf.cast(self.objectness(hidden), tf.float32), [batch, -1])

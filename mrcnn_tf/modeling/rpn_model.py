@@ -9,6 +9,7 @@ import tf_keras
 
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import losses
+from mrcnn_tf.modeling import targets as targets_lib
 from mrcnn_tf.modeling.mask_rcnn import features_of, of_images, with_an_image
 from mrcnn_tf.modeling.outputs import RPNOutputs
 from mrcnn_tf.modeling.proposals import Proposals
@@ -53,15 +54,26 @@ class RPNModel(tf_keras.Model):
         images, image_size_hw = with_an_image(images, image_size_hw)
         return of_images(sent, self.rpn(self.features(images, training), image_size_hw))
 
-    def infer(self, batch: dict[str, tf.Tensor]) -> Proposals:
-        """Propose boxes for a batch as in `data/schema.py`."""
+    def infer(
+        self, batch: dict[str, tf.Tensor], features: dict[int, tf.Tensor] | None = None
+    ) -> Proposals:
+        """Propose boxes for a batch as in `data/schema.py`; see `MaskRCNN.infer`."""
+        if features is not None:
+            return self.rpn(features, batch[schema.IMAGE_SIZE_HW])
         return self(batch[schema.IMAGE], batch[schema.IMAGE_SIZE_HW])
 
     def train_forward(
-        self, batch: dict[str, tf.Tensor], seed: int, step: tf.Tensor, training: bool = True
+        self,
+        batch: dict[str, tf.Tensor],
+        seed: int,
+        step: tf.Tensor,
+        training: bool = True,
+        features: dict[int, tf.Tensor] | None = None,
     ) -> RPNOutputs:
         """Run the network on sampled anchors; arguments as `MaskRCNN.train_forward`."""
-        features = self.features(batch[schema.IMAGE], training)
+        if features is None:
+            features = self.features(batch[schema.IMAGE], training)
+        batch = targets_lib.without_padding(batch)
         outputs, _ = self.rpn.train_forward(features, batch, seed, step)
         return outputs
 

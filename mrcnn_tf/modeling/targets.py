@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mrcnn_tf.data import schema
 from mrcnn_tf.ops import boxes as box_ops
-from mrcnn_tf.ops import matching, sampling
+from mrcnn_tf.ops import leading, matching, sampling
 
 # Which part of an anchor or RoI has to lie in a crowd region for it to be neither positive nor
 # negative. Detectron drops proposals at the same value (`TRAIN.CROWD_FILTER_THRESH`).
@@ -50,6 +51,20 @@ class RoITargets(NamedTuple):
     valid: tf.Tensor
     gt_index: tf.Tensor
     deltas: tf.Tensor
+
+
+def without_padding(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Cut off the rows that hold no object in any image, as far as shapes may follow the data.
+
+    COCO has 7 objects an image, and the overlaps of all anchors with 100 are what training's
+    targets cost.
+
+    Args:
+      batch: as in `data/schema.py`; its keys of [B, G, ...] are cut to one number of rows.
+    """
+    rows = leading.num_rows(batch[schema.GT_VALID])
+    of_objects = {key: batch[key][:, :rows] for key in schema.OF_OBJECTS if key in batch}
+    return batch | of_objects
 
 
 def anchor_targets(

@@ -104,7 +104,7 @@ def _pool_in_rounds(table, rois, num_bins):
 def _pool_at_once(table, rois, num_bins):
     """Return the same from all items, however many they are, which XLA could not compile."""
     roi, index, weight = _all_items(rois, num_bins)
-    parts = weighted_gather.chunked_sum(table, index, weight)  # [I * P * P, C]
+    parts = weighted_gather.sparse_product(table, index, weight)  # [I * P * P, C]
     num_cells = tf.shape(rois.width)[0] * num_bins**2
     return tf.math.unsorted_segment_sum(parts, _cells(roi, num_bins), num_cells)
 
@@ -129,7 +129,7 @@ def _scatter_at_once(upstream, rois, num_rows, num_bins):
     """Return the same from all items. Their taps are made anew rather than kept since `pool`."""
     roi, index, weight = _all_items(rois, num_bins)
     part = tf.gather(upstream, _cells(roi, num_bins))
-    return weighted_gather.sparse_product(part, index, weight, num_rows)
+    return weighted_gather.transposed_product(part, index, weight, num_rows)
 
 
 def _all_items(rois, num_bins):

@@ -6,10 +6,7 @@ sum. Sum and gradient are written twice, see `implementation.py`.
 
 import tensorflow as tf
 
-from mrcnn_tf.ops import implementation
-
-# Pixels gathered at a time on CPUs: 4 MiB of 256 float32 channels, which stay in the cache.
-_CHUNK_PIXELS = 4096
+from mrcnn_tf.ops import implementation, padding
 
 
 @tf.custom_gradient
@@ -42,25 +39,17 @@ def unrolled_sum(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor) -> tf.Te
     return total
 
 
-def chunked_sum(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Return the sums of `weighted_gather`, in chunks that fit a processor's cache."""
-    num_cells, taps = tf.shape(index)[0], index.shape[-1]
-    channels = table.shape[-1]
-    chunk = max(_CHUNK_PIXELS // taps, 1)
+def sparse_product(table: tf.Tensor, index: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Return the sums of `weighted_gather`: a sparse matrix [N, T] times the table.
 
-    def sum_of(taps_of_chunk):
-        chunk_index, chunk_weight = taps_of_chunk
-        pixels = tf.cast(tf.gather(table, chunk_index), tf.float32)  # [chunk, K, C]
-        return tf.squeeze(chunk_weight[:, tf.newaxis, :] @ pixels, axis=1)
-
-    num_chunks = -(-num_cells // chunk)
-    fill = [[0, num_chunks * chunk - num_cells], [0, 0]]
-    sums = tf.map_fn(
-        sum_of,
-        tuple(tf.reshape(tf.pad(x, fill), [num_chunks, chunk, taps]) for x in (index, weight)),
-        fn_output_signature=tf.TensorSpec([chunk, channels], tf.float32),
-    )
-    return tf.reshape(sums, [-1, channels])[:num_cells]
+    The kernel adds rows up as it reads them. To gather pixels and multiply them afterwards takes
+    two to three times as long (`benchmarks/op_choices.py`, `weighted_sums`).
+    """
+    num_cells = tf.shape(index)[0]
+    table = padding.at_least_one(tf.cast(table, tf.float32), axis=0)
+    matrix = _matrix(index, weight, tf.shape(table)[0])
+    product = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=table)[:num_cells]
+    return tf.ensure_shape(product, [index.shape[0], table.shape[-1]])
 
 
 def _scatter_products(upstream, index, weight, num_rows):
@@ -73,15 +62,35 @@ def _scatter_products(upstream, index, weight, num_rows):
     return tf.math.unsorted_segment_sum(products, tf.reshape(index, [-1]), num_rows)
 
 
-def sparse_product(upstream, index, weight, num_rows):
-    """Return the same: the transposed sparse matrix times `upstream`, which stores no products."""
+def transposed_product(upstream, index, weight, num_rows):
+    """Return the same: the transposed matrix of `sparse_product` times `upstream`.
+
+    Transposed by itself, it is multiplied row by row: a third of the time of `transpose_a`.
+    """
+    matrix = tf.raw_ops.SparseMatrixTranspose(
+        input=_matrix(index, weight, tf.maximum(num_rows, 1)), type=tf.float32
+    )
+    upstream = padding.at_least_one(upstream, axis=0)
+    product = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=upstream)[:num_rows]
+    return tf.ensure_shape(product, [None, upstream.shape[-1]])
+
+
+def _matrix(index: tf.Tensor, weight: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    """Return `weight` [N, K] at the columns `index` of N rows and `num_rows` columns, compressed.
+
+    What occurs twice in a row counts twice. The kernels crash on matrices of nothing: one of no
+    rows has one, empty.
+    """
+    index, weight = (padding.at_least_one(x, axis=0) for x in (index, weight))
     num_cells, taps = tf.shape(index)[0], index.shape[-1]
     cell = tf.repeat(tf.range(num_cells), taps)
     entries = tf.cast(tf.stack([cell, tf.reshape(index, [-1])], axis=-1), tf.int64)
-    shape = tf.cast(tf.stack([num_cells, num_rows]), tf.int64)
-    matrix = tf.SparseTensor(entries, tf.reshape(weight, [-1]), shape)
-    return tf.sparse.sparse_dense_matmul(matrix, upstream, adjoint_a=True)
+    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=entries,
+        values=tf.reshape(weight, [-1]),
+        dense_shape=tf.cast(tf.stack([num_cells, num_rows]), tf.int64),
+    )
 
 
-_sum = implementation.Either(for_accelerators=unrolled_sum, for_cpus=chunked_sum)
-_scatter = implementation.Either(for_accelerators=_scatter_products, for_cpus=sparse_product)
+_sum = implementation.Either(for_accelerators=unrolled_sum, for_cpus=sparse_product)
+_scatter = implementation.Either(for_accelerators=_scatter_products, for_cpus=transposed_product)

@@ -1,6 +1,7 @@
 """A SavedModel over many image files: detections into a file, drawings into a folder.
 
-What cannot be read is noted by name, and the others go on.
+Reading goes on before the network and drawing behind it, in threads, while it calculates. What
+cannot be read is noted by name, and the others go on.
 """
 
 import hashlib
@@ -8,7 +9,8 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +18,7 @@ from PIL import Image
 
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import drawing, finding, reading, storage
-from mrcnn_tf.serving import predictor
+from mrcnn_tf.serving import predictor, read_ahead
 from mrcnn_tf.serving.results_file import ResultsFile
 
 DETECTIONS, DRAWN = "detections.json", "drawn"  # in the output folder
@@ -24,7 +26,7 @@ _MAX_NAMED = 20  # of files that are no images; behind, their number is said
 _MAX_NAME_BYTES = 255  # of file systems
 _DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-NamedImage = tuple[str, reading.UprightImage]
+_MAX_THREADS = 8  # that read and draw; a network on a GPU keeps about as many busy
 
 
 def drawing_path(drawn_dir: str, name: str) -> str:
@@ -44,19 +46,51 @@ def drawing_path(drawn_dir: str, name: str) -> str:
 
 
 def draw(
-    image: reading.UprightImage,
-    detections: Sequence[predictor.Detection],
-    score_threshold: float,
+    pixels: np.ndarray, detections: Sequence[predictor.Detection], score_threshold: float
 ) -> np.ndarray:
-    """Draw the detections with at least that score; returns uint8 [h', w', 3]."""
+    """Draw the detections with at least that score: uint8 [h, w, 3] -> uint8 [h', w', 3]."""
     shown = [d for d in detections if d.score >= score_threshold]
     return drawing.draw_detections(
-        image.pixels,
+        pixels,
         np.array([d.box for d in shown], np.float32).reshape(-1, 4),
         masks=[d.mask for d in shown],
         names=[d.category for d in shown],
         scores=[d.score for d in shown],
     )
+
+
+class _Read(NamedTuple):
+    """An image on its way to the network.
+
+    Attributes:
+      number: its place in the run.
+      name: of the image.
+      pixels: uint8 [h, w, 3], to be drawn into; None if it is not.
+      prepared: for the network.
+      turned: an EXIF orientation was applied.
+    """
+
+    number: int
+    name: str
+    pixels: np.ndarray | None
+    prepared: predictor.Prepared
+    turned: bool
+
+
+class _Outcome(NamedTuple):
+    """What came of an image.
+
+    Attributes:
+      name: of the image.
+      rows: its detections, as they are written.
+      failure: what went wrong; "" if nothing did.
+      turned: an EXIF orientation was applied.
+    """
+
+    name: str
+    rows: list[dict]
+    failure: str
+    turned: bool
 
 
 class ImageRun:
@@ -67,7 +101,8 @@ class ImageRun:
       num_turned: images whose EXIF orientation was applied.
     """
 
-    def __init__(self, detect: predictor.Predictor, drawn_dir: str, threshold: float):
+    def __init__(self, detect: predictor.Predictor, drawn_dir: str | None, threshold: float):
+        """Prepare; nothing is drawn if `drawn_dir` is None."""
         self._detect = detect
         self._drawn_dir = drawn_dir
         self._threshold = threshold
@@ -75,66 +110,120 @@ class ImageRun:
         self.num_turned = 0
         self._called = False
 
-    def process(self, paths: Sequence[tuple[str, str]], results: ResultsFile) -> None:
-        """Read, detect, write and draw one batch of (name, path)."""
-        images = [(name, image) for name, path in paths if (image := self._read(name, path))]
-        for (name, image), detections in self._detect_each(images):
-            for detection in detections:
-                results.add(detection.to_coco(name))
-            try:
-                self._draw(name, image, detections)
-            except (OSError, ValueError, MemoryError, tf.errors.OpError) as error:
-                self._fail(name, error)
+    def process(
+        self,
+        images: Sequence[tuple[str, str]],
+        batch_size: int,
+        results: ResultsFile,
+        show: Callable[[int], None],
+    ) -> None:
+        """Read, detect, write and draw.
 
-    def _read(self, name: str, path: str) -> reading.UprightImage | None:
+        Args:
+          images: (name, path) of each.
+          batch_size: images per call of the network, at most.
+          results: gets the detections, in the order of the images.
+          show: called with the number of images that are done since.
+        """
+
+        def take(outcome: _Outcome) -> None:
+            for row in outcome.rows:
+                results.add(row)
+            if outcome.failure:
+                self.failures[outcome.name] = outcome.failure
+            self.num_turned += outcome.turned
+            show(1)
+
+        num_threads = max(2, min(_MAX_THREADS, os.cpu_count() or 1))
+        with read_ahead.threads(num_threads) as pool:
+            finished = read_ahead.InOrder[_Outcome](pool, 2 * num_threads + batch_size)
+
+            def readable() -> Iterator[_Read]:
+                for number, image in enumerate(
+                    read_ahead.ahead(pool, self._read, enumerate(images), num_threads)
+                ):
+                    if isinstance(image, _Read):
+                        yield image
+                    else:
+                        finished.put(number, lambda outcome: outcome, image)
+
+            batches = read_ahead.by_canvas(
+                readable(), lambda image: image.prepared.canvas_hw, batch_size, 2 * batch_size
+            )
+            for batch in batches:
+                for image, answer, row in self._answers(batch):
+                    finished.put(image.number, self._finish, image, answer, row)
+                for outcome in finished.ready():
+                    take(outcome)
+            for outcome in finished.rest():
+                take(outcome)
+
+    def _read(self, numbered: tuple[int, tuple[str, str]]) -> _Read | _Outcome:
+        """Read and prepare an image; in a thread."""
+        number, (name, path) = numbered
         try:
             image = reading.read(path)
-        except (reading.UnusableImageError, MemoryError) as error:
-            self._fail(name, error)
-            return None
-        self.num_turned += image.turned
-        return image
+            prepared = self._detect.prepare(image)
+        except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
+            return _Outcome(name, [], reading.reason(error), False)
+        pixels = None if self._drawn_dir is None else image.pixels
+        return _Read(number, name, pixels, prepared, image.turned)
 
-    def _draw(
-        self, name: str, image: reading.UprightImage, detections: Sequence[predictor.Detection]
-    ) -> None:
-        path = drawing_path(self._drawn_dir, name)
-        buffer = io.BytesIO()
-        kind = "PNG" if path.lower().endswith(".png") else "JPEG"
-        # PNG has no quality and ignores it.
-        Image.fromarray(draw(image, detections, self._threshold)).save(buffer, kind, quality=95)
-        storage.write(path, buffer.getvalue())
+    def _answers(
+        self, batch: Sequence[_Read]
+    ) -> Iterator[tuple[_Read, predictor.Answer | Exception, int]]:
+        """Yield each image with its row of an answer, or with what went wrong.
 
-    def _detect_each(
-        self, images: Sequence[NamedImage]
-    ) -> Iterator[tuple[NamedImage, list[predictor.Detection]]]:
-        """Yield each image with its detections; one that fails does not take its batch along."""
-        if not images:
-            return
+        An image that fails does not take its batch along: the others are sent again, one by one.
+        """
         try:
-            batch = self._call(images)
+            answer = self._call(batch)
         except (tf.errors.OpError, ValueError, MemoryError) as error:
-            if len(images) == 1:
-                self._fail(images[0][0], error)
+            if len(batch) == 1:
+                yield batch[0], error, 0
                 return
-            for image in images:
-                yield from self._detect_each([image])
+            for image in batch:
+                yield from self._answers([image])
             return
-        yield from zip(images, batch, strict=True)
+        for row, image in enumerate(batch):
+            yield image, answer, row
 
-    def _call(self, images: Sequence[NamedImage]) -> list[list[predictor.Detection]]:
+    def _call(self, batch: Sequence[_Read]) -> predictor.Answer:
         """Call the network; say why nothing moves while TensorFlow prepares it."""
         start = time.monotonic()
         if not self._called:
             print("first call: TensorFlow prepares the graph, which takes a while", flush=True)
-        batch = self._detect([i.encoded for _, i in images], [i.pixels for _, i in images])
+        answer = self._detect.call([image.prepared for image in batch])
         if not self._called:
             print(f"first call took {time.monotonic() - start:.1f} s", flush=True)
             self._called = True
-        return batch
+        return answer
 
-    def _fail(self, name: str, error: Exception) -> None:
-        self.failures[name] = reading.reason(error)
+    def _finish(self, image: _Read, answer: predictor.Answer | Exception, row: int) -> _Outcome:
+        """Paste, and draw and write the drawing; in a thread."""
+        rows: list[dict] = []
+        failure = ""
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            detections = self._detect.read(answer, row)
+            rows = [detection.to_coco(image.name) for detection in detections]
+            if image.pixels is not None:
+                self._draw(image.name, image.pixels, detections)
+        except (OSError, ValueError, MemoryError, tf.errors.OpError) as error:
+            failure = reading.reason(error)
+        return _Outcome(image.name, rows, failure, image.turned)
+
+    def _draw(
+        self, name: str, pixels: np.ndarray, detections: Sequence[predictor.Detection]
+    ) -> None:
+        assert self._drawn_dir is not None
+        path = drawing_path(self._drawn_dir, name)
+        buffer = io.BytesIO()
+        kind = "PNG" if path.lower().endswith(".png") else "JPEG"
+        # PNG has no quality and ignores it.
+        Image.fromarray(draw(pixels, detections, self._threshold)).save(buffer, kind, quality=95)
+        storage.write(path, buffer.getvalue())
 
 
 def run(
@@ -143,6 +232,7 @@ def run(
     output_dir: str,
     score_threshold: float,
     batch_size: int,
+    draw_images: bool = True,
 ) -> int:
     """Predict on everything that the patterns name, and print what happens.
 
@@ -151,7 +241,8 @@ def run(
       patterns: file, folder or glob, or several, see `finding.find_images`.
       output_dir: made if absent.
       score_threshold: of what is drawn.
-      batch_size: images per call.
+      batch_size: images per call, at most; those of one call share a canvas.
+      draw_images: whether images with what was found are written.
 
     Returns:
       The exit code: 0, or 1 if an image failed.
@@ -166,19 +257,19 @@ def run(
     written = (drawn_dir, results_path, results_path + ".incomplete")
     images, others = finding.find_images(patterns, written)
     print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {saved_model}", flush=True)
-    this_run = ImageRun(predictor.Predictor(saved_model), drawn_dir, score_threshold)
-    tf.io.gfile.makedirs(drawn_dir)
+    this_run = ImageRun(
+        predictor.Predictor(saved_model), drawn_dir if draw_images else None, score_threshold
+    )
+    tf.io.gfile.makedirs(drawn_dir if draw_images else output_dir)
     progress = ProgressBar("predicting", len(images), "images", stream=sys.stdout)
     with ResultsFile(results_path) as results:
-        for first in range(0, len(images), batch_size):
-            batch = images[first : first + batch_size]
-            this_run.process(batch, results)
-            progress.add(len(batch))
+        this_run.process(images, batch_size, results, progress.add)
     progress.close()
     if this_run.num_turned:
         print(f"{this_run.num_turned} turned upright as their EXIF orientation says")
     print(f"{results.num_rows} detections: {results_path}")
-    print(f"those with a score of {score_threshold} or more are drawn: {drawn_dir}")
+    if draw_images:
+        print(f"those with a score of {score_threshold} or more are drawn: {drawn_dir}")
     _report(others, this_run.failures)
     return 1 if this_run.failures else 0
 

@@ -1,14 +1,17 @@
-"""A SavedModel of ours, called on images. Needs tensorflow, numpy and pycocotools."""
+"""A SavedModel of ours, called on images. Needs tensorflow, numpy, pycocotools and Pillow."""
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.images import reading
 from mrcnn_tf.ops import paste
 from mrcnn_tf.serving import preprocessing
+
+Answer = dict[str, np.ndarray]
 
 
 class Detection(NamedTuple):
@@ -48,8 +51,58 @@ class Detection(NamedTuple):
         return row | {"segmentation": {"size": self.mask["size"], "counts": counts}}
 
 
+class Prepared(NamedTuple):
+    """An image, ready for a call of the network.
+
+    Attributes:
+      canvas_hw: (height, width) that the network will see. Images of one canvas share a call
+        without one of them enlarging the others. None: it is chosen inside the graph.
+      request: what `_FromPixels` or `_FromFiles` made of it.
+    """
+
+    canvas_hw: tuple[int, ...] | None
+    request: Any
+
+
+class _FromPixels:
+    """The functions `prepare` and `network` of an export, see `signatures.py`."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def prepare(self, image: reading.UprightImage) -> Prepared:
+        given = preprocessing.NetworkInput(*self._model.prepare(tf.constant(image.pixels)))
+        return Prepared(tuple(given.images.shape[:2]), given)
+
+    def call(self, requests: Sequence[preprocessing.NetworkInput]) -> dict[str, tf.Tensor]:
+        return self._model.network(*preprocessing.stack(requests))
+
+
+class _FromFiles:
+    """The one signature of an export of release 0.1.0, which decodes once more."""
+
+    def __init__(self, model: Any, input_type: str):
+        self._signature = model.signatures["serving_default"]
+        self._input_type = input_type
+
+    def prepare(self, image: reading.UprightImage) -> Prepared:
+        if self._input_type == "image_tensor":  # takes one size a call
+            return Prepared(image.pixels.shape[:2], image.pixels)
+        if self._input_type == "tf_example":
+            return Prepared(None, preprocessing.encode_example(image.encoded))
+        return Prepared(None, image.encoded)
+
+    def call(self, requests: Sequence[np.ndarray | bytes]) -> dict[str, tf.Tensor]:
+        is_pixels = self._input_type == "image_tensor"
+        request = np.stack(requests) if is_pixels else tf.constant(requests, tf.string)
+        return self._signature(input_tensor=tf.convert_to_tensor(request))
+
+
 class Predictor:
-    """Calls the SavedModel's `serving_default` and puts its masks into the image.
+    """Calls a SavedModel of ours and puts its masks into the images.
+
+    `prepare`, `call` and `read` are the three steps, which a caller may overlap; they may be
+    called from several threads.
 
     Attributes:
       input_type: "image_bytes", "image_tensor" or "tf_example": what it was exported for.
@@ -70,54 +123,67 @@ class Predictor:
             raise FileNotFoundError(
                 f"{saved_model} holds no SavedModel; write one with python -m mrcnn_tf.export"
             )
-        self._model = tf.saved_model.load(saved_model)  # kept: it owns the signature's variables
+        self._model = tf.saved_model.load(saved_model)  # kept: it owns the functions' variables
         if not hasattr(self._model, "description"):
             raise ValueError(f"{saved_model}: this SavedModel is not from mrcnn_tf.export")
         description = json.loads(self._model.description().numpy())
         self.input_type = description["input_type"]
         self.category_names = {row["id"]: row["name"] for row in description["categories"]}
         self._mask_convention = description["mask_convention"]
-        self._signature = self._model.signatures["serving_default"]
+        self._steps: _FromPixels | _FromFiles = (
+            _FromPixels(self._model)
+            if hasattr(self._model, "network")
+            else _FromFiles(self._model, self.input_type)
+        )
 
-    def __call__(
-        self, encoded: Sequence[bytes], pixels: Sequence[np.ndarray]
-    ) -> list[list[Detection]]:
-        """Detect objects in images of any sizes.
+    def prepare(self, image: reading.UprightImage) -> Prepared:
+        """Resize and normalise one image.
 
-        A SavedModel for decoded images ("image_tensor") takes one size a call: it is called
-        once per image.
+        Raises:
+          tf.errors.OpError: memory is short.
+        """
+        return self._steps.prepare(image)
+
+    def call(self, batch: Sequence[Prepared]) -> Answer:
+        """Run the network.
 
         Args:
-          encoded: the images as JPEG, PNG, BMP, GIF or WebP files; those whose EXIF orientation
-            is not 1, turned upright, because exports of older releases do not turn.
-          pixels: the same decoded: uint8 [h, w, 3], RGB.
+          batch: images of one `canvas_hw`.
+
+        Returns:
+          See `postprocessing.object_detection_outputs`.
+
+        Raises:
+          tf.errors.OpError: memory is short, or TensorFlow cannot decode an image that an export
+            of release 0.1.0 decodes itself.
+        """
+        outputs = self._steps.call([image.request for image in batch])
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def read(self, answer: Answer, row: int) -> list[Detection]:
+        """Read one image's rows of an answer and paste its masks; the best detection first."""
+        return read_detections(answer, row, self.category_names, self._mask_convention)
+
+    def __call__(self, images: Sequence[reading.UprightImage]) -> list[list[Detection]]:
+        """Detect objects in images of any sizes, one call for all that share a canvas.
 
         Returns:
           Per image its detections, best first.
 
         Raises:
-          tf.errors.OpError: TensorFlow cannot decode one of them, or memory is short.
+          tf.errors.OpError: see `call`.
         """
-        if self.input_type == "image_tensor":
-            answers = [self._answer(tf.constant(image[np.newaxis])) for image in pixels]
-            rows = [(answer, 0) for answer in answers]
-        else:
-            if self.input_type == "tf_example":
-                encoded = [preprocessing.encode_example(file) for file in encoded]
-            answer = self._answer(tf.constant(encoded, tf.string))
-            rows = [(answer, row) for row in range(len(encoded))]
-        return [
-            read_detections(answer, row, self.category_names, self._mask_convention)
-            for answer, row in rows
-        ]
-
-    def _answer(self, request: tf.Tensor) -> dict[str, np.ndarray]:
-        outputs = self._signature(input_tensor=request)
-        return {name: value.numpy() for name, value in outputs.items()}
+        prepared = [self.prepare(image) for image in images]
+        found: dict[int, list[Detection]] = {}
+        for canvas_hw in dict.fromkeys(image.canvas_hw for image in prepared):
+            rows = [k for k, image in enumerate(prepared) if image.canvas_hw == canvas_hw]
+            answer = self.call([prepared[k] for k in rows])
+            found.update((k, self.read(answer, row)) for row, k in enumerate(rows))
+        return [found[k] for k in range(len(images))]
 
 
 def read_detections(
-    answer: dict[str, np.ndarray], row: int, category_names: dict[int, str], mask_convention: str
+    answer: Answer, row: int, category_names: dict[int, str], mask_convention: str
 ) -> list[Detection]:
     """Read one image's rows of an answer and paste its masks.
 

@@ -7,10 +7,13 @@ of them lie in memory at full size: the first reads their sizes and orientations
 without decoding) and finds the canvas that holds all resized ones; the second decodes, turns
 upright, resizes and pads each image straight into that canvas. What stays is the batch itself plus
 `PARALLEL_IMAGES` images in flight.
+
+Who has decoded images in Python prepares them one by one, `from_pixels`, and puts them together,
+`stack`; the network sees the same numbers.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -34,6 +37,31 @@ class NetworkInput(NamedTuple):
     images: tf.Tensor
     image_size_hw: tf.Tensor
     original_size_hw: tf.Tensor
+
+
+def stack(prepared: Sequence[NetworkInput]) -> NetworkInput:
+    """Put images that were prepared one by one together, on the smallest canvas that holds theirs.
+
+    Args:
+      prepared: of each image, what `Preprocessor.from_pixels` returned, as eager tensors.
+
+    Returns:
+      The batch, B = len(prepared).
+    """
+    heights, widths = zip(*(one.images.shape[:2] for one in prepared), strict=True)
+    canvas_hw = (max(heights), max(widths))
+    with tf.device("CPU:0"):
+        images = [
+            one.images
+            if one.images.shape[:2] == canvas_hw
+            else preprocess.pad_to_canvas(one.images, tf.constant(canvas_hw))
+            for one in prepared
+        ]
+        return NetworkInput(
+            tf.stack(images),
+            tf.stack([one.image_size_hw for one in prepared]),
+            tf.stack([one.original_size_hw for one in prepared]),
+        )
 
 
 def encode_example(encoded_image: bytes) -> bytes:
@@ -122,6 +150,20 @@ class Preprocessor:
         sizes = tf.repeat(sizes[:, tf.newaxis], tf.shape(images)[0], axis=1)  # [2, B, 2]
         return self._batch((images,), lambda image: image, sizes[0], sizes[1])
 
+    def from_pixels(self, pixels: tf.Tensor) -> NetworkInput:
+        """Prepare one decoded image.
+
+        Args:
+          pixels: uint8 [h, w, 3], RGB, upright.
+
+        Returns:
+          That image without B, on the canvas that evaluation gives it.
+        """
+        original_size_hw = tf.shape(pixels)[:2]
+        size_hw = self._resized(original_size_hw)
+        image = self._prepare(pixels, size_hw, self._canvas(size_hw[tf.newaxis]))
+        return NetworkInput(image, tf.cast(size_hw, tf.float32), original_size_hw)
+
     def _resized(self, original_hw: tf.Tensor) -> tf.Tensor:
         """Return the network-input size of one image: int32 [2] -> int32 [2]."""
         return preprocess.resized_size_hw(
@@ -138,6 +180,18 @@ class Preprocessor:
         else:
             own_hw = canvases.choose(size_hw, self.canvas_sizes)
         return tf.reduce_max(own_hw, axis=0)
+
+    def _prepare(self, pixels: tf.Tensor, size_hw: tf.Tensor, canvas_hw: tf.Tensor) -> tf.Tensor:
+        """Resize, normalise and pad: uint8 [h, w, 3] -> float32 [H, W, 3]."""
+        return preprocess.prepare_image(
+            pixels,
+            size_hw,
+            canvas_hw,
+            convention=self.resize_convention,
+            channel_order=self.channel_order,
+            pixel_mean=self.pixel_mean,
+            pixel_std=self.pixel_std,
+        )
 
     def _batch(
         self,
@@ -158,15 +212,7 @@ class Preprocessor:
 
         def prepare(source_and_size: tuple[tf.Tensor, ...]) -> tf.Tensor:
             *source, image_size_hw = source_and_size
-            return preprocess.prepare_image(
-                decode(*source),
-                image_size_hw,
-                canvas_hw,
-                convention=self.resize_convention,
-                channel_order=self.channel_order,
-                pixel_mean=self.pixel_mean,
-                pixel_std=self.pixel_std,
-            )
+            return self._prepare(decode(*source), image_size_hw, canvas_hw)
 
         images = _map(prepare, (*sources, size_hw), tf.TensorSpec([None, None, 3], tf.float32))
         return NetworkInput(images, tf.cast(size_hw, tf.float32), original_size_hw)

@@ -5,6 +5,11 @@ are the names that the Object Detection API's TF2 exporter writes. TensorFlow Se
 interface takes {"b64": "..."} for a string input of any name (only *outputs* need to end in
 `_bytes`), so a request is `{"instances": [{"b64": "..."}, ...]}`.
 
+Beside it stand two functions for whoever has decoded images in Python, as `predictor.py` has:
+`prepare` makes network input of one image's pixels, `network` answers a batch of such inputs. What
+`serving_default` does with files is the same two, so the network lies in the file once. They are no
+signatures: TensorFlow Serving does not show them.
+
 The module holds the variables and the traced functions, not the Keras model: no custom op, no
 Python class to revive; it loads where only `tensorflow` is installed.
 """
@@ -14,6 +19,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,10 +27,13 @@ import tensorflow as tf
 from mrcnn_tf.data import label_map as label_map_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.images import reading
+from mrcnn_tf.modeling import prepared
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import postprocessing, preprocessing, verification
 
 Detect = Callable[[tf.Tensor, tf.Tensor], Detections]
+Network = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+Prepare = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 Serve = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 INPUT_NAME = "input_tensor"
@@ -33,32 +42,46 @@ INPUT_SPECS = {
     "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, INPUT_NAME),
     "tf_example": tf.TensorSpec([None], tf.string, INPUT_NAME),
 }
+# Of `prepare` and `network`, see `preprocessing.NetworkInput`.
+PIXELS_SPEC = tf.TensorSpec([None, None, 3], tf.uint8, "pixels")
+NETWORK_SPECS = (
+    tf.TensorSpec([None, None, None, 3], tf.float32, "images"),
+    tf.TensorSpec([None, 2], tf.float32, "image_size_hw"),
+    tf.TensorSpec([None, 2], tf.int32, "original_size_hw"),
+)
 
 
 class ServingModule(tf.Module):
-    """What is written: variables, `__call__`, `description` and the label map.
+    """What is written: variables, functions and the label map.
 
     Attributes:
-      model_variables: the network's variables, in `model.variables`' order.
+      prepare: function, see `build_prepare`.
+      network: function, see `build_network`.
+      model_variables: what `network` reads, see `modeling/prepared.py`.
       description: function without arguments that returns a JSON string [], see `describe`.
       label_map: asset `label_map.json`.
     """
 
     def __init__(
         self,
-        variables: list[tf.Variable],
-        serve: Serve,
-        input_spec: tf.TensorSpec,
+        network: Network,
+        preprocess: preprocessing.Preprocessor,
+        input_type: str,
         description: str,
         label_map_path: str,
     ):
         super().__init__()
-        # The list, not the model: tracking a tf_keras.Model would write every layer with its
-        # traces, and a reader without tf_keras could revive none of them.
-        self.model_variables = list(variables)
         self.label_map = tf.saved_model.Asset(label_map_path)
-        # Nothing here branches on a tensor in Python; converting the source only takes time.
-        self.__call__ = tf.function(serve, input_signature=[input_spec], autograph=False)
+        # Concrete, because saving traces a `tf.function` again, and all that it calls.
+        self.prepare = trace(build_prepare(preprocess), PIXELS_SPEC).get_concrete_function()
+        with prepared.once():
+            self.network = trace(network, *NETWORK_SPECS).get_concrete_function()
+            # The list, not the model: tracking a tf_keras.Model would write every layer with its
+            # traces, and a reader without tf_keras could revive none of them. Kernels are there as
+            # they are used, not as they trained.
+            self.model_variables = list(self.network.variables)
+        serve = build_serve(self.network, input_type=input_type, preprocess=preprocess)
+        self.__call__ = trace(serve, INPUT_SPECS[input_type]).get_concrete_function()
         self.description = tf.function(lambda: tf.constant(description), input_signature=[])
 
 
@@ -74,19 +97,59 @@ def describe(input_type: str, mask_convention: str, label_map: label_map_lib.Lab
     return json.dumps(fields | json.loads(label_map.to_json()), ensure_ascii=False)
 
 
-def build_serve(
-    detect: Detect,
-    *,
-    input_type: str,
-    category_ids: tuple[int, ...],
-    preprocess: preprocessing.Preprocessor,
-) -> Serve:
-    """Join preprocessing, network and postprocessing into the function that is served.
+def trace(function: Callable, *specs: tf.TensorSpec) -> Any:
+    """Return the function as a graph that takes any sizes."""
+    # Nothing here branches on a tensor in Python; converting the source only takes time.
+    return tf.function(function, input_signature=specs, autograph=False)
+
+
+def build_prepare(preprocess: preprocessing.Preprocessor) -> Prepare:
+    """Return the function from one decoded image to network input.
+
+    Args:
+      preprocess: resizes, normalises and pads.
+
+    Returns:
+      A function from uint8 [h, w, 3] to `Preprocessor.from_pixels`' three tensors.
+    """
+
+    def prepare(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        with tf.device("CPU:0"):  # as in `build_serve`
+            return tuple(preprocess.from_pixels(pixels))
+
+    return prepare
+
+
+def build_network(detect: Detect, category_ids: tuple[int, ...]) -> Network:
+    """Join network and postprocessing.
 
     Args:
       detect: the network: float32 [B, H, W, 3] and float32 [B, (height, width)] -> `Detections`.
-      input_type: a key of `INPUT_SPECS`.
       category_ids: the data set's own id of class k + 1 at place k.
+
+    Returns:
+      A function from the three tensors of a `preprocessing.NetworkInput` to the outputs of
+      `postprocessing.object_detection_outputs`.
+    """
+
+    def network(
+        images: tf.Tensor, image_size_hw: tf.Tensor, original_size_hw: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return postprocessing.object_detection_outputs(
+            detect(images, image_size_hw), image_size_hw, original_size_hw, category_ids
+        )
+
+    return network
+
+
+def build_serve(
+    network: Network, *, input_type: str, preprocess: preprocessing.Preprocessor
+) -> Serve:
+    """Put preprocessing before the network: the function that is served.
+
+    Args:
+      network: what `build_network` returned.
+      input_type: a key of `INPUT_SPECS`.
       preprocess: resizes, normalises and pads.
 
     Returns:
@@ -112,12 +175,7 @@ def build_serve(
             # through with one black pixel, whose row is then cut off.
             request = tf.cond(count > 0, lambda: input_tensor, lambda: _black_pixel(input_type))
             network_input = to_network_input(request)
-        answer = postprocessing.object_detection_outputs(
-            detect(network_input.images, network_input.image_size_hw),
-            network_input.image_size_hw,
-            network_input.original_size_hw,
-            category_ids,
-        )
+        answer = network(*network_input)
         return {name: value[:count] for name, value in answer.items()}
 
     return serve
@@ -135,7 +193,6 @@ def _black_pixel(input_type: str) -> tf.Tensor:
 
 
 def export_saved_model(
-    variables: list[tf.Variable],
     detect: Detect,
     export_dir: str,
     *,
@@ -150,8 +207,7 @@ def export_saved_model(
     half a model or a wrong one. An earlier export at `export_dir` is replaced.
 
     Args:
-      variables: `model.variables`: every variable that `detect` reads.
-      detect: the network, see `build_serve`.
+      detect: the network, see `build_network`.
       export_dir: folder, local or on any file system that `tf.io.gfile` knows.
       input_type: a key of `INPUT_SPECS`.
       label_map: the data set's ids and names.
@@ -166,9 +222,8 @@ def export_saved_model(
       FileExistsError: `export_dir` holds something that is not a SavedModel.
       verification.VerificationError: the SavedModel answers differently from the Python model.
     """
-    serve = build_serve(
-        detect, input_type=input_type, category_ids=label_map.ids, preprocess=preprocess
-    )
+    network = build_network(detect, label_map.ids)
+    serve = build_serve(network, input_type=input_type, preprocess=preprocess)
     export_dir = export_dir.rstrip("/")
     _refuse_foreign_folder(export_dir)
     rounded = [i for i in label_map.ids if int(np.float32(i)) != i]
@@ -187,10 +242,10 @@ def export_saved_model(
         with open(path, "w", encoding="utf-8") as file:
             file.write(label_map.to_json())
         description = describe(input_type, mask_convention, label_map)
-        module = ServingModule(variables, serve, INPUT_SPECS[input_type], description, path)
-        signature = module.__call__.get_concrete_function()
-        tf.saved_model.save(module, incomplete, signatures={"serving_default": signature})
-    found = verification.verify_export(incomplete, variables, serve, input_type)
+        module = ServingModule(network, preprocess, input_type, description, path)
+        signatures = {"serving_default": module.__call__}
+        tf.saved_model.save(module, incomplete, signatures=signatures)
+    found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
     if tf.io.gfile.exists(export_dir):
         tf.io.gfile.rmtree(export_dir)
     tf.io.gfile.rename(incomplete, export_dir)

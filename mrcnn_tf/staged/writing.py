@@ -10,13 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from official.modeling import performance
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data import record_files, schema
-from mrcnn_tf.experiment import inputs, label_maps
+from mrcnn_tf.experiment import inputs, label_maps, precision
 from mrcnn_tf.experiment.experiment import Experiment, Task
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.proposals import Proposals
@@ -48,10 +47,10 @@ def run(
             f"task.model.proposals: {experiment.task.model.proposals!r}: this network has no RPN. "
             "Name the experiment that trained one, rpn_r50_fpn for one"
         )
-    if experiment.runtime.mixed_precision_dtype:
-        performance.set_mixed_precision_policy(experiment.runtime.mixed_precision_dtype)
-    for split in SPLITS:
-        _write_split(experiment, split, checkpoint_path, os.path.join(output_dir, split), overwrite)
+    with precision.of(experiment.runtime):
+        for split in SPLITS:
+            folder = os.path.join(output_dir, split)
+            _write_split(experiment, split, checkpoint_path, folder, overwrite)
 
 
 def _write_split(

@@ -39,13 +39,14 @@ def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
         label_map = label_maps.of_records(config, config.validation_data, label_map)
         truth = ground_truth.from_records(config.validation_data.input_path, label_map, has_masks)
     if config.model.system == "rpn":
-        return proposal_evaluation.ProposalEvaluator(truth), truth
+        return proposal_evaluation.ProposalEvaluator(truth, config.cocoeval), truth
     evaluator = coco.CocoEvaluator(
         truth,
         label_map,
         include_masks=has_masks,
         max_detections=max(100, config.model.max_instances),
         mask_paste=config.model.detection.mask_paste,
+        cocoeval=config.cocoeval,
     )
     return evaluator, truth
 

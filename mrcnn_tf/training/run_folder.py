@@ -34,6 +34,8 @@ _FREE = (
     "task.init_checkpoint_modules",
     "task.annotation_file",
     "task.allow_image_summary",
+    "task.cocoeval",
+    "task.validation_loss",
     "task.validation_data",
     "task.model.preset",
     "task.model.num_classes",  # the label maps are compared instead

@@ -1,5 +1,7 @@
 """The Model Garden task: build model and inputs, one training step, one validation step."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -14,7 +16,7 @@ from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.modeling import backbones, build
 from mrcnn_tf.modeling import metrics as metrics_lib
 from mrcnn_tf.staged.proposals import ProposalReader
-from mrcnn_tf.training import decay, divergence, evaluators, validation_images
+from mrcnn_tf.training import background, decay, divergence, evaluators, validation_images
 from mrcnn_tf.weights import fine_tune
 
 NO_DECAY = decay.Decay()
@@ -73,6 +75,7 @@ class MaskRCNNTask(base_task.Task):
         self._weight_decay = weight_decay
         self._enable_xla = enable_xla
         self._evaluator: evaluators.Evaluator | None = None
+        self._background = background.Background()
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_divergence: divergence.FirstDivergence | None = None
@@ -133,8 +136,10 @@ class MaskRCNNTask(base_task.Task):
         """One running mean per loss; of training, of accuracies and recalls too; what was dropped.
 
         Of validation, the sum of the losses' means under the name by which Model Garden's trainer
-        would report a mean over batches.
+        would report a mean over batches; nothing without `validation_loss`.
         """
+        if not training and not self.task_config.validation_loss:
+            return []
         names = self.loss_names
         if training:
             names += build.metric_names(self.task_config.model)
@@ -238,11 +243,11 @@ class MaskRCNNTask(base_task.Task):
         model: build.Model,
         metrics: list[tf_keras.metrics.Metric] | None = None,
     ) -> dict[str, tf.Tensor]:
-        """What the network finds in one batch on one replica, and its losses there.
+        """What the network finds in one batch on one replica; its losses, unless switched off.
 
-        The losses go to the metrics, weighted by what they are a mean over, so that those of the
-        whole set do not depend on how its images are batched. They are not returned: the trainer
-        would average them over batches.
+        Both look at the same features. The losses go to the metrics, weighted by what they are a
+        mean over, so that those of the whole set do not depend on how its images are batched. They
+        are not returned: the trainer would average them over batches.
 
         Returns:
           The fields of `Detections` (an RPN's: `Proposals`) and what places them in the stored
@@ -251,9 +256,13 @@ class MaskRCNNTask(base_task.Task):
         """
 
         def forward(inputs, is_real):
-            detections = model.infer(inputs)
+            if not self.task_config.validation_loss:
+                return model.infer(inputs), {}
+            features = model.features(inputs[schema.IMAGE], training=False)
+            detections = model.infer(inputs, features)
+            step = tf.constant(0, tf.int64)
             outputs = model.train_forward(
-                inputs, self.task_config.seed, tf.constant(0, tf.int64), training=False
+                inputs, self.task_config.seed, step, training=False, features=features
             )
             # The fillers of an evaluation's last batch are no images.
             return detections, model.losses_of(outputs.of_images(is_real))
@@ -262,10 +271,10 @@ class MaskRCNNTask(base_task.Task):
             forward = tf.function(forward, jit_compile=True, autograph=False)
         on_device = {k: v for k, v in inputs.items() if k != schema.SOURCE_ID}
         detections, sums = forward(on_device, tf.reduce_any(inputs[schema.SOURCE_ID] > 0, axis=1))
-        terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
-        _update(
-            metrics, terms | {VALIDATION_LOSS: tf.unstack(tf.stack(list(terms.values())), axis=1)}
-        )
+        if sums:
+            terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
+            total = tf.unstack(tf.stack(list(terms.values())), axis=1)
+            _update(metrics, terms | {VALIDATION_LOSS: total})
         keys = {*_PLACES, *(validation_images.BATCH_KEYS if self._images else ())}
         rows = {key: value for key, value in detections._asdict().items() if value is not None}
         return {key: inputs[key] for key in keys} | rows
@@ -282,8 +291,15 @@ class MaskRCNNTask(base_task.Task):
     def aggregate_logs(
         self, state: evaluators.Evaluator | None, step_logs: dict[str, tuple[tf.Tensor, ...]]
     ) -> evaluators.Evaluator:
-        """Hand one step's detections or proposals, a tuple entry per replica, to the evaluator."""
+        """Have one step's detections or proposals, a tuple entry per replica, taken down.
+
+        That happens on another thread while the network goes on with the next batch.
+
+        Raises:
+          ValueError: the step before had something that cannot be scored.
+        """
         if state is None:
+            self._background.abandon()  # what is left of an evaluation that was stopped
             if self._evaluator is None:
                 self.make_evaluator()
             state = self._evaluator
@@ -292,6 +308,12 @@ class MaskRCNNTask(base_task.Task):
             self._progress = ProgressBar("evaluating", state.num_images, "images")
             if self._images:
                 self._images.reset()
+        self._background.run(functools.partial(self._take_down, state, step_logs))
+        return state
+
+    def _take_down(
+        self, state: evaluators.Evaluator, step_logs: dict[str, tuple[tf.Tensor, ...]]
+    ) -> None:
         before = state.num_added
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
@@ -300,12 +322,12 @@ class MaskRCNNTask(base_task.Task):
             if self._images:
                 self._images.add(logs)
         self._progress.add(state.num_added - before)
-        return state
 
     def reduce_aggregated_logs(
         self, aggregated_logs: evaluators.Evaluator, global_step: tf.Tensor | None = None
     ) -> dict[str, float]:
         """Score everything that was added."""
+        self._background.wait()
         self._progress.close()
         numbers = aggregated_logs.evaluate()
         self.evaluation_table = aggregated_logs.table()

@@ -65,6 +65,9 @@ class Trainer(base_trainer.Trainer):
             evaluate=evaluating,
             train_dataset=train_dataset,
         )
+        if training:
+            # Left to the first step, it would be traced a second time for having created variables.
+            _create_slots(self.optimizer, self.model)
         self._checkpoint = tf.train.Checkpoint(
             global_step=self.global_step,
             model=self.model,

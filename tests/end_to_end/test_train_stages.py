@@ -11,6 +11,7 @@ import tensorflow as tf
 from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
+from mrcnn_tf.images import reading
 from mrcnn_tf.serving import predictor
 from tests.end_to_end.conftest import ROOT
 
@@ -64,7 +65,7 @@ def test_separate(fields, shapes, tmp_path):
     assert found[0][0].mask is not None
     detector.export(str(tmp_path / "exported"), "image_bytes")
     served = predictor.Predictor(str(tmp_path / "exported"))(
-        [image.read_bytes() for image in images(shapes)], []
+        [reading.read(image) for image in images(shapes)]
     )
     for ours, theirs in zip(found, served, strict=True):
         np.testing.assert_allclose([d.score for d in ours], [d.score for d in theirs], atol=1e-4)

@@ -35,7 +35,7 @@ def test_no_detections_yield_nothing():
         original_size_hw=(5, 5),
         label_map=None,
     )
-    assert list(results) == []
+    assert results == []
 
 
 def test_empty_boxes_are_no_detections():

@@ -145,6 +145,7 @@ def test_freeze_at(freeze_at, frozen):
 def test_frozen_norm_ignores_training_and_leaves_only_kernels_to_train():
     resnet = small(50, norm="frozen_batch_norm")
     x = tf.random.stateless_normal([1, 64, 64, 3], [1, 2])
+    resnet(x)
     before, after = resnet(x, training=False), resnet(x, training=True)
     np.testing.assert_array_equal(before[5], after[5])
     assert {w.name.rsplit("/", 1)[1] for w in resnet.trainable_weights} == {"kernel:0"}

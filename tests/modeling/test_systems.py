@@ -76,6 +76,25 @@ def test_compiled_inference_is_the_eager_one(system, features, proposals):
         assert eager.masks.shape == (2, MAX_INSTANCES, side, side)
 
 
+@pytest.mark.parametrize(("system", "features", "proposals"), SYSTEMS)
+def test_features_that_are_there_already_give_the_same(system, features, proposals):
+    """Of finding and of the losses, which a validation step takes from one forward pass."""
+    network = tiny_network.build_network(config(system, features, proposals))
+    given = batch([TWO_OBJECTS, WITH_CROWD, EMPTY], 4 if proposals == "file" else 0)
+    shared = network.features(given[schema.IMAGE], training=False)
+    for name, want in network.infer(given)._asdict().items():
+        got = getattr(network.infer(given, shared), name)
+        assert (got is None) == (want is None)
+        if want is not None:
+            np.testing.assert_array_equal(got, want, name)
+    step = tf.constant(0, tf.int64)
+    want_sums = network.losses_of(network.train_forward(given, 3, step, training=False))
+    outputs = network.train_forward(given, 3, step, training=False, features=shared)
+    for name, (total, count) in network.losses_of(outputs).items():
+        np.testing.assert_allclose(total, want_sums[name].total, rtol=1e-6, err_msg=name)
+        assert float(count) == float(want_sums[name].count)
+
+
 @pytest.mark.parametrize("features", ["fpn", "c4"])
 def test_faster_rcnn_is_mask_rcnn_without_its_masks(features):
     """The same weights find the same boxes and have the same four losses."""

@@ -147,26 +147,39 @@ def test_rle_is_what_pycocotools_makes_of_the_full_mask(box, convention):
         assert paste.paste_to_rle(probs, box, 30, 40, convention=convention) == want
 
 
-@pytest.mark.parametrize(
-    ("top", "left", "h", "w"),
-    [
-        (0, 0, 6, 9),
-        (0, 2, 6, 3),
-        (0, 0, 1, 1),
-        (5, 8, 1, 1),
-        (2, 3, 3, 4),
-        (4, 0, 2, 9),
-        (3, 3, 0, 2),
-    ],
-)
-@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_crop_to_rle_equals_pycocotools(top, left, h, w, density):
-    rng = np.random.default_rng(int(density * 10))
-    for _ in range(20):
-        crop = rng.random((h, w)) < density
-        full = np.zeros((6, 9), np.uint8, order="F")
-        full[top : top + h, left : left + w] = crop
-        assert paste.crop_to_rle(crop, top, left, 6, 9) == coco_mask.encode(full)
+@BOTH
+@pytest.mark.parametrize("size", [(30, 40), (1, 1), (480, 3), (300, 400)])
+def test_many_masks_at_once_are_each_what_one_is(size, convention, monkeypatch):
+    """Of any sizes, in chunks of a few; and pycocotools' code of the pasted full image."""
+    monkeypatch.setattr(paste, "_CHUNK_PIXELS", 20_000)
+    rng = np.random.default_rng(4)
+    height, width = size
+    extent = np.exp(rng.uniform(-1, np.log(1.5 * max(size)), [50, 2]))
+    corner = rng.uniform(-0.3, 1.1, [50, 2]) * size - extent / 3
+    boxes = np.concatenate([corner, corner + extent], axis=1)
+    boxes[::3] = np.round(boxes[::3])
+    boxes = np.concatenate([boxes, WITHOUT_AREA, OUTSIDE, NOT_FINITE])
+    masks = rng.random([len(boxes), 14, 14]).astype(np.float32)
+    rles = paste.paste_to_rles(masks, boxes, height, width, convention=convention)
+    assert len(rles) == len(boxes)
+    for mask, box, rle in zip(masks, boxes, rles, strict=True):
+        full = to_full(paste.paste_mask(mask, box, height, width, convention), height, width) >= 0.5
+        assert rle == coco_mask.encode(np.asfortranarray(full, np.uint8))
+    assert paste.paste_to_rles(masks[:0], boxes[:0], height, width) == []
+
+
+def test_a_large_mask_is_the_product_of_both_axes():
+    """It is computed a few rows at a time."""
+    rng = np.random.default_rng(5)
+    mask, (y1, x1, y2, x2) = rng.random([28, 28]), (3.2, 5.7, 890.1, 1201.3)
+
+    def hats(first, count, start, end):
+        cell = (first + np.arange(count)[:, None] + 0.5 - start) / (end - start) * 28 - 0.5
+        return np.maximum(1 - np.abs(cell - np.arange(28)), 0)
+
+    probs, top, left = paste.paste_mask(mask, (y1, x1, y2, x2), 1000, 1300, "pixel_centres")
+    rows, cols = hats(top, probs.shape[0], y1, y2), hats(left, probs.shape[1], x1, x2)
+    np.testing.assert_allclose(probs, rows @ mask @ cols.T, atol=1e-4)
 
 
 def test_threshold_is_inclusive_and_used():

@@ -106,6 +106,28 @@ def draw_rectangles():
 
 
 @pytest.fixture(scope="session")
+def export_of_0_1_0(tmp_path_factory, model, detect, labels, preprocess):
+    """Return f(input_type) -> path of a SavedModel as release 0.1.0 wrote it: one function."""
+    folder = tmp_path_factory.mktemp("old_models")
+
+    def path(input_type):
+        target = folder / input_type
+        if not target.exists():
+            module = tf.Module()
+            module.model_variables = list(model.variables)
+            network = signatures.build_network(detect, labels.ids)
+            serve = signatures.build_serve(network, input_type=input_type, preprocess=preprocess)
+            module.__call__ = signatures.trace(serve, signatures.INPUT_SPECS[input_type])
+            description = signatures.describe(input_type, "pixel_centres", labels)
+            module.description = signatures.trace(lambda: tf.constant(description))
+            signature = module.__call__.get_concrete_function()
+            tf.saved_model.save(module, str(target), signatures={"serving_default": signature})
+        return target
+
+    return path
+
+
+@pytest.fixture(scope="session")
 def export(tmp_path_factory, model, detect, labels, preprocess):
     """Return f(input_type) -> path of a SavedModel, written once each."""
     folder = tmp_path_factory.mktemp("models")
@@ -114,7 +136,6 @@ def export(tmp_path_factory, model, detect, labels, preprocess):
         target = folder / input_type
         if not target.exists():
             signatures.export_saved_model(
-                model.variables,
                 detect,
                 str(target),
                 input_type=input_type,

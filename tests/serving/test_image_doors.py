@@ -15,7 +15,9 @@ from PIL import Image, ImageOps
 from mrcnn_tf.data import decoder, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.detector import Detector
+from mrcnn_tf.images import reading
 from mrcnn_tf.modeling.detections import Detections
+from mrcnn_tf.ops import paste
 from mrcnn_tf.serving import preprocessing, signatures
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -82,7 +84,9 @@ def detect(images, image_size_hw, training=False):
 
 def serve(prepare, input_type, request):
     function = tf.function(
-        signatures.build_serve(detect, input_type=input_type, category_ids=(1,), preprocess=prepare)
+        signatures.build_serve(
+            signatures.build_network(detect, (1,)), input_type=input_type, preprocess=prepare
+        )
     )
     return {name: value.numpy() for name, value in function(tf.constant(request)).items()}
 
@@ -128,6 +132,24 @@ def test_python_api(folder, prepare):
         assert [d.mask for d in found] == [d.mask for d in expected]
         assert found[0].mask["size"] == [height, width]
         np.testing.assert_array_equal(found[0].box, [0, 0, height, width])
+
+
+def test_arrays_are_not_encoded(prepare, monkeypatch):
+    """Neither a file nor a decoder is in the way of an array; several sizes in one call."""
+    for name in ("encode", "decode"):
+        monkeypatch.setattr(reading, name, None)
+    detector = Detector(types.SimpleNamespace(), LABELS, prepare, "pixel_centres")
+    detector.model = detect
+    images = [smooth(), smooth(40, 24), smooth()[::-1, ::-1], smooth(7, 5)]
+    together = detector(images)
+    expected = serve(prepare, "image_tensor", np.stack([images[0], images[2]]))
+    for k, row in ((0, 0), (2, 1)):
+        height, width = images[k].shape[:2]
+        for found, mask in zip(together[k], expected["detection_masks"][row], strict=True):
+            assert found.mask == paste.paste_to_rle(mask, found.box, height, width)
+    for image, found in zip(images, together, strict=True):
+        assert {tuple(d.mask["size"]) for d in found} == {image.shape[:2]}
+        np.testing.assert_array_equal(found[0].box, [0, 0, *image.shape[:2]])
 
 
 def test_converter(folder, prepare, tmp_path):

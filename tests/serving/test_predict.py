@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -106,24 +107,112 @@ def test_huge_image(model_path, tmp_path, draw_rectangles):
     assert Image.open(tmp_path / "out/drawn/a.jpg").size == (6000, 4000)
 
 
-def test_one_bad_image_does_not_take_its_batch_along(model_path, folder, monkeypatch):
-    """Pillow can read it but TensorFlow cannot: the batch is sent again one by one."""
-    detect = predictor.Predictor(model_path)
-    good = folder / "Über füße/ein Bild [1].png"
+def test_one_bad_image_does_not_take_its_batch_along(
+    export_of_0_1_0, folder, tmp_path, monkeypatch, capsys
+):
+    """Pillow can read it but an old export cannot decode it: the batch is sent one by one."""
+    scene = folder / "Über füße/ein Bild [1].png"
+    for name in ("a.png", "odd.png", "c.png"):
+        (tmp_path / "in" / name).write_bytes(scene.read_bytes())
     read = reading.read
 
     def read_some_wrongly(path):
-        image = read(good)
-        return image._replace(encoded=b"odd") if path == "odd" else image
+        image = read(path)
+        return image._replace(file=b"odd") if "odd" in str(path) else image
 
     monkeypatch.setattr(reading, "read", read_some_wrongly)
-    run = image_run.ImageRun(detect, str(folder.parent / "drawn"), 0.5)
-    with results_file.ResultsFile(str(folder.parent / "r.json")) as results:
-        run.process([("a.png", ""), ("odd", "odd"), ("c.png", "")], results)
-    assert list(run.failures) == ["odd"]
-    assert run.failures["odd"].startswith("Unknown image file format")
-    rows = json.loads((folder.parent / "r.json").read_text())
+    out = tmp_path / "out"
+    inputs = [str(tmp_path / "in" / name) for name in ("a.png", "odd.png", "c.png")]
+    assert image_run.run(str(export_of_0_1_0("image_bytes")), inputs, str(out), 0.5, 3) == 1
+    assert "FAILED odd.png: Unknown image file format" in capsys.readouterr().out
+    rows = json.loads((out / "detections.json").read_text())
     assert [r["image_id"] for r in rows] == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize("input_type", ["image_bytes", "image_tensor", "tf_example"])
+def test_exports_of_0_1_0_find_the_same(export, export_of_0_1_0, shared, tmp_path, input_type):
+    """They decode once more, in the graph; turned and gray photos among the images."""
+    images = str(shared / "data/conformance/odd_cases/images")
+    outs = [tmp_path / "old", tmp_path / "new"]
+    models = [export_of_0_1_0(input_type), export("image_bytes")]
+    for model, out in zip(models, outs, strict=True):
+        assert image_run.run(str(model), images, str(out), 0.5, 1) == 0
+    old, new = ((out / "detections.json").read_bytes() for out in outs)
+    assert old == new
+
+
+def test_batches_share_a_canvas_and_rows_keep_their_order(
+    model_path, draw_rectangles, tmp_path, monkeypatch
+):
+    """Landscapes and portraits in turn: no call sees both, and the file has them in turn."""
+    calls = []
+    call = predictor.Predictor.call
+
+    def note(self, batch):
+        calls.append([image.canvas_hw for image in batch])
+        return call(self, batch)
+
+    monkeypatch.setattr(predictor.Predictor, "call", note)
+    (tmp_path / "in").mkdir()
+    for k in range(12):
+        height, width = ((80, 120), (120, 80))[k % 2]
+        pixels = draw_rectangles(height, width, {RED: (10, 10 + k, 60, 50)})
+        Image.fromarray(pixels).save(tmp_path / f"in/{k:02d}.png")
+    out = tmp_path / "out"
+    assert image_run.run(model_path, str(tmp_path / "in"), str(out), 0.5, 2, False) == 0
+    assert sum(map(len, calls)) == 12
+    assert [len(c) for c in calls] == [2] * 6
+    assert {(canvas,) for batch in calls for canvas in batch} == {((128, 192),), ((192, 128),)}
+    assert all(len(set(batch)) == 1 for batch in calls)
+    rows = json.loads((out / "detections.json").read_text())
+    assert [r["image_id"] for r in rows] == [f"{k:02d}.png" for k in range(12)]
+    for k, row in enumerate(rows):
+        np.testing.assert_allclose(row["bbox"], [10 + k, 10, 40 - k, 50], atol=1.6)
+
+
+def test_nothing_is_drawn_with_nodraw(model_path, folder, tmp_path):
+    """The command: the same detections, no pictures."""
+    drawn, plain = tmp_path / "drawn", tmp_path / "plain"
+    image_run.run(model_path, str(folder), str(drawn), 0.5, 2)
+    command = [sys.executable, "-m", "mrcnn_tf.predict", f"--saved_model={model_path}", "--nodraw"]
+    command += [f"--input={folder}", f"--output_dir={plain}", "--batch_size=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "are drawn" not in done.stdout
+    assert [path.name for path in plain.iterdir()] == ["detections.json"]
+    assert (plain / "detections.json").read_bytes() == (drawn / "detections.json").read_bytes()
+
+
+def test_each_file_is_decoded_once(model_path, folder, tmp_path, monkeypatch):
+    decoded = []
+    decode = reading.decode
+    monkeypatch.setattr(reading, "decode", lambda raw: decoded.append(raw) or decode(raw))
+    monkeypatch.setattr(reading, "encode", None)
+    image_run.run(model_path, str(folder), str(tmp_path / "out"), 0.5, 2)
+    assert len(decoded) == len(set(decoded)) == 5
+
+
+def test_interrupted(model_path, draw_rectangles, tmp_path):
+    """Ctrl-C: what is there stays under its provisional name, and the command ends."""
+    (tmp_path / "in").mkdir()
+    for k in range(3000):
+        pixels = draw_rectangles(20, 30, {RED: (5, 5, 15, 15)})
+        Image.fromarray(pixels).save(tmp_path / f"in/{k:04d}.bmp")
+    command = [sys.executable, "-m", "mrcnn_tf.predict", f"--saved_model={model_path}"]
+    command += [f"--input={tmp_path / 'in'}", f"--output_dir={tmp_path / 'out'}"]
+    running = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in running.stdout:
+        if line.startswith("first call took"):
+            break
+    running.send_signal(signal.SIGINT)
+    printed, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "interrupted" in printed
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out/detections.json").exists()
+    assert json.loads((tmp_path / "out/detections.json.incomplete").read_text()) is not None
 
 
 def test_interrupted_results_get_no_name(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from mrcnn_tf.data import canvases, schema
 from mrcnn_tf.data import preprocess as data_preprocess
 from mrcnn_tf.images import decoding
-from mrcnn_tf.serving import preprocessing
+from mrcnn_tf.serving import preprocessing, signatures
 
 
 def encode(image: Image.Image, file_format: str, **options) -> bytes:
@@ -151,3 +151,27 @@ def test_jpeg_is_decoded_as_for_training(preprocess, shared):
     file = path.read_bytes()
     as_trained = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
     np.testing.assert_array_equal(decoding.decode_as_stored(tf.constant(file)), as_trained)
+
+
+@pytest.mark.parametrize("convention", data_preprocess.CONVENTIONS)
+def test_one_by_one_and_put_together_is_the_same(preprocess, convention):
+    """To the last bit, whether an image is enlarged, shrunk or padded to another one's canvas."""
+    own = dataclasses.replace(preprocess, resize_convention=convention)
+    own = dataclasses.replace(own, canvas_sizes=canvases.make((128,), 200))
+    images = [np.asarray(image(*hw, seed=3)) for hw in ((50, 75), (400, 300), (128, 128), (9, 90))]
+    from_pixels = signatures.trace(own.from_pixels, signatures.PIXELS_SPEC)
+    prepared = [from_pixels(tf.constant(pixels)) for pixels in images]
+    assert [one.images.shape[:2] for one in prepared] == [
+        (128, 192), (192, 128), (128, 192), (128, 224),
+    ]  # fmt: skip
+    files = tf.constant([encode(Image.fromarray(pixels), "PNG") for pixels in images])
+    expected = tf.function(own.from_image_bytes)(files)
+    for ours, theirs in zip(preprocessing.stack(prepared), expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    spec = signatures.INPUT_SPECS["image_tensor"]
+    from_image_tensor = signatures.trace(own.from_image_tensor, spec)
+    for one, pixels in zip(prepared, images, strict=True):
+        alone = from_image_tensor(tf.constant(pixels[np.newaxis]))
+        for ours, theirs in zip(preprocessing.stack([one]), alone, strict=True):
+            np.testing.assert_array_equal(ours, theirs)

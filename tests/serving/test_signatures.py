@@ -23,12 +23,11 @@ def exported(export):
 
 
 @pytest.fixture
-def write(model, detect, labels, preprocess):
+def write(detect, labels, preprocess):
     """Return f(path, **what is different from the usual) -> Verification."""
 
-    def export(path, variables=model.variables, detect=detect, input_type="image_bytes"):
+    def export(path, detect=detect, input_type="image_bytes"):
         return signatures.export_saved_model(
-            variables,
             detect,
             str(path),
             input_type=input_type,
@@ -147,6 +146,29 @@ def test_signature_and_assets(exported, labels):
     assert label_map.LabelMap.from_json(json.dumps(description)) == labels
 
 
+@pytest.mark.parametrize("input_type", ["image_bytes", "image_tensor", "tf_example"])
+def test_pixels_that_python_has_decoded(export, scenes, labels, input_type):
+    """Every export answers them, to the last bit as it answers one file after the other."""
+    loaded = tf.saved_model.load(str(export(input_type)))
+    files = tf.saved_model.load(str(export("image_bytes")))
+    for pixels, truth in scenes:
+        prepared = preprocessing.NetworkInput(*loaded.prepare(tf.constant(pixels)))
+        answer = {k: v.numpy() for k, v in loaded.network(*preprocessing.stack([prepared])).items()}
+        check_answer(answer, 0, pixels, truth, labels)
+        for name, value in files(tf.constant([encode_png(pixels)])).items():
+            np.testing.assert_array_equal(answer[name], value, err_msg=name)
+
+
+def test_the_network_is_in_the_file_once(exported):
+    """What decodes, and what is called with pixels, call one function."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((exported / "saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    networks = [f for f in functions if any(node.op == "ArgMax" for node in f.node_def)]
+    assert len(networks) == 1
+
+
 def test_only_stock_operations(exported):
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -239,7 +261,7 @@ def test_variables_of_mixed_precision_layers(tmp_path, write):
         boxes *= tf.cast(ones, tf.float32)[..., tf.newaxis]
         return Detections(boxes, ones, tf.sigmoid(logits), ones > 0)
 
-    found = write(tmp_path / "m", layer.variables, detect)
+    found = write(tmp_path / "m", detect)
     assert found.num_detections == 10
     assert found.matched_fraction == 1.0
     variables = tf.saved_model.load(str(tmp_path / "m")).model_variables

@@ -3,6 +3,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tf_keras
 from mrcnn_tf import checkpoints
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.evaluation import coco
 from mrcnn_tf.experiment import fields, inputs, label_maps, loading
 from mrcnn_tf.experiment.experiment import Task, maskrcnn
 from mrcnn_tf.modeling import metrics as metrics_lib
@@ -289,6 +291,70 @@ def test_validation_feeds_the_evaluator(tmp_path):
     assert task.reduce_aggregated_logs(state) == numbers
 
 
+def scored_task(folder, image_ids=(1, 2, 3)):
+    """A task that scores against images without objects."""
+    path = folder / "instances.json"
+    images = [{"id": i, "height": 64, "width": 64} for i in image_ids]
+    categories = [{"id": k, "name": f"class {k}"} for k in range(1, NUM_CLASSES)]
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    return build_task(annotation_file=str(path), allow_image_summary=False)
+
+
+def found_in(image_id, score=0.5):
+    """What a validation step says of one image: a box and its mask."""
+    source_id = np.zeros([1, schema.SOURCE_ID_BYTES], np.uint8)
+    source_id[0, 0] = ord(str(image_id))
+    return {
+        key: (tf.constant(value),)
+        for key, value in {
+            schema.SOURCE_ID: source_id,
+            schema.IMAGE_SIZE_HW: np.float32([[64, 64]]),
+            schema.ORIGINAL_SIZE_HW: np.float32([[64, 64]]),
+            "boxes": np.float32([[[10, 10, 30, 40]]]),
+            "classes": np.int32([[1]]),
+            "scores": np.float32([[score]]),
+            "valid": np.array([[True]]),
+            "masks": np.ones([1, 1, 14, 14], np.float32),
+        }.items()
+    }
+
+
+def test_the_network_goes_on_while_detections_are_taken_down(tmp_path, monkeypatch):
+    task = scored_task(tmp_path)
+    may_go_on = threading.Event()
+    add = coco.CocoEvaluator.add
+    monkeypatch.setattr(
+        coco.CocoEvaluator, "add", lambda *a, **k: may_go_on.wait(60) and add(*a, **k)
+    )
+    state = task.aggregate_logs(None, found_in(1))  # returns although nothing can be added yet
+    assert state.num_added == 0
+    may_go_on.set()
+    for image_id in (3, 2):
+        assert task.aggregate_logs(state, found_in(image_id)) is state
+    task.reduce_aggregated_logs(state)
+    assert [row["image_id"] for row in state.results()] == [1, 3, 2]
+
+
+def test_what_cannot_be_scored_ends_the_evaluation_with_its_image(tmp_path):
+    task = scored_task(tmp_path)
+    state = task.aggregate_logs(None, found_in(2, score=np.nan))
+    with pytest.raises(ValueError, match="image 2: a detection's box or score is not finite"):
+        task.aggregate_logs(state, found_in(1))
+    state = task.aggregate_logs(None, found_in(9))  # of the last batch: at the end
+    with pytest.raises(ValueError, match="image '9' is not in the ground truth"):
+        task.reduce_aggregated_logs(state)
+
+
+def test_a_stopped_evaluation_leaves_nothing_to_the_next(tmp_path):
+    task = scored_task(tmp_path)
+    threads = threading.active_count()
+    task.aggregate_logs(None, found_in(2, score=np.nan))  # its error is nobody's any more
+    state = task.aggregate_logs(None, found_in(1))
+    task.reduce_aggregated_logs(state)
+    assert [row["image_id"] for row in state.results()] == [1]
+    assert threading.active_count() == threads
+
+
 @pytest.mark.parametrize(("max_instances", "cap"), [(20, 100), (150, 150)])
 def test_max_instances_moves_the_cap_of_scoring(tmp_path, max_instances, cap):
     """Below COCO's 100 the numbers keep COCO's names: fewer detections never reach the cap."""
@@ -329,6 +395,24 @@ def test_validation_loss_does_not_depend_on_how_the_images_are_batched(normalize
     assert want["validation_loss"] == pytest.approx(sum(want[n] for n in LOSSES))
     for batches in ([[a, b], [c, FILLER]], [[a], [b], [c]], [[c, b], [FILLER, FILLER], [a]]):
         assert validation_losses(task, model, batches) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("has_loss", [True, False])
+def test_a_validation_step_runs_the_backbone_once(monkeypatch, has_loss):
+    config = Task(model=tiny_network.config(), validation_loss=has_loss)
+    task, model = task_lib.MaskRCNNTask(config), tiny_network.build_network(config.model)
+    batch = tiny_network.batch([TWO_OBJECTS])
+    want = model.infer(batch)
+    calls, features = [], model.features
+    monkeypatch.setattr(model, "features", lambda *a, **k: calls.append(a) or features(*a, **k))
+    metrics = task.build_metrics(training=False)
+    found = task.validation_step(batch, model, metrics)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(found["boxes"], want.boxes)
+    np.testing.assert_array_equal(found["masks"], want.masks)
+    names = [*LOSSES, "validation_loss"] if has_loss else []
+    assert [metric.name for metric in metrics] == names
+    assert all(float(metric.result()) > 0 for metric in metrics)
 
 
 @pytest.mark.slow
