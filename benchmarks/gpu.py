@@ -46,9 +46,13 @@ def write_module(function: Any, inputs: tuple, folder: pathlib.Path, exact: bool
     concrete = function.get_concrete_function(*inputs)
     module = function.experimental_get_compiler_ir(*inputs)(stage="hlo_serialized")
     # The module's parameters: what is passed, then what is captured; variables by their value.
-    variables = {id(v.handle): v for v in concrete.variables}
-    values = [*tf.nest.flatten(inputs), *concrete.captured_inputs]
-    arrays = [np.asarray(variables.get(id(value), value)) for value in values]
+    arrays = []
+    for value in (*tf.nest.flatten(inputs), *concrete.captured_inputs):
+        if value.dtype == tf.resource:
+            # Not every variable is among `concrete.variables`: a schedule's rate is not.
+            [held] = value._handle_data.shape_and_type
+            value = tf.raw_ops.ReadVariableOp(resource=value, dtype=held.dtype)
+        arrays.append(value.numpy())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "module.hlo").write_bytes(module)
     kept, described = {}, []
@@ -66,22 +70,35 @@ def write_module(function: Any, inputs: tuple, folder: pathlib.Path, exact: bool
 
 def lower(args: argparse.Namespace) -> None:
     """Write a folder per task and dtype."""
+    for dtype in ("float32", "bfloat16"):
+        for task, function in (("train", lower_training), ("inference", lower_inference)):
+            function(args, dtype, args.folder / f"{task} {dtype}")
+            print(f"{args.folder / task} {dtype}", flush=True)
+
+
+def lower_training(args: argparse.Namespace, dtype: str, folder: pathlib.Path) -> None:
+    """Write the whole step."""
     import network
     import tensorflow as tf
 
-    for dtype in ("float32", "bfloat16"):
-        network.set_dtype(dtype)
-        size = (args.height, args.width, args.batch)
-        config = network.experiment(norm="batch_norm")
-        step = network.training_step(config, *size)
-        function = tf.function(step.step, jit_compile=True, autograph=False)
-        write_module(function, (step.inputs,), args.folder / f"train {dtype}", args.exact)
-        model = network.build_model(network.experiment())
-        network.give_proposals(model, scene.boxes(args.height, args.width, scene.PROPOSALS))
-        function = tf.function(lambda x, s, m=model: m(x, s), jit_compile=True, autograph=False)
-        inputs = network.images(*size)
-        write_module(function, inputs, args.folder / f"inference {dtype}", args.exact)
-        print(f"{args.folder}: training step and inference in {dtype}", flush=True)
+    network.set_dtype(dtype)
+    config = network.experiment(norm="batch_norm")
+    step = network.training_step(config, args.height, args.width, args.batch)
+    function = tf.function(step.step, jit_compile=True, autograph=False)
+    write_module(function, (step.inputs,), folder, args.exact)
+
+
+def lower_inference(args: argparse.Namespace, dtype: str, folder: pathlib.Path) -> None:
+    """Write the network with its masks."""
+    import network
+    import tensorflow as tf
+
+    network.set_dtype(dtype)
+    model = network.build_model(network.experiment())
+    network.give_proposals(model, scene.boxes(args.height, args.width, scene.PROPOSALS))
+    function = tf.function(lambda x, s: model(x, s), jit_compile=True, autograph=False)
+    inputs = network.images(args.height, args.width, args.batch)
+    write_module(function, inputs, folder, args.exact)
 
 
 def read_inputs(folder: pathlib.Path) -> list[Any]:

@@ -12,15 +12,15 @@ round, and the spread of both.
 """
 
 import argparse
-import json
 import os
 import pathlib
+import statistics
 import sys
 import tempfile
-import time
 
 import numpy as np
 import scene
+import timing
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -70,22 +70,23 @@ def measure(folder: pathlib.Path, num_photos: int, rounds: int) -> dict:
         "nodraw": lambda: loop(None),
         "draw": lambda: loop(str(folder / "drawn")),
     }
-    start = time.process_time()
-    total = scene.time_in_turn(contestants, rounds)
-    seconds = {name: [s / num_photos for s in values] for name, values in total.items()}
+    taken = timing.in_turn(contestants, rounds)
+    seconds = {name: [s / num_photos for s in runs.seconds] for name, runs in taken.items()}
     ratios = {
         name: [a / b for a, b in zip(seconds[name], seconds["network"], strict=True)]
         for name in ("nodraw", "draw")
     }
     return {
-        "measured": "predict: the command's loop / bare network, per image",
+        "benchmark": "predict",
         "photos": num_photos,
         "detections": counts[0],
-        "seconds": {name: scene.median(values) for name, values in seconds.items()},
-        "ratio": {name: round(scene.median(values), 3) for name, values in ratios.items()},
+        "seconds": {
+            name: timing.Runs(values, taken[name].elsewhere).summary()
+            for name, values in seconds.items()
+        },
+        "ratio": {n: round(statistics.median(values), 3) for n, values in ratios.items()},
         "ratios": {n: [round(min(v), 3), round(max(v), 3)] for n, v in ratios.items()},
-        "cpu_s": round(time.process_time() - start, 1),
-        "peak_mib": scene.peak_memory_mib(),
+        "peak_mib": timing.peak_memory_mib(),
         "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
     }
 
@@ -99,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(args.folder or temporary)
-        print(json.dumps(measure(folder, args.photos, args.rounds)))
+        timing.print_line(**measure(folder, args.photos, args.rounds))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ _FILES = {
     "ops/sampling.py": "targets",
     "modeling/targets.py": "targets",
     "ops/masks.py": "mask targets",
+    "ops/candidates.py": "detections",
     "ops/roi_align.py": "RoIAlign",
     "ops/adaptive_pooling.py": "RoIAlign",
     "ops/adaptive_taps.py": "RoIAlign",

@@ -22,8 +22,8 @@ _LONGEST_INTEGER = 4000  # digits; Python refuses to read ones that are a little
 def read(path: str, include_masks: bool = True, size_of: SizeOf | None = None) -> CocoData:
     """Read and check a COCO annotation file.
 
-    Memory: polygons become arrays while the file is being parsed, and each annotation's dict is
-    dropped as soon as it is checked.
+    Memory: the file's bytes are gone before its text is parsed, polygons become arrays while it is,
+    and each annotation's dict is dropped as soon as it is checked.
 
     Args:
       path: the JSON file.
@@ -34,12 +34,7 @@ def read(path: str, include_masks: bool = True, size_of: SizeOf | None = None) -
     Raises:
       ValueError: the file cannot be read or is no COCO file at all.
     """
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            text = file.read()
-    except tf.errors.OpError as error:
-        raise ValueError(f"{path}: cannot be read ({error.message})") from error
-    sha256 = hashlib.sha256(text).hexdigest()
+    text, sha256 = _text_of(path)
     content = parse(text, path)
     del text
     data = coco_check.check(content, include_masks, path, size_of, consume=True)
@@ -60,11 +55,11 @@ def read_label_map(path: str) -> LabelMap:
     return data.label_map
 
 
-def parse(text: bytes, name: str) -> Any:
-    """Parse JSON in UTF-8 (or UTF-16, UTF-32), with or without a byte order mark.
+def parse(text: str, name: str) -> Any:
+    """Parse JSON.
 
     Args:
-      text: the file.
+      text: of the file.
       name: its path, for messages.
 
     Returns:
@@ -81,14 +76,33 @@ def parse(text: bytes, name: str) -> Any:
             f"{name}: not a JSON file: {error.msg} in line {error.lineno}, column {error.colno}, "
             f"near {nearby!r}" + (" (the file is empty)" if not text.strip() else "")
         ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name}: not in UTF-8: byte {error.start} is {error.object[error.start]:#x}. Save the "
-            "file as UTF-8"
-        ) from error
     except RecursionError as error:
         raise ValueError(f"{name}: not a COCO annotation file: nested too deeply") from error
 
 
 def _parse_integer(text: str) -> int | float:
     return int(text) if len(text) <= _LONGEST_INTEGER else float(text)
+
+
+def _text_of(path: str) -> tuple[str, str]:
+    """Return a file's text, in UTF-8 (or UTF-16, UTF-32) with or without a byte order mark.
+
+    And the SHA-256 of its bytes, in hex digits.
+
+    Raises:
+      ValueError: it cannot be read, or is no such text.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            raw = file.read()
+    except tf.errors.OpError as error:
+        raise ValueError(f"{path}: cannot be read ({error.message})") from error
+    try:
+        # As json.loads would, which keeps the bytes beside the text until it is parsed.
+        text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not in UTF-8: byte {error.start} is {error.object[error.start]:#x}. Save the "
+            "file as UTF-8"
+        ) from error
+    return text, hashlib.sha256(raw).hexdigest()

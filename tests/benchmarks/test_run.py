@@ -25,6 +25,13 @@ def test_ratios_are_of_medians_over_processes():
     assert "absent" not in text
 
 
+def test_a_figure_stands_beside_its_target():
+    group = run.Group("g", {}, ["a", "b"], at_most={"a": 1.15})
+    text = run.table(group, {"ours": [{"a": 1.25, "b": 3}]})
+    assert "| a (target: at most 1.15) | 1.25 |" in text
+    assert "| b | 3 |" in text
+
+
 def test_figures_below_a_path_are_all_of_them():
     line = {"seconds": {"a": SUMMARY, "b": {"c": 4}, "text": "no figure", "none": None}}
     assert run.figures_of(line, "seconds") == {"seconds.a": SUMMARY, "seconds.b.c": 4}
