@@ -155,7 +155,7 @@ def main() -> None:
                 found[name].append(command(folder, run))
                 print(name, found[name][-1], file=sys.stderr, flush=True)
     for name, rows in found.items():
-        medians = {key: scene.median([row[key] for row in rows]) for key in rows[0]}
+        medians = {key: statistics.median([row[key] for row in rows]) for key in rows[0]}
         print(json.dumps({"measured": f"start-up: {name}", "runs": args.runs, **medians}))
 
 

@@ -48,7 +48,7 @@ class RoIs(NamedTuple):
           ordinal: int32 [I], which of the RoI's items; beyond its last one weights are 0.
           num_bins: P.
         """
-        row, col, weight = adaptive_taps.item_weights(
+        row, col, row_weight, col_weight = adaptive_taps.item_weights(
             self.rows.of(roi), self.cols.of(roi), ordinal * _ITEM_TAPS, _ITEM_TAPS, num_bins
         )
         first_row, width = (
@@ -56,6 +56,7 @@ class RoIs(NamedTuple):
             for x in (self.first_row, self.width)
         )
         index = first_row + row * width + col  # [I, P, P, _ITEM_TAPS]
+        weight = row_weight * col_weight
         return tf.reshape(index, [-1, _ITEM_TAPS]), tf.reshape(weight, [-1, _ITEM_TAPS])
 
 

@@ -125,7 +125,7 @@ def _on_map(position: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 def item_weights(
     rows: Axis, cols: Axis, first_tap: tf.Tensor, num_taps: int, num_bins: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Say which rows and columns the taps of a work item read, and how much each pixel weighs.
 
     Args:
@@ -138,14 +138,19 @@ def item_weights(
     Returns:
       row: int32 [I, P, 1, T].
       col: int32 [I, 1, P, T].
-      weight: float32 [I, P, P, T].
+      row_weight: float32 [I, P, 1, T]; a pixel's weight is the product of both.
+      col_weight: float32 [I, 1, P, T].
     """
     tap = first_tap[:, tf.newaxis] + tf.range(num_taps)  # [I, T]
     per_row = tf.maximum(cols.num_taps, 1)[:, tf.newaxis]
     row, row_weight = axis_weights(rows, tap // per_row, num_bins)
     col, col_weight = axis_weights(cols, tap % per_row, num_bins)
-    weight = row_weight[:, :, tf.newaxis] * col_weight[:, tf.newaxis]
-    return row[:, :, tf.newaxis], col[:, tf.newaxis], weight
+    return (
+        row[:, :, tf.newaxis],
+        col[:, tf.newaxis],
+        row_weight[:, :, tf.newaxis],
+        col_weight[:, tf.newaxis],
+    )
 
 
 def for_all_items(

@@ -82,9 +82,9 @@ def _matrix(index: tf.Tensor, weight: tf.Tensor, num_rows: tf.Tensor) -> tf.Tens
     rows has one, empty.
     """
     index, weight = (padding.at_least_one(x, axis=0) for x in (index, weight))
-    num_cells, taps = tf.shape(index)[0], index.shape[-1]
-    cell = tf.repeat(tf.range(num_cells), taps)
-    entries = tf.cast(tf.stack([cell, tf.reshape(index, [-1])], axis=-1), tf.int64)
+    num_cells = tf.shape(index)[0]
+    cell = tf.zeros_like(index) + tf.range(num_cells)[:, tf.newaxis]
+    entries = tf.cast(tf.reshape(tf.stack([cell, index], axis=-1), [-1, 2]), tf.int64)
     return tf.raw_ops.SparseTensorToCSRSparseMatrix(
         indices=entries,
         values=tf.reshape(weight, [-1]),
