@@ -30,12 +30,21 @@ def quickly() -> Iterator[None]:
     """
     refuse_keras = _RefuseKeras()
     sys.meta_path.insert(0, refuse_keras)
+    try:
+        with without_garbage_collection():
+            yield
+    finally:
+        sys.meta_path.remove(refuse_keras)
+        gc.freeze()  # what was imported stays: never look at it again
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Make much that stays, without looking through it again and again for what does not."""
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        sys.meta_path.remove(refuse_keras)
-        gc.freeze()  # what was imported stays: never look at it again
         if collects:
             gc.enable()

@@ -177,6 +177,7 @@ def from_records(
     paths = record_files.find(file_pattern)
     images: dict[int | str, dict] = {}
     annotations: list[dict] = []
+    known = set(label_map.ids)
     for serialized in tf.data.TFRecordDataset(paths).as_numpy_iterator():
         record = _Record(serialized)
         image = record.image()
@@ -184,7 +185,7 @@ def from_records(
             raise ValueError(f"{file_pattern}: image {image['id']!r} occurs more than once")
         images[image["id"]] = image
         for annotation in record.annotations(image, include_masks):
-            if annotation["category_id"] not in label_map.ids:
+            if annotation["category_id"] not in known:
                 raise ValueError(
                     f"{file_pattern}: image {image['id']!r} has an object of category "
                     f"{annotation['category_id']}, which is not in the label map: {label_map.ids}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.console import start_tensorflow
 from mrcnn_tf.images import reading
 from mrcnn_tf.ops import paste
 from mrcnn_tf.serving import preprocessing
@@ -123,7 +124,9 @@ class Predictor:
             raise FileNotFoundError(
                 f"{saved_model} holds no SavedModel; write one with python -m mrcnn_tf.export"
             )
-        self._model = tf.saved_model.load(saved_model)  # kept: it owns the functions' variables
+        with start_tensorflow.without_garbage_collection():
+            # Kept: it owns the functions' variables.
+            self._model = tf.saved_model.load(saved_model)
         if not hasattr(self._model, "description"):
             raise ValueError(f"{saved_model}: this SavedModel is not from mrcnn_tf.export")
         description = json.loads(self._model.description().numpy())
@@ -197,16 +200,17 @@ def read_detections(
       The image's detections, best first.
     """
     height, width = answer["image_size"][row].tolist()
-    detections = []
-    for k in range(int(answer["num_detections"][row])):
-        # In float32 the product could round to an empty box.
-        box = answer["detection_boxes"][row, k] * np.asarray([height, width] * 2, np.float64)
-        mask = None
-        if "detection_masks" in answer:
-            mask = paste.paste_to_rle(
-                answer["detection_masks"][row, k], box, height, width, convention=mask_convention
-            )
-        category_id = int(answer["detection_class_ids"][row, k])
-        score = float(answer["detection_scores"][row, k])
-        detections.append(Detection(box, score, category_id, category_names[category_id], mask))
-    return detections
+    count = int(answer["num_detections"][row])
+    # In float32 the product could round to an empty box.
+    fractions = np.asarray(answer["detection_boxes"][row, :count], np.float64)
+    boxes = fractions * [height, width, height, width]
+    masks: list[dict | None] = [None] * count
+    if "detection_masks" in answer:
+        probs = answer["detection_masks"][row, :count]
+        masks = [*paste.paste_to_rles(probs, boxes, height, width, convention=mask_convention)]
+    ids = answer["detection_class_ids"][row, :count].tolist()
+    scores = answer["detection_scores"][row, :count].tolist()
+    return [
+        Detection(box, score, category_id, category_names[category_id], mask)
+        for box, score, category_id, mask in zip(boxes, scores, ids, masks, strict=True)
+    ]

@@ -15,7 +15,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation.detections import decode_source_id
 from mrcnn_tf.images import drawing
 from mrcnn_tf.ops.masks import arena_lookup
-from mrcnn_tf.ops.paste import paste_to_rle
+from mrcnn_tf.ops.paste import paste_to_rles
 
 NUM_IMAGES = 8  # per evaluation
 MIN_SCORE = 0.5  # weaker detections are not drawn
@@ -126,10 +126,8 @@ class ValidationImages:
         height, width = image.shape[:2]
         masks: list[dict | None] = [None] * len(kept)  # Faster R-CNN
         if "masks" in row:
-            masks = [
-                paste_to_rle(mask, box, height, width, convention=self._mask_paste)
-                for mask, box in zip(row["masks"][kept], row["boxes"][kept], strict=True)
-            ]
+            probs, boxes = row["masks"][kept], row["boxes"][kept]
+            masks = [*paste_to_rles(probs, boxes, height, width, convention=self._mask_paste)]
         return drawing.draw_detections(
             image,
             row["boxes"][kept],
