@@ -24,7 +24,6 @@ import tempfile
 import time
 
 import predict
-import scene
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IMPORTS = {
