@@ -19,6 +19,7 @@ from mrcnn_tf.experiment import overrides
 FIELD = "runtime.mixed_precision_dtype"
 NONE = "float32"
 CHOICES = ("none", "bfloat16", "float16", "auto")
+_HAVE_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # what Linux calls the instructions of processors
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", NONE: "float32", None: ""}
 
 
@@ -85,16 +86,16 @@ def of(runtime: config_definitions.RuntimeConfig) -> Iterator[None]:
 def fastest() -> str:
     """Return the type in which this machine trains and infers fastest.
 
-    On GPUs with tensor cores for it (compute capability 8.0 and later) and on processors with AMX
-    that is bfloat16, on older GPUs with tensor cores (7.0) float16. Where half precision is
-    emulated it is slower than float32.
+    On GPUs with tensor cores for it (compute capability 8.0 and later) and on processors with
+    instructions for it that is bfloat16, on older GPUs with tensor cores (7.0) float16. Elsewhere
+    half precision is emulated.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         capability = details.get("compute_capability", (0, 0))
         return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else NONE
-    return "bfloat16" if "amx_bf16" in _processor_flags() else NONE
+    return "bfloat16" if _HAVE_BFLOAT16.intersection(_processor_flags()) else NONE
 
 
 def _processor_flags() -> list[str]:

@@ -56,6 +56,7 @@ def test_the_policy_of_before_comes_back_after_an_error():
         ((7, 5), "amx_bf16", "float16"),
         ((6, 1), "", "float32"),
         (None, "fpu avx512f amx_bf16 amx_tile", "bfloat16"),
+        (None, "fpu avx512f avx512_bf16", "bfloat16"),
         (None, "fpu avx512f avx512_vnni", "float32"),
     ],
 )
