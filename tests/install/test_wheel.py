@@ -130,7 +130,7 @@ def test_the_package_alone_builds_networks_and_has_nothing_of_training(plain, tm
 import importlib.util
 from mrcnn_tf.modeling import mask_rcnn
 from mrcnn_tf import predict
-print([name for name in ("official", "orbit", "yaml") if importlib.util.find_spec(name)])
+print([name for name in ("official", "orbit", "yaml", "hotcoco") if importlib.util.find_spec(name)])
 """
     assert environments.run([plain, "-c", code], tmp_path) == "[]\n"
 
@@ -139,7 +139,7 @@ print([name for name in ("official", "orbit", "yaml") if importlib.util.find_spe
 def test_a_command_without_its_packages_says_what_installs_them(plain, tmp_path, extras):
     name = "convert_weights" if "convert" in extras else "train"
     script, module = f"mrcnn-{name.replace('_', '-')}", f"mrcnn_tf.{name}"
-    missing = "official, orbit, yaml" + ", safetensors" * ("convert" in extras)
+    missing = "official, orbit, yaml, hotcoco" + ", safetensors" * ("convert" in extras)
     by_script = environments.run([plain.with_name(script), "--help"], tmp_path, code=1)
     assert by_script == (
         f"error: {script} needs packages that are not installed ({missing}). They come with\n"
