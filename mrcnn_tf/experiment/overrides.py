@@ -87,13 +87,19 @@ def read(path: str) -> dict[str, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted keys into nested dicts."""
+    """Turn dotted keys into nested dicts.
+
+    Raises:
+      ValueError: a key is set to a value and to fields of its own.
+    """
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, leaf = str(key).split(".")
         here = nested
         for parent in parents:
             here = here.setdefault(parent, {})
+            if not isinstance(here, dict):
+                raise ValueError(f"{key}: {parent} is set to {here!r}, which has no fields")
         if isinstance(value, Mapping):
             value = nest(value)
             if isinstance(here.get(leaf), dict):

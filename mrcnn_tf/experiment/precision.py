@@ -5,12 +5,12 @@ and matrix products, and the feature maps between them, are what becomes half.
 """
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterator
 
 import tensorflow as tf
 import tf_keras
+import yaml
 from absl import flags
 from official.core import config_definitions
 
@@ -49,12 +49,14 @@ def laid_over(params_override: str, chosen: str | None) -> str:
     dtype = {"none": NONE, "auto": fastest()}.get(chosen, chosen)
     layer = overrides.parse_override(params_override or "{}")
     group, _, name = FIELD.partition(".")
-    said = layer.setdefault(group, {}).setdefault(name, dtype)
+    if not isinstance(layer.setdefault(group, {}), dict):
+        return params_override  # refused by name where experiments are loaded
+    said = layer[group].setdefault(name, dtype)
     if said != dtype:
         raise ValueError(
             f"--mixed_precision={chosen} and --params_override={FIELD}={said} contradict each other"
         )
-    return json.dumps(layer)
+    return yaml.safe_dump(layer)
 
 
 def check(runtime: config_definitions.RuntimeConfig) -> None:

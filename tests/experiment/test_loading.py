@@ -137,6 +137,11 @@ def test_other_forms_are_refused(text):
         overrides.parse_override(text)
 
 
+def test_a_field_cannot_be_a_value_and_a_group():
+    with pytest.raises(ValueError, match="a.b.c: b is set to 1, which has no fields"):
+        overrides.parse_override("a.b=1,a.b.c=2")
+
+
 def test_unknown_experiment_lists_the_known_ones(folder):
     with pytest.raises(ValueError, match=r"unknown experiment 'big'(.|\n)*small"):
         loading.load("big", folder=folder)

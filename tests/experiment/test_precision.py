@@ -1,11 +1,10 @@
-import json
 import types
 
 import pytest
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf.experiment import loading, precision
+from mrcnn_tf.experiment import loading, overrides, precision
 
 
 @pytest.mark.parametrize(
@@ -29,11 +28,26 @@ def test_without_the_flag_what_was_typed_stays():
 
 def test_both_may_say_the_same_and_nothing_else():
     said = "runtime.mixed_precision_dtype=float16"
-    assert json.loads(precision.laid_over(said, "float16")) == {
+    assert overrides.parse_override(precision.laid_over(said, "float16")) == {
         "runtime": {"mixed_precision_dtype": "float16"}
     }
     with pytest.raises(ValueError, match="--mixed_precision=bfloat16 and .*=float16 contradict"):
         precision.laid_over(said, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "typed", ["a='\N{GRINNING FACE}'", "a=2026-01-31", "a=.inf", "a=1e-4", "a={1: yes}", "a='on'"]
+)
+def test_what_was_typed_beside_the_flag_is_read_as_without_it(typed):
+    with_flag = overrides.parse_override(precision.laid_over(typed, "none"))
+    assert with_flag.pop("runtime") == {"mixed_precision_dtype": "float32"}
+    assert with_flag == overrides.parse_override(typed)
+
+
+@pytest.mark.parametrize("typed", ["runtime=", "runtime=3"])
+def test_a_group_that_is_no_group_is_refused_as_without_the_flag(typed):
+    with pytest.raises(ValueError, match="runtime needs fields of its own"):
+        loading.load("maskrcnn_r50_fpn", params_override=precision.laid_over(typed, "none"))
 
 
 def test_no_other_type():
@@ -68,4 +82,4 @@ def test_auto_is_what_the_machine_has_units_for(gpu, processor, want, monkeypatc
     monkeypatch.setattr(precision, "_processor_flags", processor.split)
     assert precision.fastest() == want
     text = precision.laid_over("", "auto")
-    assert json.loads(text)["runtime"]["mixed_precision_dtype"] == want
+    assert overrides.parse_override(text)["runtime"]["mixed_precision_dtype"] == want
