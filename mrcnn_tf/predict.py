@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
             values.draw,
         )
     except KeyboardInterrupt:
-        print("interrupted; what was found until then is in detections.json.incomplete")
+        print("interrupted")
         return 130
     except (OSError, ValueError, tf.errors.OpError) as error:
         print(error)

@@ -262,8 +262,13 @@ def run(
     )
     tf.io.gfile.makedirs(drawn_dir if draw_images else output_dir)
     progress = ProgressBar("predicting", len(images), "images", stream=sys.stdout)
-    with ResultsFile(results_path) as results:
-        this_run.process(images, batch_size, results, progress.add)
+    try:
+        with ResultsFile(results_path) as results:
+            this_run.process(images, batch_size, results, progress.add)
+    except KeyboardInterrupt:
+        progress.close()
+        print(f"what was found until then is in {results_path}.incomplete")
+        raise
     progress.close()
     if this_run.num_turned:
         print(f"{this_run.num_turned} turned upright as their EXIF orientation says")

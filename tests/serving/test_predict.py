@@ -209,10 +209,23 @@ def test_interrupted(model_path, draw_rectangles, tmp_path):
     running.send_signal(signal.SIGINT)
     printed, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
-    assert "interrupted" in printed
+    assert f"is in {tmp_path / 'out/detections.json.incomplete'}\ninterrupted\n" in printed
     assert "Traceback" not in errors
     assert not (tmp_path / "out/detections.json").exists()
     assert json.loads((tmp_path / "out/detections.json.incomplete").read_text()) is not None
+
+
+def test_interrupted_before_anything_was_found(model_path, monkeypatch, tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor, "Predictor", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        image_run.run(model_path, str(tmp_path / "a.png"), str(tmp_path / "out"), 0.5, 1)
+    assert "incomplete" not in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
 
 
 def test_interrupted_results_get_no_name(tmp_path):
