@@ -20,6 +20,7 @@ from mrcnn_tf.data.label_map import LabelMap
 _UNREADABLE = (tf.errors.OpError, RuntimeError, IndexError)  # what TensorFlow makes of damage
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # behind the name of a variable in a checkpoint
 _STEP, _IMAGES_PER_STEP = "global_step" + VALUE, "images_per_step" + VALUE
+_LOSS_SCALE = "optimizer/loss_scale/current_loss_scale" + VALUE
 
 
 class Position(NamedTuple):
@@ -163,6 +164,14 @@ def restore(run: tf.train.Checkpoint, model: tf_keras.Model, path: str) -> None:
     if not reader(path).has_tensor(_IMAGES_PER_STEP):
         children.pop("images_per_step")
     children.pop("save_counter", None)
+    is_scaled = getattr(children.get("optimizer"), "dynamic", False)
+    if is_scaled and not reader(path).has_tensor(_LOSS_SCALE):
+        raise ValueError(
+            f"{path} holds no loss scale, which training in float16 needs: its run was in another "
+            "type. Go on in float32 or bfloat16 (runtime.mixed_precision_dtype); to start in "
+            "float16 from its weights, take another --model_dir and set task.init_checkpoint to "
+            "this checkpoint"
+        )
     try:
         status = tf.train.Checkpoint(**children).read(path)
         status.expect_partial().assert_existing_objects_matched()

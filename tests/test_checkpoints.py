@@ -134,6 +134,11 @@ def test_a_run_is_restored_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="does not hold the state of this optimizer"):
         checkpoints.restore(run_of(Model(), adam), again, path)
 
+    scaled = tf_keras.mixed_precision.LossScaleOptimizer(legacy.SGD(0.1, momentum=0.9))
+    last = Model()
+    with pytest.raises(ValueError, match="holds no loss scale, which training in float16 needs"):
+        checkpoints.restore(run_of(last, scaled), last, path)
+
 
 @pytest.mark.parametrize("features", ["fpn", "c4"])
 def test_variables_keep_the_names_of_earlier_releases(features, tmp_path):
