@@ -97,7 +97,8 @@ def _train(
             print(f"{model_dir}: finished, {_standing_text(standing)}. Nothing to do")
             return numbers or {}
     print(
-        f"{experiment.task.name}: {mode} on {devices.describe(strategy)}, "
+        f"{experiment.task.name}: {mode} on {devices.describe(strategy)} in "
+        f"{experiment.runtime.mixed_precision_dtype or precision.NONE}, "
         f"{images_per_step} images a step, {task.label_map.num_classes - 1} categories, "
         f"into {model_dir}" + (f"\n{scaled}" if scaled else "")
     )
@@ -186,7 +187,9 @@ def _evaluate(
 ) -> dict[str, float]:
     """Score a checkpoint. The weights that its training started from are not needed."""
     task = _task(experiment, model_dir, of=checkpoint)
-    print(f"{experiment.task.name}: eval of {checkpoint} on {devices.describe(strategy)}")
+    dtype = experiment.runtime.mixed_precision_dtype or precision.NONE
+    where_in = f"{devices.describe(strategy)} in {dtype}"
+    print(f"{experiment.task.name}: eval of {checkpoint} on {where_in}")
     _print_notes(preflight.check_validation(task, experiment.trainer))
     where = checkpoints.position(checkpoint)
     if where.images_per_step is None:  # weights alone have no moving average beside them

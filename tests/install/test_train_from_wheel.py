@@ -42,14 +42,14 @@ def test_one_step_is_trained_scored_exported_and_predicted_with(installed, plain
         assert "1 shards" in printed
 
     printed = run("mrcnn-train", "--experiment=own.yaml", "--model_dir=run")
-    assert "own: train_and_eval on 1 CPU" in printed
+    assert "own: train_and_eval on 1 CPU in float32, " in printed
     assert (tmp_path / "run" / "ckpt-1.index").exists()
     scores = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert scores["step"] == 1
 
     flags = ("--experiment=run/params.yaml", "--model_dir=run", "--mode=eval")
     by_module = environments.run([installed, "-m", "mrcnn_tf.train", *flags], tmp_path)
-    assert "own: eval of run/ckpt-1 on 1 CPU" in by_module
+    assert "own: eval of run/ckpt-1 on 1 CPU in float32\n" in by_module
 
     flags = ("--experiment=run/params.yaml", "--checkpoint_path=run", "--export_dir=exported")
     assert "exported: takes image_bytes" in run("mrcnn-export", *flags)
