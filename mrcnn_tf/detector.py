@@ -12,7 +12,7 @@ Ten lines are enough:
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -90,35 +90,39 @@ class Detector:
         return self.model(images, image_size_hw, training=False)
 
     def __call__(
-        self, images: Sequence[str | os.PathLike | np.ndarray]
+        self, images: Iterable[str | os.PathLike | np.ndarray]
     ) -> list[list[predictor.Detection]]:
         """Detect objects.
 
         Args:
           images: paths of image files, turned upright as their EXIF orientation says; or uint8
-            [h, w, 3] RGB arrays, taken as they are. Any sizes, any number; all go through the
-            network at once, padded to the largest one's canvas.
+            [h, w, 3] RGB arrays, taken as they are. Any sizes, any number; those that share a
+            canvas go through the network at once. So what is found in one does not depend on the
+            others, and is what `predict` finds.
 
         Returns:
           Per image its detections, best first, boxes and masks in pixels of the upright image.
 
         Raises:
-          ValueError: a file or an array is no image that can be used; names it.
+          ValueError: there is no list, or a file or an array in it is no image that can be used;
+            names it.
         """
         if isinstance(images, str | bytes | os.PathLike):
             raise ValueError(f"expected a list of images, not {images!r}: give [{images!r}]")
-        if not len(images):
-            return []
-        prepared = [
-            preprocessing.NetworkInput(*self._prepare(tf.constant(_pixels(image))))
-            for image in images
-        ]
-        answer = self._network(*preprocessing.stack(prepared))
-        arrays = {name: value.numpy() for name, value in answer.items()}
-        return [
-            predictor.read_detections(arrays, row, self._names, self.mask_paste)
-            for row in range(len(images))
-        ]
+        if not isinstance(images, Iterable):
+            raise ValueError(f"expected a list of images, not {images!r}")
+        by_canvas: dict[tuple[int, ...], list[tuple[int, preprocessing.NetworkInput]]] = {}
+        for number, image in enumerate(images):
+            given = preprocessing.NetworkInput(*self._prepare(tf.constant(_pixels(image))))
+            by_canvas.setdefault(tuple(given.images.shape), []).append((number, given))
+        found: dict[int, list[predictor.Detection]] = {}
+        for batch in by_canvas.values():
+            numbers, prepared = zip(*batch, strict=True)
+            answer = self._network(*preprocessing.stack(prepared))
+            arrays = {name: value.numpy() for name, value in answer.items()}
+            for row, number in enumerate(numbers):
+                found[number] = predictor.read_detections(arrays, row, self._names, self.mask_paste)
+        return [found[number] for number in sorted(found)]
 
     def export(self, export_dir: str, input_type: str) -> verification.Verification:
         """Write a SavedModel and check it; see `signatures.export_saved_model`."""

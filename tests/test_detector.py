@@ -1,5 +1,6 @@
 """Loading a detector whose RPN is another network; the rest is in tests/end_to_end."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -116,3 +117,26 @@ def test_no_images_and_things_that_are_none(runs, tmp_path):
         y1, x1, y2, x2 = detection.box
         assert 0 <= y1 < y2 <= 30
         assert 0 <= x1 < x2 <= 50
+
+
+def test_what_is_found_in_an_image_does_not_depend_on_the_others(runs):
+    """Group norms see the padding: images share a call only if they share a canvas."""
+    usual = load(runs, **with_rpn(runs), **{"task.model.detection.score_threshold": 0.0})
+    exact = dataclasses.replace(usual.preprocess, canvas_sizes=None)
+    detector = Detector(usual.model, usual.label_map, exact, usual.mask_paste)
+    rng = np.random.default_rng(0)
+    sizes = ((64, 40), (40, 64), (64, 40), (50, 50))
+    images = [rng.integers(0, 256, [*size, 3], np.uint8) for size in sizes]
+    together = detector(image for image in images)
+    for image, found in zip(images, together, strict=True):
+        (alone,) = detector([image])
+        assert len(found) == len(alone) > 0
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(one.score, other.score, atol=1e-5)
+            np.testing.assert_allclose(one.box, other.box, atol=1e-3)
+
+
+@pytest.mark.parametrize("images", [None, 3, "a.jpg"])
+def test_what_is_no_list_of_images_is_refused(runs, images):
+    with pytest.raises(ValueError, match="expected a list of images, not"):
+        load(runs, **with_rpn(runs))(images)

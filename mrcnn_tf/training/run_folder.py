@@ -14,7 +14,7 @@ import yaml
 from mrcnn_tf import checkpoints
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment import loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 
 PARAMS = "params.yaml"
@@ -121,7 +121,12 @@ class RunFolder:
         saved, now = _flat(self._saved()), _flat(as_plain(experiment))
         # What only one side has is a field that another release knows: the weights will tell.
         changed = {key: (saved[key], now[key]) for key in now if key in saved}
-        changed = {key: pair for key, pair in changed.items() if pair[0] != pair[1]}
+        same = (None, precision.NONE)  # both are float32
+        changed = {
+            key: pair
+            for key, pair in changed.items()
+            if pair[0] != pair[1] and not (key == precision.FIELD and {*pair} <= {*same})
+        }
         wrong = [_line(key, pair) for key, pair in changed.items() if not _is_free(key)]
         theirs = checkpoints.label_map_of(os.path.join(self.path, PARAMS))
         if theirs and theirs.names != label_map.names and (theirs.has_names or label_map.has_names):

@@ -142,3 +142,11 @@ def test_in_memory(tmp_path):
     assert folder.evaluation_at(6) == {"images": 6, "step": 3}
     assert folder.check(experiment_of("trainer.train_steps=9"), LABEL_MAP)
     assert json.loads(tf.io.gfile.GFile(f"{folder.path}/label_map.json").read())
+
+
+def test_float32_by_name_is_what_nothing_said_is(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    folder.write(experiment_of("runtime.mixed_precision_dtype=float32"), LABEL_MAP)
+    assert folder.check(experiment_of(), LABEL_MAP) == []
+    changed = folder.check(experiment_of("runtime.mixed_precision_dtype=bfloat16"), LABEL_MAP)
+    assert changed == ["runtime.mixed_precision_dtype: float32 -> bfloat16"]
