@@ -1,4 +1,4 @@
-"""Keeps what XLA has compiled for the runs to come: they start in half of the time.
+"""Keeps what XLA has compiled, so that the runs to come need not compile it again.
 
 TensorFlow reads and writes the files; here it is told where: ~/.cache/mrcnn_tf/xla (or below
 XDG_CACHE_HOME), in a folder for this TensorFlow on this kind of machine, since a home may be shared

@@ -2,7 +2,7 @@
 
 pycocotools is the reference, so nothing of its arithmetic is repeated here. hotcoco does the same
 in compiled code, with the same numbers to the last bit for what is handed over here (annotations
-with ids of their own from 1 on; tests hold the two against each other), in a thirtieth of the time.
+with ids of their own from 1 on; tests hold the two against each other).
 What is done differently is how COCOeval's tables are read: `COCOeval.summarize` prints, and reports
 -1 for AP when detections are capped at another number than 100. And average recall is counted from
 its matches.
