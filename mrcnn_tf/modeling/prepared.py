@@ -19,21 +19,17 @@ _once: dict[int, tuple[tf.Variable, tf.Variable | None]] | None = None
 
 
 @contextlib.contextmanager
-def once() -> Iterator[list[tf.Variable]]:
+def once() -> Iterator[None]:
     """Make what is traced inside read weights that are prepared now.
 
-    A later change of the network's own weights is not seen by it.
-
-    Yields:
-      A list that fills with the prepared weights. They live as long as somebody keeps it.
+    A later change of the network's own weights is not seen by it. What is prepared are variables of
+    the traced function; they have to be kept before the block ends, as functions do not keep them.
     """
     global _once
     before, _once = _once, {}
-    kept: list[tf.Variable] = []
     try:
-        yield kept
+        yield
     finally:
-        kept += [v for pair in _once.values() for v in pair if v is not None]
         _once = before
 
 
