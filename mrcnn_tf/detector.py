@@ -12,7 +12,7 @@ Ten lines are enough:
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -111,18 +111,18 @@ class Detector:
             raise ValueError(f"expected a list of images, not {images!r}: give [{images!r}]")
         if not isinstance(images, Iterable):
             raise ValueError(f"expected a list of images, not {images!r}")
-        by_canvas: dict[tuple[int, ...], list[tuple[int, preprocessing.NetworkInput]]] = {}
-        for number, image in enumerate(images):
+        prepared = []
+        for image in images:
             given = preprocessing.NetworkInput(*self._prepare(tf.constant(_pixels(image))))
-            by_canvas.setdefault(tuple(given.images.shape), []).append((number, given))
-        found: dict[int, list[predictor.Detection]] = {}
-        for batch in by_canvas.values():
-            numbers, prepared = zip(*batch, strict=True)
-            answer = self._network(*preprocessing.stack(prepared))
-            arrays = {name: value.numpy() for name, value in answer.items()}
-            for row, number in enumerate(numbers):
-                found[number] = predictor.read_detections(arrays, row, self._names, self.mask_paste)
-        return [found[number] for number in sorted(found)]
+            prepared.append(predictor.Prepared(tuple(given.images.shape[:2]), given))
+        return predictor.detect(prepared, self._call, self._read)
+
+    def _call(self, batch: Sequence[predictor.Prepared]) -> predictor.Answer:
+        answer = self._network(*preprocessing.stack([image.request for image in batch]))
+        return {name: value.numpy() for name, value in answer.items()}
+
+    def _read(self, answer: predictor.Answer, row: int) -> list[predictor.Detection]:
+        return predictor.read_detections(answer, row, self._names, self.mask_paste)
 
     def export(self, export_dir: str, input_type: str) -> verification.Verification:
         """Write a SavedModel and check it; see `signatures.export_saved_model`."""

@@ -1,7 +1,7 @@
 """A SavedModel of ours, called on images. Needs tensorflow, numpy, pycocotools and Pillow."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,13 +176,21 @@ class Predictor:
         Raises:
           tf.errors.OpError: see `call`.
         """
-        prepared = [self.prepare(image) for image in images]
-        found: dict[int, list[Detection]] = {}
-        for canvas_hw in dict.fromkeys(image.canvas_hw for image in prepared):
-            rows = [k for k, image in enumerate(prepared) if image.canvas_hw == canvas_hw]
-            answer = self.call([prepared[k] for k in rows])
-            found.update((k, self.read(answer, row)) for row, k in enumerate(rows))
-        return [found[k] for k in range(len(images))]
+        return detect([self.prepare(image) for image in images], self.call, self.read)
+
+
+def detect(
+    prepared: Sequence[Prepared],
+    call: Callable[[Sequence[Prepared]], Answer],
+    read: Callable[[Answer, int], list[Detection]],
+) -> list[list[Detection]]:
+    """Call a network once for all images that share a canvas; return each image's detections."""
+    found: dict[int, list[Detection]] = {}
+    for canvas_hw in dict.fromkeys(image.canvas_hw for image in prepared):
+        rows = [k for k, image in enumerate(prepared) if image.canvas_hw == canvas_hw]
+        answer = call([prepared[k] for k in rows])
+        found.update((k, read(answer, row)) for row, k in enumerate(rows))
+    return [found[k] for k in range(len(prepared))]
 
 
 def read_detections(
