@@ -94,8 +94,8 @@ def measure(folder: pathlib.Path, num_photos: int, rounds: int) -> dict:
 def main() -> None:
     """Measure in a folder that is removed, or kept if it is named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--photos", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", help="keeps the SavedModel for another run")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

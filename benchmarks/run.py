@@ -77,12 +77,12 @@ def groups() -> Iterator[Group]:
     """All measurements."""
     for height, width in ((800, 1344), (512, 512)):
         size = [f"--height={height}", f"--width={width}"]
-        for batch in (1, 2):
+        for batch, rounds in ((1, 5), (2, 3)):
             for freeze_at, frozen in ((0, "nothing frozen"), (2, "stage 2 frozen")):
                 yield _compared(
                     f"training {height}x{width}, batch {batch}, {frozen}",
                     "train_step.py",
-                    [*size, f"--batch={batch}", f"--freeze_at={freeze_at}"],
+                    [*size, f"--batch={batch}", f"--freeze_at={freeze_at}", f"--rounds={rounds}"],
                     {"seconds.step": (0.55, 0.32, 0.85)},
                 )
         yield _compared(
