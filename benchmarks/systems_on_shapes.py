@@ -14,7 +14,8 @@ import os
 import pathlib
 import statistics
 
-from mrcnn_tf.staged import running, stages
+from mrcnn_tf.console import running
+from mrcnn_tf.staged import stages
 
 RECORDS = pathlib.Path("datasets/shapes/val-00003-of-00004.tfrecord")
 IMAGES_PER_STEP = 4  # of all these experiments
@@ -55,7 +56,7 @@ def override(steps: int) -> str:
     return json.dumps(fields)
 
 
-def planned(name: str, steps: int, folder: str) -> tuple[list[stages.Stage], str]:
+def planned(name: str, steps: int, folder: str) -> tuple[list[running.Stage], str]:
     """The commands of a system, and the folder in which its scores will be."""
     if name in ("maskrcnn_shapes_separate_rpn", "maskrcnn_shapes_alternating"):
         schedule = stages.Schedule(name, folder, (), override(steps))
@@ -66,8 +67,8 @@ def planned(name: str, steps: int, folder: str) -> tuple[list[stages.Stage], str
         f"--params_override={override(steps)}",
     )
     commands = [
-        stages.Stage("train", ("mrcnn_tf.train", "--mode=train", *flags)),
-        stages.Stage("evaluate", ("mrcnn_tf.train", "--mode=eval", *flags)),
+        running.Stage("train", ("-m", "mrcnn_tf.train", "--mode=train", *flags)),
+        running.Stage("evaluate", ("-m", "mrcnn_tf.train", "--mode=eval", *flags)),
     ]
     return commands, folder
 

@@ -19,9 +19,10 @@ command_line.require("train")  # before its packages are
 
 from absl import app, flags, logging
 
+from mrcnn_tf.console import running
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.experiment import precision
-from mrcnn_tf.staged import running, stages
+from mrcnn_tf.staged import stages
 
 
 def _define_flags() -> None:
@@ -48,9 +49,10 @@ def main(argv: list[str]) -> None:
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\nall stages took {duration(sum(seconds.values()))}; what came out: {schedule.result}")
-    result = stages.Stage(
+    result = running.Stage(
         "export",
         (
+            "-m",
             "mrcnn_tf.export",
             f"--experiment={schedule.result}/params.yaml",
             f"--checkpoint_path={schedule.result}",

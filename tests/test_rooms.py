@@ -35,7 +35,7 @@ FIELDS = {"mrcnn_tf.experiment.fields", "mrcnn_tf.experiment.presets"}
 LIBRARIES = {"tensorflow", "tf_keras", "numpy", "pycocotools"}
 OF_ROOM = {
     "fields": set(),
-    "console": {"absl", "tqdm"},
+    "console": {"absl", "tensorflow", "tqdm"},
     "images": {"numpy", "PIL", "pycocotools", "tensorflow"},
     "ops": LIBRARIES - {"tf_keras"},
     "data": LIBRARIES - {"tf_keras"},

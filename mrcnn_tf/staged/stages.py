@@ -23,12 +23,12 @@ of Fast R-CNN"; for an FPN the shared ones include the pyramid, for C4 the backb
 
 import json
 import os
-import shlex
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
+from mrcnn_tf.console.running import Stage
 from mrcnn_tf.experiment import loading, overrides
 from mrcnn_tf.experiment.experiment import Experiment
 
@@ -51,22 +51,6 @@ _COMMON = (
     "task.validation_data.short_edges",
     "task.validation_data.long_edge",
 )
-
-
-class Stage(NamedTuple):
-    """One command.
-
-    Attributes:
-      name: what it does.
-      arguments: behind `python -m`.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-
-    def command(self) -> str:
-        """The line that a user would type."""
-        return shlex.join(["python", "-m", *self.arguments])
 
 
 class Schedule:
@@ -177,7 +161,7 @@ class Schedule:
         self._add("evaluate", "mrcnn_tf.train", "--mode=eval", *flags)
 
     def _add(self, name: str, *arguments: str) -> None:
-        self.stages.append(Stage(name, arguments))
+        self.stages.append(Stage(name, ("-m", *arguments)))
 
     def _flags(
         self, kind: str, override: dict[str, Any], folder: str | None = None

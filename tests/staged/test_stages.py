@@ -6,13 +6,14 @@ import shlex
 import pytest
 
 from mrcnn_tf import train
+from mrcnn_tf.console import running
 from mrcnn_tf.experiment import loading
-from mrcnn_tf.staged import running, stages
+from mrcnn_tf.staged import stages
 
 
 def flags_of(stage) -> dict:
     """A stage's flags by name, as the command line has them."""
-    found = dict(argument.removeprefix("--").split("=", 1) for argument in stage.arguments[1:])
+    found = dict(argument.removeprefix("--").split("=", 1) for argument in stage.arguments[2:])
     found["params_override"] = json.loads(found.get("params_override", "{}"))
     return found
 
@@ -23,7 +24,7 @@ def by_name(schedule) -> dict:
 
 def test_separate_rpn_proposals_detector_evaluation():
     schedule = stages.Schedule("maskrcnn_r50_fpn_separate_rpn", "runs/x")
-    assert [(s.name, s.arguments[0]) for s in schedule.stages] == [
+    assert [(s.name, s.arguments[1]) for s in schedule.stages] == [
         ("train the RPN", "mrcnn_tf.train"),
         ("write its proposals", "mrcnn_tf.write_proposals"),
         ("train the detector", "mrcnn_tf.train"),
@@ -72,12 +73,12 @@ def test_separate_rpn_proposals_detector_evaluation():
 )
 def test_the_four_steps(experiment, frozen):
     schedule = stages.Schedule(experiment, "r")
-    assert [s.arguments[0].removeprefix("mrcnn_tf.") for s in schedule.stages] == [
+    assert [s.arguments[1].removeprefix("mrcnn_tf.") for s in schedule.stages] == [
         *("train", "write_proposals", "train"),
         *("train", "write_proposals", "train"),
         *("staged.join_networks", "train"),
     ]
-    runs = [flags_of(s) for s in schedule.stages if s.arguments[0] == "mrcnn_tf.train"]
+    runs = [flags_of(s) for s in schedule.stages if s.arguments[1] == "mrcnn_tf.train"]
     folders = ["r/step1_rpn", "r/step2_detector", "r/step3_rpn", "r/step4_detector", "r"]
     assert [run["model_dir"] for run in runs] == folders
     first, second, third, fourth, _ = (run["params_override"] for run in runs)

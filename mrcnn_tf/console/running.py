@@ -1,20 +1,40 @@
-"""Runs the stages of a schedule, one process each; the command is `mrcnn_tf.train_stages`."""
+"""Work that is several commands: each is printed as a user would type it, run, and noted as done.
+
+`mrcnn_tf.train_stages` and `mrcnn_tf.finetune` are such lists. A stage that is done is not run
+again; one that was stopped goes on where it was, because its command does.
+"""
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import tensorflow as tf
 
 from mrcnn_tf.console.durations import duration
-from mrcnn_tf.staged import stages
 
 FINISHED = "stages.json"  # which stages of a folder are done, by which command, in which time
+
+
+class Stage(NamedTuple):
+    """One command.
+
+    Attributes:
+      name: what it does.
+      arguments: behind `python`.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+    def command(self) -> str:
+        """The line that a user would type."""
+        return shlex.join(["python", *self.arguments])
 
 
 class Finished(TypedDict):
@@ -24,7 +44,7 @@ class Finished(TypedDict):
     seconds: float
 
 
-def run(planned: Sequence[stages.Stage], model_dir: str) -> dict[str, float]:
+def run(planned: Sequence[Stage], model_dir: str) -> dict[str, float]:
     """Run the stages that are not done yet.
 
     Args:
@@ -67,9 +87,7 @@ def run(planned: Sequence[stages.Stage], model_dir: str) -> dict[str, float]:
     return {name: entry["seconds"] for name, entry in finished.items()}
 
 
-def _check_finished(
-    planned: Sequence[stages.Stage], finished: dict[str, Finished], path: str
-) -> None:
+def _check_finished(planned: Sequence[Stage], finished: dict[str, Finished], path: str) -> None:
     """Refuse to go on from a stage that these settings would not have made."""
     commands = {stage.name: stage.command() for stage in planned}
     for name, entry in finished.items():
@@ -81,12 +99,12 @@ def _check_finished(
             )
 
 
-def _run_stage(stage: stages.Stage) -> int:
+def _run_stage(stage: Stage) -> int:
     """Run a stage, which gets the signals that this process gets; return its exit code.
 
     It saves what it has and ends by itself. The terminal sends Ctrl-C to both.
     """
-    process = subprocess.Popen([sys.executable, "-m", *stage.arguments])
+    process = subprocess.Popen([sys.executable, *stage.arguments])
     before = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
