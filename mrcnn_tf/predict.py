@@ -1,6 +1,6 @@
 """Detect objects in images: a SavedModel and images in, detections.json and drawings out.
 
-    python -m mrcnn_tf.predict --saved_model=DIR --input=FILE|FOLDER|GLOB --output_dir=DIR
+    python -m mrcnn_tf.predict --saved_model=DIR --input=FILE|FOLDER|GLOB|LIST --output_dir=DIR
 
 `detections.json` is a list of COCO results, with run-length masks where the network makes masks;
 `image_id` is the file's name relative to the input folder, and the category's name stands beside
@@ -33,7 +33,7 @@ from mrcnn_tf.serving import image_run
 def _define_flags() -> None:
     # In a function: importing this module must not claim flag names.
     flags.DEFINE_string("saved_model", None, "Folder written by mrcnn_tf.export.", required=True)
-    flags.DEFINE_multi_string("input", None, "Image, folder of images, or glob.", required=True)
+    flags.DEFINE_multi_string("input", None, "Image, folder of images, glob, or list (.txt).", required=True)
     flags.DEFINE_string("output_dir", None, "Where detections.json and drawn/ go.", required=True)
     flags.DEFINE_float("score_threshold", 0.5, "Draw detections from this score on.", 0.0, 1.0)
     flags.DEFINE_boolean("draw", True, "Draw what is found; --nodraw saves the time.")

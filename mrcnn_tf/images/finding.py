@@ -31,9 +31,10 @@ def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
     counts in any case.
 
     Args:
-      patterns: each a file; a folder, searched with its sub-folders but without hidden files; or a
-        glob, in which `**` crosses folders (on this machine). What exists is taken literally, so
-        brackets in a name do no harm.
+      patterns: each a file; a folder, searched with its sub-folders but without hidden files; a
+        glob, in which `**` crosses folders (on this machine); or a list, a .txt with a path per
+        line, relative to the list's folder. What exists is taken literally, so brackets in a name
+        do no harm.
       written: files and folders that are left out: those that the caller writes.
 
     Raises:
@@ -66,6 +67,8 @@ def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
 
 def _files_of(pattern: str) -> list[tuple[str, str, bool]]:
     """List (name, path, whether the user named this very file) of what a pattern stands for."""
+    if pattern.lower().endswith(".txt") and storage.is_file(pattern):
+        return _files_of_list(pattern)
     if storage.is_file(pattern):
         return [(os.path.basename(pattern), pattern, True)]
     if storage.is_folder(pattern):
@@ -73,6 +76,32 @@ def _files_of(pattern: str) -> list[tuple[str, str, bool]]:
     fixed, rest = _split(pattern)
     paths = storage.matching(os.path.join(glob.escape(fixed), rest) if fixed else rest)
     return [(_relative(p, fixed), p, False) for p in paths]
+
+
+def _files_of_list(path: str) -> list[tuple[str, str, bool]]:
+    """List (name, path, True) of the images that a text file names.
+
+    Names are relative to the deepest folder that holds all of them.
+
+    Raises:
+      FileNotFoundError: a line names no file.
+      ValueError: the file is no text.
+    """
+    try:
+        lines = storage.read(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a list of images has to be text in UTF-8: {error}") from error
+    paths = []
+    for number, line in enumerate(lines, start=1):
+        if not (name := line.strip()):
+            continue
+        image = os.path.join(os.path.dirname(path), name)
+        image = image if storage.is_remote(image) else os.path.abspath(image)
+        if not storage.is_file(image):
+            raise FileNotFoundError(f"{path}, line {number}: {name}: there is no such file")
+        paths.append(image)
+    above = os.path.commonprefix([os.path.dirname(image) + "/" for image in paths])
+    return [(_relative(image, above[: above.rfind("/") + 1]), image, True) for image in paths]
 
 
 def _split(pattern: str) -> tuple[str, str]:

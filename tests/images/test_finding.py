@@ -59,7 +59,6 @@ def test_patterns(folder):
 
 def test_files_are_taken_as_the_user_names_them(folder):
     assert names(folder / NESTED) == ["ein Bild [1].png"]
-    assert names(folder / "notes.txt") == ["notes.txt"]
     assert names(folder / ".hidden.png") == [".hidden.png"]
 
 
@@ -119,3 +118,29 @@ def test_another_file_system():
     assert found.others == ["c.txt"]
     assert names(f"{root}/a.png") == ["a.png"]
     assert names(f"{root}/*.png") == ["a.png"]
+
+
+def test_a_list_of_images(folder, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    listed = lists / "val.txt"
+    listed.write_text(f"../a [1]/b.webp\n\n{folder}/{NESTED}\n../a [1]/photo.orig\n")
+    found = finding.find_images([str(listed)])
+    assert [name for name, _ in found.images] == ["b.webp", "photo.orig", NESTED]
+    assert all(os.path.samefile(folder / name, path) for name, path in found.images)
+    listed.write_text("\ufeff../a [1]/b.webp\r\n", encoding="utf-8")
+    assert names(listed) == ["b.webp"]  # beside nothing, its own folder is left out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a [1]/b.webp\nc.png\n", r"val\.txt, line 2: c\.png: there is no such file"),
+        (b"\xff\xfe\x00", r"val\.txt: a list of images has to be text in UTF-8"),
+        (b"\n", r"val\.txt: there is no such file, or nothing in it"),
+    ],
+)
+def test_a_list_that_is_none(folder, tmp_path, content, message):
+    (tmp_path / "val.txt").write_bytes(content)
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        finding.find_images([str(tmp_path / "val.txt")])
