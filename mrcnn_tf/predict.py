@@ -33,7 +33,9 @@ from mrcnn_tf.serving import image_run
 def _define_flags() -> None:
     # In a function: importing this module must not claim flag names.
     flags.DEFINE_string("saved_model", None, "Folder written by mrcnn_tf.export.", required=True)
-    flags.DEFINE_multi_string("input", None, "Image, folder of images, glob, or list (.txt).", required=True)
+    flags.DEFINE_multi_string(
+        "input", None, "Image, folder of images, glob, or list (.txt).", required=True
+    )
     flags.DEFINE_string("output_dir", None, "Where detections.json and drawn/ go.", required=True)
     flags.DEFINE_float("score_threshold", 0.5, "Draw detections from this score on.", 0.0, 1.0)
     flags.DEFINE_boolean("draw", True, "Draw what is found; --nodraw saves the time.")
