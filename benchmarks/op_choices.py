@@ -13,6 +13,8 @@ python benchmarks/op_choices.py [--case NAME]
   sparse matrix times the pixels, and the pixels gathered and multiplied.
 * strided_convolution: the gradients of a 3x3 convolution of stride 2, padded by itself and by a
   copy of its input, in float32 and bfloat16.
+* depthwise_convolution: the gradients of depthwise convolutions of EfficientNet-Lite0 on two images
+  of 320 pixels, kernel x kernel / stride, by TensorFlow in both types and as done here.
 * mask_targets: mean IoU of binary targets with those of adaptive sampling, for round, slim and
   notched objects in RoIs of 56 to 224 pixels, and of 224 to 800; by samples per cell and axis.
 
@@ -33,7 +35,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import timing  # noqa: E402
 
-from mrcnn_tf.ops import implementation, masks, nms, sampling, weighted_gather  # noqa: E402
+from mrcnn_tf.ops import depthwise, implementation, masks, nms, sampling, weighted_gather  # noqa: E402
 
 ROUNDS = 15
 ANCHORS = 268_000
@@ -206,6 +208,40 @@ def strided_convolution() -> dict:
     )
 
 
+def depthwise_convolution() -> dict:
+    """Time TensorFlow's gradients of depthwise convolutions in both types, and ours."""
+    functions = {}
+    for side, channels, size, stride in (
+        (160, 96, 3, 2),
+        (80, 144, 3, 1),
+        (80, 144, 5, 2),
+        (20, 672, 5, 1),
+    ):
+
+        def gradients(dtype, accelerators, side=side, channels=channels, size=size, stride=stride):
+            shapes = [2, side, side, channels], [size, size, 1, channels]
+            x, kernel = (
+                tf.Variable(tf.cast(tf.random.stateless_normal(shape, [0, 1]), dtype))
+                for shape in shapes
+            )
+
+            def run():
+                with implementation.force(accelerators), tf.GradientTape() as tape:
+                    y = depthwise.depthwise_conv(x.value(), kernel.value(), stride)
+                    loss = tf.reduce_sum(y)
+                return tape.gradient(loss, [x, kernel])
+
+            return run
+
+        name = f"{size}x{size}/{stride}"
+        functions |= {
+            f"{name} float32": gradients(tf.float32, True),
+            f"{name} bfloat16": gradients(tf.bfloat16, True),
+            f"{name} bfloat16, here": gradients(tf.bfloat16, False),
+        }
+    return timed(functions, jit_compile=None)
+
+
 def mask_targets() -> dict:
     """Compare fixed numbers of samples with adaptive ones."""
     rng = np.random.default_rng(0)
@@ -258,6 +294,7 @@ CASES = (
     scatter_rows,
     weighted_sums,
     strided_convolution,
+    depthwise_convolution,
     mask_targets,
 )
 

@@ -1,15 +1,18 @@
-"""Convolution with explicit symmetric padding, as the reference implementations have it."""
+"""Convolutions: padded symmetrically, as the reference implementations have it, and SAME."""
 
 import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.modeling import normalization, prepared
+from mrcnn_tf.ops import depthwise
 
 # He et al. 2015 (arXiv:1502.01852) over the fan-out, not truncated: what Detectron2
 # (`c2_msra_fill`) and torchvision (`kaiming_normal_(mode="fan_out")`) give their ResNets.
 MSRA = tf_keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 # Caffe2's XavierFill: uniform with variance 1 / fan_in, used by Detectron and Detectron2 for FPN.
 XAVIER = tf_keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+# Of a depthwise kernel [k, k, 1, C], an input of which reaches k * k outputs, not k * k * C.
+_DEPTHWISE_MSRA = tf_keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
 
 
 class Conv2D(tf_keras.layers.Layer):
@@ -82,6 +85,10 @@ class Conv2D(tf_keras.layers.Layer):
           [B, (H - 1) // stride + 1, (W - 1) // stride + 1, filters].
         """
         kernel, bias = prepared.weights(self, norm, inputs.dtype)
+        outputs = self._convolve(inputs, kernel)
+        return outputs if bias is None else tf.nn.bias_add(outputs, bias)
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         stride = self.stride
         padding: str | list = self._explicit_padding
         if stride == 1:
@@ -92,14 +99,42 @@ class Conv2D(tf_keras.layers.Layer):
             # twenty times slower than a copy of the input and the rest together
             # (`benchmarks/op_choices.py`, `strided_convolution`), and of groups there are none.
             inputs, stride, padding = self._without_padding(inputs)
-        outputs = tf.nn.conv2d(inputs, kernel, stride, padding)
-        return outputs if bias is None else tf.nn.bias_add(outputs, bias)
+        return tf.nn.conv2d(inputs, kernel, stride, padding)
 
     def _without_padding(self, inputs: tf.Tensor) -> tuple[tf.Tensor, int, str]:
         """Return what takes the place of inputs, stride and explicit padding."""
         if self.kernel_size == 1:  # what a stride passes over, it never sees
             return inputs[:, :: self.stride, :: self.stride], 1, "VALID"
         return tf.pad(inputs, self._explicit_padding), self.stride, "VALID"
+
+
+class SameConv2D(Conv2D):
+    """`Conv2D` padded as TensorFlow's `SAME` does, for weights that were trained with it."""
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(inputs, kernel, self.stride, "SAME")
+
+
+class SameDepthwiseConv2D(Conv2D):
+    """Convolution of each channel with a kernel of its own, padded as TensorFlow's `SAME` does.
+
+    Variables: `kernel` [k, k, 1, C], that of a `Conv2D` with C groups, so that norms become part of
+    it in the same way.
+
+    Args:
+      channels: C, of inputs and outputs.
+      kernel_size: side k of the square kernel, odd.
+      stride: step in both directions.
+      name: layer name.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int = 1, name: str | None = None):
+        super().__init__(
+            channels, kernel_size, stride, channels, kernel_initializer=_DEPTHWISE_MSRA, name=name
+        )
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return depthwise.depthwise_conv(inputs, kernel, self.stride)
 
 
 def normalised(
