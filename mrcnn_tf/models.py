@@ -30,7 +30,7 @@ def mask_rcnn(
 
     Args:
       backbone: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
-        "resnext101_32x8d", see `modeling/backbones.py`.
+        "resnext101_32x8d", "efficientnet_lite0", see `modeling/backbones.py`.
       num_classes: N, background included.
       features: "fpn" or "c4".
       preset: "paper", "torchvision" or "detectron2", whose conventions are kept.

@@ -9,7 +9,16 @@ import tf_keras
 
 from mrcnn_tf import models
 from mrcnn_tf.experiment import fields, loading
-from mrcnn_tf.modeling import backbones, fpn, mask_rcnn, resnet, roi_heads, roi_pooling, rpn
+from mrcnn_tf.modeling import (
+    backbones,
+    efficientnet_lite,
+    fpn,
+    mask_rcnn,
+    resnet,
+    roi_heads,
+    roi_pooling,
+    rpn,
+)
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS
 
@@ -80,6 +89,10 @@ def test_presets_and_variants():
         ({"preset": "caffe"}, "unknown preset 'caffe'; known are paper, torchvision, detectron2"),
         ({"num_classes": 1}, "num_classes must be 2 or more, not 1: background counts"),
         ({"num_classes": 0}, "num_classes must be 2 or more, not 0"),
+        (
+            {"backbone": "efficientnet_lite0", "features": "c4"},
+            "'efficientnet_lite0' has no stage that could be applied to RoIs; use features: fpn",
+        ),
         ({"features": "c5"}, "features must be 'fpn' or 'c4', not 'c5'"),
         ({"overrides": {"backbone": {"type": "vgg"}}}, "got 'vgg', allowed are 'resnet'"),
         ({"overrides": {"backbone": {"freeze_at": 9}}}, "freeze_at: got 9, allowed are 0"),
@@ -91,9 +104,14 @@ def test_what_cannot_be_built_is_refused(arguments, message):
         models.mask_rcnn(**arguments)
 
 
+_OF_RESNETS = ("depth", "base_width", "groups", "width_per_group", "stride_in_1x1")
 # Layers, and the fields that they take under the same name with the same default.
 _TAKES = {
     resnet.ResNet: (fields.Backbone, {"type", "weights"}),
+    efficientnet_lite.EfficientNetLite0: (
+        fields.Backbone,
+        {"type", "weights", *_OF_RESNETS},
+    ),
     fpn.FPN: (fields.FPN, set()),
     rpn.RPN: (fields.RPN, set()),
     roi_pooling.RoIAlign: (fields.RoIAlign, set()),

@@ -36,7 +36,7 @@ def check(experiment: Experiment) -> None:
     _one_of("task.model.backbone.norm", model.backbone.norm, normalization.KINDS)
     for part in ("fpn", "box_head", "mask_head"):
         _one_of(f"task.model.{part}.norm", getattr(model, part).norm, ("", *normalization.KINDS))
-    _one_of("task.model.backbone.weights", model.backbone.weights, ("", "imagenet"))
+    _one_of("task.model.backbone.weights", model.backbone.weights, ("", "auto", "imagenet"))
     for field in ("train_data", "validation_data"):
         data = getattr(experiment.task, field)
         _check_data(f"task.{field}", data)
@@ -82,11 +82,8 @@ def _check_system(experiment: Experiment) -> None:
             f"task.model.mask_head.mask_size: got {model.mask_head.mask_size}, needs an even number"
         )
     c4_heads = model.features == "c4" and model.system != "rpn"
-    if c4_heads and not backbones.has_roi_stage(model.backbone):
-        raise ValueError(
-            f"task.model.features: got 'c4', but backbone.type {model.backbone.type!r} has no "
-            "stage that could be applied to RoIs; use features: fpn"
-        )
+    if c4_heads:
+        backbones.check_roi_stage(model.backbone)
     if c4_heads and model.box_head.pool_size % 2:
         raise ValueError(
             f"task.model.box_head.pool_size: got {model.box_head.pool_size}, but with features: c4 "
@@ -193,17 +190,8 @@ def _check_start(experiment: Experiment) -> None:
     if model.backbone.weights == "imagenet":
         backbones.check_imagenet(model)
     from_scratch = not model.backbone.weights and "backbone" not in experiment.task.loaded_parts()
-    if model.backbone.norm == "frozen_batch_norm" and from_scratch:
-        raise ValueError(
-            "task.model.backbone.norm: 'frozen_batch_norm' over random weights never learns its "
-            "statistics. Set task.model.backbone.weights: imagenet or task.init_checkpoint, or "
-            "train from scratch with norm: group_norm (or batch_norm) and freeze_at: 0"
-        )
-    if from_scratch and model.backbone.freeze_at > 0:
-        raise ValueError(
-            f"task.model.backbone.freeze_at: {model.backbone.freeze_at} would freeze random "
-            "weights; training from scratch needs freeze_at: 0"
-        )
+    if from_scratch:
+        backbones.check_random(model.backbone)
     if model.fpn.frozen and "pyramid" not in experiment.task.loaded_parts():
         raise ValueError(
             "task.model.fpn.frozen: would freeze random weights; give the network whose pyramid is "

@@ -66,7 +66,8 @@ class Backbone(Fields):
     """The network that makes the features (section 3.1, "Network Architecture").
 
     Attributes:
-      type: an entry of `modeling/backbones.py`; what follows up to `stride_in_1x1` is for "resnet".
+      type: an entry of `modeling/backbones.py`: "resnet" or "efficientnet_lite0"; what follows up
+        to `stride_in_1x1` is for "resnet".
       depth: 18, 34, 50, 101 or 152.
       base_width: channels of the stem; 64 in every published network.
       groups: of the 3x3 convolutions; more than 1 is a ResNeXt.
@@ -77,8 +78,9 @@ class Backbone(Fields):
       norm_epsilon: added to the variance.
       norm_momentum: of the moving statistics; unused by frozen and group norm.
       freeze_at: 0 trains everything, 1 freezes the stem, 2 the stem and stage 2, ...
-      weights: "imagenet" starts from what the entry has, "" from random numbers.
-        `task.init_checkpoint` comes on top of either.
+      weights: "imagenet" starts from what the entry has, "" from random numbers, "auto" from the
+        former if it fits and can be had, else from the latter, and prints which.
+        `task.init_checkpoint` comes on top of each.
     """
 
     type: str = "resnet"

@@ -19,7 +19,7 @@ from typing import Any
 import tf_keras
 
 from mrcnn_tf.experiment.fields import Backbone, Model
-from mrcnn_tf.modeling import resnet
+from mrcnn_tf.modeling import efficientnet_lite, resnet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,12 @@ BACKBONES = {
         check=resnet.check,
         weights="mrcnn_tf.weights.resnets",
     ),
+    "efficientnet_lite0": Entry(
+        layer=efficientnet_lite.EfficientNetLite0,
+        variants=efficientnet_lite.VARIANTS,
+        check=efficientnet_lite.check,
+        weights="mrcnn_tf.weights.efficientnet_lite",
+    ),
 }
 
 
@@ -93,9 +99,36 @@ def check(fields: Backbone) -> None:
     BACKBONES[fields.type].check(fields)
 
 
-def has_roi_stage(fields: Backbone) -> bool:
-    """Whether a C4 network can be made of it."""
-    return hasattr(BACKBONES[fields.type].layer, "roi_stage")
+def check_roi_stage(fields: Backbone) -> None:
+    """Refuse C4 heads on a backbone without a stage for them.
+
+    Raises:
+      ValueError: with what to do instead.
+    """
+    if not hasattr(BACKBONES[fields.type].layer, "roi_stage"):
+        raise ValueError(
+            f"task.model.features: got 'c4', but backbone.type {fields.type!r} has no stage that "
+            "could be applied to RoIs; use features: fpn"
+        )
+
+
+def check_random(fields: Backbone) -> None:
+    """Refuse to train from random weights what would not learn.
+
+    Raises:
+      ValueError: with the field, and what to do instead.
+    """
+    if fields.norm == "frozen_batch_norm":
+        raise ValueError(
+            "task.model.backbone.norm: 'frozen_batch_norm' over random weights never learns its "
+            "statistics. Set task.model.backbone.weights: imagenet or task.init_checkpoint, or "
+            "train from scratch with norm: group_norm (or batch_norm) and freeze_at: 0"
+        )
+    if fields.freeze_at > 0:
+        raise ValueError(
+            f"task.model.backbone.freeze_at: {fields.freeze_at} would freeze random weights; "
+            "training from scratch needs freeze_at: 0"
+        )
 
 
 def check_imagenet(model: Model) -> None:

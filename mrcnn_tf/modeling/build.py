@@ -87,6 +87,7 @@ def _fpn_heads(
 
 def _c4_heads(config: fields.Model, num_classes: int, backbone: Any) -> c4.C4RoIHeads:
     """Stage 5 stands where the pyramid's heads have their hidden layers."""
+    backbones.check_roi_stage(config.backbone)
     box = vars(config.box_head) | {"fc_layers": 0, "conv_layers": 0}
     mask = vars(config.mask_head) | {"conv_layers": 0}
     has_masks = config.system == "mask_rcnn"

@@ -13,11 +13,11 @@ from mrcnn_tf.data import pipeline, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, inputs, label_maps
 from mrcnn_tf.experiment.experiment import Task
-from mrcnn_tf.modeling import backbones, build
+from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling import metrics as metrics_lib
 from mrcnn_tf.staged.proposals import ProposalReader
 from mrcnn_tf.training import background, decay, divergence, evaluators, validation_images
-from mrcnn_tf.weights import fine_tune
+from mrcnn_tf.weights import fine_tune, pretrained
 
 NO_DECAY = decay.Decay()
 VALIDATION_LOSS = "validation_loss"  # sum of all terms, over the whole validation set
@@ -102,8 +102,8 @@ class MaskRCNNTask(base_task.Task):
         """
         config = self.task_config
         parts = config.loaded_parts()
-        if config.model.backbone.weights == "imagenet" and "backbone" not in parts:
-            backbones.entry_of(model.backbone).weights_module().load_imagenet(model.backbone)
+        if "backbone" not in parts:
+            pretrained.load(model.backbone, config.model)
         if config.init_checkpoint and not config.init_checkpoint_modules:
             theirs = checkpoints.label_map_of(config.init_checkpoint)
             print(fine_tune.load_what_fits(model, config.init_checkpoint, self.label_map, theirs))

@@ -40,10 +40,14 @@ _REFUSED = {
     r"head\.(cls_subnet|bbox_subnet|classification_head)\.": "a RetinaNet, a one-stage detector",
     r"class_embed|transformer\.encoder": "a DETR, which has no RoIs",
     r"(pos_embed|patch_embed|relative_position|encoder_layer_0|blocks\.\d+\.attn)": (
-        "a network on a vision transformer; backbones here are ResNets"
+        "a network on a vision transformer; only ResNets are converted"
+    ),
+    r"^_?blocks\.\d+\.(\d+\.)?(_depthwise_conv|conv_dw)\.": (
+        "an EfficientNet or MobileNet; only ResNets are converted. ImageNet's EfficientNet-Lite0 "
+        "needs no conversion: task.model.backbone.type: efficientnet_lite0"
     ),
     r"(^|backbone\.body\.|features\.)\d+\.(block\.|\d+\.|conv\.)": (
-        "a network on a MobileNet, EfficientNet or ConvNeXt; backbones here are ResNets"
+        "a network on a MobileNet, EfficientNet or ConvNeXt; only ResNets are converted"
     ),
     r"conv2_offset": "a network with deformable convolutions, which do not exist here",
     r"stem\.conv1_[123]|stem\.conv[23]\.": "a ResNet with a stem of three convolutions",
