@@ -4,6 +4,9 @@ A recording is a pair `NAME.npz` + `NAME_shapes.json`: the outputs of torchvisio
 Mask R-CNN, and names and shapes of the weights it had. The weights' values follow from these by a
 recipe: `recipe.py` beside the recordings or, if there is none, the one here.
 
+A recording of a backbone alone, by timm, is one file `NAME.npz`, in the same folder or in its
+`backbones`; its weights are those of a package (`test_backbones.py`).
+
 `--golden_dir` names the folder. The default is the `golden` folder of the shared data; where that
 is absent, a thinned-out recording that is kept here (`data/`, made by `make_small.py`).
 """
@@ -53,14 +56,22 @@ def _folder(config) -> pathlib.Path:
 
 def pytest_generate_tests(metafunc):
     """Run every test here once per recording."""
-    if "recording" not in metafunc.fixturenames:
+    fixture = next((n for n in metafunc.fixturenames if n in ("recording", "backbone")), None)
+    if fixture is None:
         return
     folder = _folder(metafunc.config)
-    cases = [pytest.param(file, id=file.stem) for file in sorted(folder.glob("*.npz"))]
+    files = sorted([*folder.glob("*.npz"), *folder.glob("backbones/*.npz")])
+    files = [file for file in files if _is_of_backbone(file) == (fixture == "backbone")]
+    cases = [pytest.param(file, id=file.stem) for file in files]
     if not cases:
         reason = f"no recordings in {folder}"
         cases = [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none")]
-    metafunc.parametrize("recording", cases, indirect=True, scope="session")
+    metafunc.parametrize(fixture, cases, indirect=True, scope="session")
+
+
+def _is_of_backbone(file: pathlib.Path) -> bool:
+    with np.load(file) as arrays:
+        return json.loads(str(arrays["meta"]))["source"] == "timm"
 
 
 def _load_recipe(file: pathlib.Path):
@@ -294,6 +305,33 @@ class Replay:
             part = min(1.0, (2 * num_positives + 16) / num_rois)
             patch.setattr(box_head, "positive_fraction", part)
             yield
+
+
+class BackboneRecording:
+    """What timm computes for one image.
+
+    Attributes:
+      meta: source, model, height, width, mean, std.
+      arrays: `C1` .. `C5` as `Recording.picked` has them, and `probabilities` [1000].
+      image: uint8 [H, W, 3] RGB.
+    """
+
+    def __init__(self, file: pathlib.Path):
+        self.arrays = dict(np.load(file))
+        self.meta = json.loads(str(self.arrays.pop("meta")))
+        if "image" in self.arrays:
+            self.image = self.arrays.pop("image")
+        else:  # a small one has it from a recording beside it
+            other = np.load(file.with_name(str(self.arrays.pop("image_of"))))
+            self.image = tf.io.decode_png(other["image_png"].tobytes()).numpy()
+
+    picked = Recording.picked
+
+
+@pytest.fixture(scope="session")
+def backbone(request) -> BackboneRecording:
+    """The recording of a backbone."""
+    return BackboneRecording(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """Thin a recording out until it may be committed: fewer picked values, the image as PNG.
 
 python tests/golden/make_small.py FOLDER/maskrcnn_r50_fpn_torchvision.npz tests/golden/data
+python tests/golden/make_small.py FOLDER/backbones/efficientnet_lite0_timm.npz tests/golden/data
+
+One of a backbone has no shapes, and its image is that of the first.
 """
 
 import io
@@ -20,6 +23,9 @@ def main(source: str, folder: str) -> None:
     """Write the small recording and the shapes beside it."""
     file = pathlib.Path(source)
     arrays = dict(np.load(file))
+    if json.loads(str(arrays["meta"]))["source"] == "timm":
+        _write_backbone(arrays, pathlib.Path(folder, file.name))
+        return
     png = io.BytesIO()
     Image.fromarray(arrays.pop("image")).save(png, "PNG", optimize=True)
     arrays["image_png"] = np.frombuffer(png.getvalue(), np.uint8)
@@ -32,6 +38,16 @@ def main(source: str, folder: str) -> None:
     name = f"{file.stem}_shapes.json"
     shapes = json.loads(file.with_name(name).read_text())
     pathlib.Path(folder, name).write_text(json.dumps(shapes, separators=(",", ":")) + "\n")
+
+
+def _write_backbone(arrays: dict[str, np.ndarray], file: pathlib.Path) -> None:
+    other = "maskrcnn_r50_fpn_torchvision.npz"
+    with np.load(file.with_name(other)) as recording:
+        image = np.asarray(Image.open(io.BytesIO(recording["image_png"].tobytes())))
+    if not np.array_equal(image, arrays.pop("image")):
+        raise ValueError(f"{file.name} was recorded on another image than {other}")
+    picked = {k: v[:PICKED] for k, v in arrays.items() if k.endswith(("/index", "/value"))}
+    np.savez_compressed(file, **arrays | picked, image_of=other)
 
 
 if __name__ == "__main__":
