@@ -52,6 +52,7 @@ def draw_detections(
     *,
     color_ids: Sequence[int] | None = None,
     is_crowd: Sequence[bool] | None = None,
+    enlarge: bool = True,
 ) -> np.ndarray:
     """Draw objects into a copy of an image.
 
@@ -64,6 +65,7 @@ def draw_detections(
       color_ids: per object, picks its colour: category ids give every category its own colour,
         whatever the image. By default every object of the image has another one.
       is_crowd: per object; crowd regions are hatched in grey.
+      enlarge: whether small images are enlarged.
 
     Returns:
       uint8 [h * k, w * k, 3] RGB, where the whole factor k is 1 unless the image is small.
@@ -78,11 +80,10 @@ def draw_detections(
     for name, values in {**given, "color_ids": color_ids, "is_crowd": is_crowd}.items():
         if values is not None and len(values) != count:
             raise ValueError(f"{count} boxes but {len(values)} {name}")
-    factor = _enlargement(image)
+    factor = _enlargement(image) if enlarge else 1
     canvas = _enlarge(image, factor)
     line_width = max(2, round(max(canvas.shape[:2]) / 400))
-    color_index = np.asarray(range(count) if color_ids is None else color_ids, np.int64)
-    colors = _PALETTE[color_index % len(_PALETTE)]
+    colors = colors_of(range(count) if color_ids is None else color_ids)
     crowd = np.zeros(count, bool) if is_crowd is None else np.asarray(is_crowd, bool)
     colors = np.where(crowd[:, None], _GREY, colors)
 
@@ -104,6 +105,11 @@ def draw_detections(
         if text:
             _draw_label(draw, drawing.size, text, boxes[k] * factor, colors[k], placed)
     return np.asarray(drawing)
+
+
+def colors_of(color_ids: Sequence[int]) -> np.ndarray:
+    """Return the colour of each id, uint8 [n, (r, g, b)]; after twelve they repeat."""
+    return _PALETTE[np.asarray(color_ids, np.int64) % len(_PALETTE)]
 
 
 def draw_side_by_side(
