@@ -13,9 +13,9 @@ from mrcnn_tf.data.coco_data import CocoData
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.images import record_image
+from mrcnn_tf.images.image_folder import ImageFolder
 
 from . import categories, manifest, shards
-from .image_folder import ImageFolder
 
 _FORMAT_VERSION = 2  # raise it when the same input gives other records than before
 

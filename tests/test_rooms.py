@@ -15,7 +15,7 @@ ARROWS = {
     "console": set(),
     "fields": set(),
     "ops": set(),
-    "images": set(),
+    "images": {"data"},
     "pages": {"images"},
     "data": {"ops", "console"},
     "evaluation": {"data", "ops"},
@@ -25,6 +25,7 @@ ARROWS = {
     "experiment": {"fields", "modeling", "data", "console"},
     "weights": {"modeling", "data", "ops", "fields", "experiment", "checkpoints"},
     "staged": {"experiment", "fields", "modeling", "data", "checkpoints", "console"},
+    "inspection": {"data", "images", "pages", "console", "fields", "experiment"},
     "training": {
         *("experiment", "fields", "modeling", "data", "evaluation", "weights", "images", "ops"),
         *("staged", "checkpoints", "console"),

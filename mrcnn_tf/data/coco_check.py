@@ -98,7 +98,8 @@ class _Checker:
         elif key in self.images or key in self._lost_images:
             kind = "image ids occur more than once"
             value = f"id {short(identifier)} belongs to an image already"
-            self._findings.append(Finding(Level.REFUSED, kind, where, value, ""))
+            finding = Finding(Level.REFUSED, kind, where, value, "")
+            self._findings.append(finding._replace(image_id=identifier))
             return
         else:
             file_name = coco_values.text(file_name) or ""
@@ -109,9 +110,9 @@ class _Checker:
             sides = f"height {short(row.get('height'))}, width {short(row.get('width'))}"
             fault = ("malformed image size", f"{sides}; expected positive integers")
         self._lost_images.add(key)
-        self._findings.append(
-            Finding(Level.LEFT_OUT, fault[0], where, fault[1], "image left out", images=1)
-        )
+        finding = Finding(Level.LEFT_OUT, fault[0], where, fault[1], "image left out", images=1)
+        file_name = coco_values.text(row.get("file_name")) or ""
+        self._findings.append(finding._replace(image_id=identifier, file_name=file_name))
 
     def _size(self, row: dict[str, Any], file_name: str, where: str) -> tuple[int, int] | None:
         height, width = (coco_values.integer(row.get(key)) for key in ("height", "width"))
@@ -122,9 +123,9 @@ class _Checker:
             value = f"height {row.get('height')!r}, width {row.get('width')!r}; the file has "
             value += f"{size[1]} x {size[0]} (width x height)"
             remedy = "taken from the image file"
-            self._findings.append(
-                Finding(Level.REPAIRED, "no image size", where, value[:200], remedy)
-            )
+            finding = Finding(Level.REPAIRED, "no image size", where, value[:200], remedy)
+            identifier = coco_values.identifier(row.get("id"))
+            self._findings.append(finding._replace(image_id=identifier, file_name=file_name))
         return size
 
     def add_annotations(self, rows: Iterable[dict[str, Any]], new_ids: Iterator[int]) -> None:
@@ -149,7 +150,8 @@ class _Checker:
         def report(level: Level, kind: str, value: str, remedy: str) -> None:
             nonlocal other_size
             other_size = other_size or kind == coco_masks.OTHER_SIZE
-            self._findings.append(Finding(level, kind, where, value, remedy))
+            finding = Finding(level, kind, where, value, remedy)
+            self._findings.append(image.sign(finding))
 
         if "iscrowd" not in row:
             self._note("annotations without iscrowd, taken as 0")
@@ -162,11 +164,10 @@ class _Checker:
             if fault.evidence and fault.evidence.reading:
                 reading = fault.evidence.reading
                 self._readings[reading] = self._readings.get(reading, 0) + 1
-            self._findings.append(
-                Finding(
-                    Level.LEFT_OUT, fault.kind, where, fault.value, "object left out", objects=1
-                )
+            finding = Finding(
+                Level.LEFT_OUT, fault.kind, where, fault.value, "object left out", objects=1
             )
+            self._findings.append(image.sign(finding))
             return None
         if other_size and self._has_other_size(image):
             return None
@@ -189,7 +190,7 @@ class _Checker:
         kind = "size differs from the file's (width x height)"
         finding = Finding(Level.LEFT_OUT, kind, image.where, value + "file", "image left out")
         self._findings[:] = [f for f in self._findings if not f.where.endswith(f"of {image.where}")]
-        self._findings.append(finding._replace(images=1))
+        self._findings.append(image.sign(finding._replace(images=1)))
         self._lost_images.add(image.source_id)
         del self.images[image.source_id]
         self.objects.pop(image.source_id, None)

@@ -33,6 +33,10 @@ class ImageEntry(NamedTuple):
         """The image's name in messages."""
         return f"image {self.image_id} ({self.file_name or 'no file name'})"
 
+    def sign(self, finding: Finding) -> Finding:
+        """Return a finding as one of this image's."""
+        return finding._replace(image_id=self.image_id, file_name=self.file_name)
+
 
 @dataclasses.dataclass
 class CocoData:

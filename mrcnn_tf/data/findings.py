@@ -35,6 +35,8 @@ class Finding(NamedTuple):
       remedy: what was done about it.
       objects: how many objects are lost by it.
       images: how many images are.
+      image_id: of the image, where it is one image's, as the file has it.
+      file_name: that image's file, where it has a name.
     """
 
     level: Level
@@ -44,6 +46,8 @@ class Finding(NamedTuple):
     remedy: str
     objects: int = 0
     images: int = 0
+    image_id: int | str | None = None
+    file_name: str = ""
 
     def __str__(self) -> str:
         text = ": ".join(part for part in (self.kind, self.where, self.value) if part)

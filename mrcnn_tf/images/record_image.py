@@ -36,6 +36,33 @@ class EncodedImage(NamedTuple):
     change: str
 
 
+class Plan(NamedTuple):
+    """What becomes of a file, as its header tells.
+
+    Attributes:
+      header: of the file.
+      turned: it is turned upright.
+      certain: the annotated size, or the other images of the set, tell which way up it is.
+      kept: its bytes are kept, apart from its EXIF data.
+    """
+
+    header: Header
+    turned: bool
+    certain: bool
+    kept: bool
+
+    @property
+    def change(self) -> str:
+        """What is done to the file, see `EncodedImage`."""
+        if self.kept:
+            kept = "kept as they are stored, which the annotations refer to"
+            return kept if self.header.orientation != 1 else ""
+        if not self.turned:
+            return f"encoded again: {self.header.kind} {self.header.mode} to RGB"
+        doubt = "" if self.certain else ", as no image of another size tells (--exif)"
+        return "encoded again: EXIF orientation applied" + doubt
+
+
 class ExifRule(NamedTuple):
     """Whether the annotations of a set refer to upright images or to pixels as they are stored.
 
@@ -96,6 +123,29 @@ def survey(images: Iterable[tuple[str, int, int]]) -> ExifRule:
     return ExifRule("auto", votes.count("shown"), votes.count("stored"))
 
 
+def plan(raw: bytes, height: int, width: int, rule: ExifRule) -> Plan:
+    """Tell what becomes of an image file, without decoding its pixels.
+
+    Args:
+      raw: the file's content.
+      height: as the annotations say, pixels.
+      width: likewise.
+      rule: what the annotations refer to.
+
+    Raises:
+      UnusableImageError: no image, of another size than the annotations say, or it cannot be told
+        which way up it was annotated.
+    """
+    header = reading.read_header(raw)
+    turned, certain = False, True
+    if header.orientation != 1:
+        turned, certain = rule.applies(header, height, width)
+    elif header.stored_hw != (height, width):
+        raise _size_error(header, height, width)
+    keepable = header.mode in _KEPT_MODES.get(header.kind, ()) and not header.is_deep
+    return Plan(header, turned, certain, keepable and not turned)
+
+
 def load(path: str | os.PathLike, height: int, width: int, rule: ExifRule) -> EncodedImage:
     """Read one image file.
 
@@ -115,21 +165,13 @@ def load(path: str | os.PathLike, height: int, width: int, rule: ExifRule) -> En
         told which way up it was annotated.
     """
     raw = reading.read_bytes(path)
-    header = reading.read_header(raw)
-    turned, certain = False, True
-    if header.orientation != 1:
-        turned, certain = rule.applies(header, height, width)
-    elif header.stored_hw != (height, width):
-        raise _size_error(header, height, width)
-    if header.mode in _KEPT_MODES.get(header.kind, ()) and not header.is_deep and not turned:
-        return _keep(raw, header)
+    planned = plan(raw, height, width, rule)
+    if planned.kept:
+        return _keep(raw, planned)
     header, pixels = reading.decode(raw)
-    change = f"encoded again: {header.kind} {header.mode} to RGB"
-    if turned:
+    if planned.turned:
         pixels = reading.turn(pixels, header.orientation)
-        change = "encoded again: EXIF orientation applied"
-        change += "" if certain else ", as no image of another size tells (--exif)"
-    return _encode(pixels, header.kind, change)
+    return _encode(pixels, header.kind, planned.change)
 
 
 def _vote(image: tuple[str, int, int]) -> str:
@@ -157,18 +199,16 @@ def _size_error(header: Header, height: int, width: int, choice: str = "") -> Un
     return UnusableImageError(value, "size differs from the file's (width x height)")
 
 
-def _keep(raw: bytes, header: Header) -> EncodedImage:
+def _keep(raw: bytes, planned: Plan) -> EncodedImage:
     """Check a file that is stored as it is wanted, and take an orientation out of it."""
-    image_format = "png" if header.kind == "PNG" else "jpeg"
-    change = ""
-    if header.orientation != 1:
+    image_format = "png" if planned.header.kind == "PNG" else "jpeg"
+    if planned.header.orientation != 1:
         raw = _without_exif(raw, image_format)
-        change = "kept as they are stored, which the annotations refer to"
     try:
         decoding.check(tf.constant(raw))
     except tf.errors.OpError as error:
         raise UnusableImageError(reading.reason(error)) from error
-    return EncodedImage(raw, image_format, change)
+    return EncodedImage(raw, image_format, planned.change)
 
 
 def _without_exif(raw: bytes, image_format: str) -> bytes:

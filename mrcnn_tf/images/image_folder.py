@@ -84,9 +84,10 @@ class ImageFolder:
                 continue
             if name != image.file_name:
                 value, remedy = f"it is {name!r}", "read from there"
-                coco.findings.append(
-                    Finding(Level.REPAIRED, "file of another name", image.where, value, remedy)
+                finding = Finding(
+                    Level.REPAIRED, "file of another name", image.where, value, remedy
                 )
+                coco.findings.append(image.sign(finding))
             images.append(image._replace(file_name=name))
         coco.images = images
         return {image.file_name: self.length(image.file_name) or 0 for image in images}
@@ -126,4 +127,5 @@ def _missing(image: ImageEntry, folder: str) -> Finding:
     if not image.file_name:
         value = "expected a file_name"
     short = image._replace(file_name=image.file_name[:100]).where
-    return Finding(Level.LEFT_OUT, "missing file", short, value, "image left out", images=1)
+    finding = Finding(Level.LEFT_OUT, "missing file", short, value, "image left out", images=1)
+    return image.sign(finding)
