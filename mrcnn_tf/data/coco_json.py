@@ -34,7 +34,7 @@ def read(path: str, include_masks: bool = True, size_of: SizeOf | None = None) -
     Raises:
       ValueError: the file cannot be read or is no COCO file at all.
     """
-    text, sha256 = _text_of(path)
+    text, sha256 = read_text(path)
     content = parse(text, path)
     del text
     data = coco_check.check(content, include_masks, path, size_of, consume=True)
@@ -80,14 +80,10 @@ def parse(text: str, name: str) -> Any:
         raise ValueError(f"{name}: not a COCO annotation file: nested too deeply") from error
 
 
-def _parse_integer(text: str) -> int | float:
-    return int(text) if len(text) <= _LONGEST_INTEGER else float(text)
+def read_text(path: str) -> tuple[str, str]:
+    """Return a file's text, and the SHA-256 of its bytes in hex digits.
 
-
-def _text_of(path: str) -> tuple[str, str]:
-    """Return a file's text, in UTF-8 (or UTF-16, UTF-32) with or without a byte order mark.
-
-    And the SHA-256 of its bytes, in hex digits.
+    The text is in UTF-8 (or UTF-16, UTF-32) with or without a byte order mark.
 
     Raises:
       ValueError: it cannot be read, or is no such text.
@@ -106,3 +102,7 @@ def _text_of(path: str) -> tuple[str, str]:
             "file as UTF-8"
         ) from error
     return text, hashlib.sha256(raw).hexdigest()
+
+
+def _parse_integer(text: str) -> int | float:
+    return int(text) if len(text) <= _LONGEST_INTEGER else float(text)

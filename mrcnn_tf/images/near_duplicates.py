@@ -5,7 +5,7 @@ among them. What changes the whole picture evenly (size, compression, brightness
 leaves most of them alone; another picture has about half of them otherwise.
 
 Of 334 photos that all differ (COCO, balloons, and 18 of fruits on one table; 55,611 pairs), the two
-most alike are 12 bits apart; `benchmarks/near_duplicates.py` has the numbers, and how many altered
+most alike are 11 bits apart; `benchmarks/near_duplicates.py` has the numbers, and how many altered
 copies are within the 10 bits that count as alike here.
 """
 
