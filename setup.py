@@ -7,7 +7,11 @@ folder of the user's shadow them; so a wheel has them inside the package.
 
 from setuptools import find_packages, setup
 
-MOVED = {"mrcnn_tf.experiments": "experiments", "mrcnn_tf.data_prep": "data_prep"}
+MOVED = {
+    "mrcnn_tf.experiments": "experiments",
+    "mrcnn_tf.data_prep": "data_prep",
+    "mrcnn_tf.data_prep.formats": "data_prep/formats",
+}
 
 setup(
     packages=[*find_packages(include=["mrcnn_tf", "mrcnn_tf.*"]), *MOVED],

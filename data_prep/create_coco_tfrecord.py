@@ -35,13 +35,10 @@ if not __package__:  # run as a file: neither its package nor the project's is k
 
 from mrcnn_tf.console import command_line, start_tensorflow
 from mrcnn_tf.data import schema
-from mrcnn_tf.data.findings import Finding, Level, count_kinds
 
 if TYPE_CHECKING:
     from . import conversion
 
-# Of each kind, how many are printed where nothing gets written that could list them.
-_NUM_EXAMPLES = 5
 _ALWAYS_SHOWN = ("images", "images without objects", "annotations", "crowds")
 
 
@@ -114,18 +111,19 @@ def run(job: "conversion.Job") -> None:
     """
     import tensorflow as tf
 
-    from . import conversion
+    from . import conversion, report
 
     start = time.monotonic()
     try:
         summary = conversion.convert(job)
-        _write_report(job.prefix, summary)
+        path = _report_path(job.prefix)
+        report.write(path, summary.findings, summary.notes, summary.warnings)
     except conversion.RefusedError as error:
-        _print_findings(error.findings)
+        report.print_examples(error.findings)
         skip = ". --on_error=skip leaves out what cannot be used" if error.can_skip else ""
         sys.exit(f"error: {'; '.join(error.reasons)}: nothing was written{skip}")
     except conversion.StoppedError as error:
-        _print_findings(error.findings)
+        report.print_examples(error.findings)
         skip = ", or give --on_error=skip, which leaves such images out" if error.can_skip else ""
         sys.exit(
             f"error: {error}. What is written is kept: mend these files and type the command "
@@ -149,6 +147,8 @@ def run(job: "conversion.Job") -> None:
 
 def _print_summary(prefix: str, summary: "conversion.Summary", seconds: float) -> None:
     """Print what is there now, and what was odd."""
+    from . import report
+
     counts = summary.counts
     print(f"{prefix}-*.tfrecord: {summary.num_shards} shards, {seconds:.1f} s")
     others = sorted(key for key in counts if counts[key] and key not in _ALWAYS_SHOWN)
@@ -157,45 +157,12 @@ def _print_summary(prefix: str, summary: "conversion.Summary", seconds: float) -
     folder = os.path.dirname(prefix)
     label_map = os.path.join(folder, schema.LABEL_MAP_FILE)
     print(f"  {summary.num_categories:>9,} categories in {label_map}")
-    if summary.findings or summary.notes:
-        print(f"what was odd, listed in {_report_path(prefix)}:")
-        for line in _by_kind(summary):
-            print(line)
-    for warning in summary.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-
-def _by_kind(summary: "conversion.Summary") -> list[str]:
-    """Return a line per kind: level, how many, what, and what was done."""
-    lines = [
-        f"  {finding.level:<9} {count:>9,} x {finding.kind} -> {finding.remedy}"
-        for finding, count in count_kinds(summary.findings)
-    ]
-    return lines + [f"  {Level.NOTED:<9} {n:>9,} x {what}" for what, n in summary.notes.items()]
+    path = _report_path(prefix)
+    report.print_written(path, summary.findings, summary.notes, summary.warnings)
 
 
 def _report_path(prefix: str) -> str:
     return f"{prefix}.report.txt"
-
-
-def _write_report(prefix: str, summary: "conversion.Summary") -> None:
-    """List in a file beside the shards what was odd, each with image, value and remedy."""
-    from . import manifest
-
-    lines = [*(f"warning: {text}" for text in summary.warnings), *_by_kind(summary)]
-    lines += [f"{finding.level}: {finding}" for finding in summary.findings]
-    manifest.write_text(_report_path(prefix), "".join(f"{line}\n" for line in lines))
-
-
-def _print_findings(findings: list[Finding]) -> None:
-    """Print how many there are of each kind, after some of each."""
-    shown: dict[str, int] = {}
-    for finding in findings:
-        shown[finding.kind] = shown.get(finding.kind, 0) + 1
-        if shown[finding.kind] <= _NUM_EXAMPLES:
-            print(f"{finding.level}: {finding}", file=sys.stderr)
-    for finding, count in count_kinds(findings):
-        print(f"  {finding.level:<9} {count:>9,} x {finding.kind}", file=sys.stderr)
 
 
 def run_main() -> None:

@@ -1,0 +1,1 @@
+"""Annotation formats other than COCO, one file each, and what they share."""
