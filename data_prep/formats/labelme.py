@@ -89,9 +89,12 @@ def _parse(path: str, collected: Collected) -> dict[str, Any] | None:
     except ValueError as error:
         collected.lose_image("not a JSON file", path, str(error).removeprefix(f"{path}: "))
         return None
-    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        found = coco_values.short(sorted(content)) if isinstance(content, dict) else "no object"
-        collected.lose_image("no list of shapes", path, f"found {found}")
+    if not isinstance(content, dict) or not {"shapes", "imagePath", "imageData"} & content.keys():
+        collected.notes[f"JSON file that is not labelme's, not read: {path}"] += 1
+        return None
+    if not isinstance(content.get("shapes"), list):
+        found = coco_values.short(content.get("shapes"))
+        collected.lose_image("no list of shapes", path, f"shapes {found}")
         return None
     return content
 

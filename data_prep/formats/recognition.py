@@ -10,6 +10,7 @@ from . import voc_masks, yolo
 
 FORMATS = ("coco", "yolo", "labelme", "voc")
 _KEYS = re.compile(rb'"(images|annotations|categories|shapes|imagePath)"\s*:')
+_OF_COCO = {"images", "annotations", "categories"}
 # What people have who exported something else, and what to do.
 _ELSEWHERE = {
     ".zip": "unpack it first",
@@ -48,7 +49,7 @@ def recognise(annotations: str, wanted: str | None = None, written: str = "") ->
     path = pathlib.Path(annotations)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     files = [file for file in files if not written or not _same(file, written)]
-    found = [one for one in _all(annotations, files) if wanted in (None, one.name)]
+    found = [one for one in _all(annotations, files, wanted) if wanted in (None, one.name)]
     if len(found) > 1:
         seen = "; ".join(f"{one.name}, by {one.why}" for one in found)
         raise ValueError(
@@ -61,23 +62,20 @@ def recognise(annotations: str, wanted: str | None = None, written: str = "") ->
     return found[0]
 
 
-def _all(annotations: str, files: list[pathlib.Path]) -> list[Recognised]:
+def _all(annotations: str, files: list[pathlib.Path], wanted: str | None) -> list[Recognised]:
     """List the formats that the files look like."""
     found = []
-    coco, labelme = [], []
-    for file in files:
-        if file.suffix.lower() == ".json":
-            keys = _keys(file)
-            if {"images", "annotations", "categories"} <= keys:
-                coco.append(str(file))
-            elif "shapes" in keys:
-                labelme.append(str(file))
+    keys_of = {str(file): _keys(file) for file in files if file.suffix.lower() == ".json"}
+    # Two of three: a file that was cut off is met where it is read.
+    coco = [path for path, keys in keys_of.items() if len(keys & _OF_COCO) >= 2]
+    others = [path for path in keys_of if path not in coco]
+    labelme = [path for path in others if "shapes" in keys_of[path]]
     if coco:
         why = f"the lists images, annotations and categories in {coco[0]}"
         found.append(Recognised("coco", coco, why + _and_more(coco)))
-    if labelme:
-        why = f"the list shapes in {labelme[0]}"
-        found.append(Recognised("labelme", labelme, why + _and_more(labelme)))
+    if labelme or (others and wanted == "labelme"):
+        why = f"the list shapes in {[*labelme, *others][0]}"
+        found.append(Recognised("labelme", others, why + _and_more(labelme)))
     names_file = yolo.find_names_file(annotations)
     if names_file and _has_labels(annotations, names_file):
         why = f"{names_file} and the label files (labels/*.txt)"

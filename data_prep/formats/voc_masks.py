@@ -35,7 +35,8 @@ _OTHER_PICTURES = (
     "SegmentationClassPNG",
 )  # fmt: skip
 _BACKGROUND, _VOID, _UNKNOWN = 0, 255, -1  # numbers of classes; 255 objects are too many for VOC
-_VOID_COLOUR = (224, 224, 192)
+_VOID_COLOUR = (224, 224, 192)  # that of number 255
+_COLOURS = 256  # VOC has so many
 _LEAST_SHARE = 0.9  # of an object's pixels: the class of fewer is not its class
 _VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -231,17 +232,20 @@ _NO_COLOUR = 0x010203  # of a picture in shades of gray, whose numbers count
 
 
 def _object_ids(picture: np.ndarray) -> np.ndarray:
-    """Return a number per object, int64 [h, w]: 0 background, 255 border."""
+    """Return a number per object, int64 [h, w]: 0 background, 255 border.
+
+    Of pictures in colours, VOC's numbers, so that objects keep their order; 256 and the colour
+    where it is none of VOC's.
+    """
     if picture.ndim == 2:
         ids = picture >> 24
         if ids.max() > _VOID:  # 16 bits, of which 255 is as good as any
             ids[ids == _VOID] = ids.max() + 1
         return ids
-    codes = _code_of(picture.astype(np.int64))
-    ids = codes + 256  # clear of the two numbers that mean something
-    ids[codes == 0] = _BACKGROUND
-    ids[codes == _code(_VOID_COLOUR)] = _VOID
-    return ids
+    codes, inverse = np.unique(_code_of(picture.astype(np.int64)), return_inverse=True)
+    numbers = {_code(colour): number for number, colour in enumerate(_voc_colours())}
+    ids = np.array([numbers.get(int(code), _COLOURS + int(code)) for code in codes], np.int64)
+    return ids[inverse].reshape(picture.shape[:2])
 
 
 def _class_numbers(picture: np.ndarray, classes: _Classes) -> np.ndarray:
@@ -305,7 +309,9 @@ def _told(identifier: int, picture: np.ndarray) -> str:
     """Return what an object is called in messages: its number or its colour."""
     if picture.ndim == 2:
         return str(identifier)
-    code = int(identifier) - 256
+    if identifier < _COLOURS:
+        return str(_voc_colours()[identifier])
+    code = int(identifier) - _COLOURS
     return f"({code >> 16}, {code >> 8 & 255}, {code & 255})"
 
 

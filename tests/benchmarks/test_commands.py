@@ -4,7 +4,9 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
+from PIL import Image
 
 SMALL = ("--height=64", "--width=96", "--rounds=1")
 SUMMARY = {"median", "min", "max", "runs", "calm", "calm_runs"}
@@ -97,3 +99,14 @@ def test_torchvision(measure, script, flags):
     else:
         assert line["boxes"] == 100
         assert set(line["seconds"]) == {"without_masks", "with_masks"}
+
+
+def test_near_duplicates(measure, tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        pixels = rng.integers(0, 255, (6, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((160, 120)).save(tmp_path / f"{k}.png")
+    [line] = measure("near_duplicates.py", f"--images={tmp_path}/*.png")
+    assert (line["photos"], line["pairs"]) == (3, 3)
+    assert min(line["least_distances"]) > line["max_distance"]
+    assert line["altered"]["shades of gray"] == {"median": 0, "p95": 0, "most": 0, "within": 1}
