@@ -34,10 +34,12 @@ def choose_validation(
     num_groups = len(sizes)
     if num_groups < 2:
         raise ValueError("one group cannot be split")
-    # Images count as much as a class; images without objects are a kind of their own.
+    # Images without objects are a kind of their own.
     empty = np.where(counts.sum(axis=1) == 0, sizes, 0)
     shares = np.concatenate([counts, sizes[:, None], empty[:, None]], axis=1).astype(float)
     shares /= np.maximum(shares.sum(axis=0), 1)  # [groups, classes + 2], columns sum to 1 or 0
+    weights = (shares.sum(axis=0) > 0).astype(float)
+    weights[-2] = max(weights.sum() - 1, 1)  # images count as much as all the others together
     has_class = counts > 0
     num_with = has_class.sum(axis=0)
     left = np.random.default_rng(seed).permutation(num_groups)
@@ -53,9 +55,8 @@ def choose_validation(
         if len(left) < 2 or not candidates.size:
             return False
         have = shares[chosen].sum(axis=0)
-        columns = shares.sum(axis=0) > 0
-        before = ((have - fraction)[columns] ** 2).sum()
-        after = ((have + shares[candidates] - fraction)[:, columns] ** 2).sum(axis=1)
+        before = ((have - fraction) ** 2) @ weights
+        after = ((have + shares[candidates] - fraction) ** 2) @ weights
         best = int(after.argmin())
         if must_help and after[best] >= before:
             return False
