@@ -127,16 +127,31 @@ def draw_side_by_side(
     Returns:
       uint8 [H, w1 + gap + w2, 3] RGB, H the height of the taller one plus the titles' strip.
     """
-    height = max(left.shape[0], right.shape[0])
-    font = _font(max(left.shape[0], left.shape[1], *right.shape[:2]))
-    strip = round(font.size * 1.6)
+    long_edge = max(*left.shape[:2], *right.shape[:2])
+    halves = [
+        _under(half, title, long_edge) for half, title in zip((left, right), titles, strict=True)
+    ]
+    height = max(half.height for half in halves)
     width = left.shape[1] + _GAP + right.shape[1]
-    sheet = Image.new("RGB", (width, strip + height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for x, half, title in zip((0, left.shape[1] + _GAP), (left, right), titles, strict=True):
-        sheet.paste(Image.fromarray(half), (x, strip))
-        draw.text((x + _GAP, strip // 2), title, "black", font, anchor="lm")
+    sheet = Image.new("RGB", (width, height), "white")
+    for x, half in zip((0, left.shape[1] + _GAP), halves, strict=True):
+        sheet.paste(half, (x, 0))
     return np.asarray(sheet)
+
+
+def with_title(image: np.ndarray, title: str) -> np.ndarray:
+    """Put a drawn image under a title: uint8 [h, w, 3] RGB -> uint8 [h + strip, w, 3] RGB."""
+    return np.asarray(_under(image, title, max(image.shape[:2])))
+
+
+def _under(image: np.ndarray, title: str, long_edge: int) -> Image.Image:
+    """The image under a strip with its title, in letters that fit an image of this edge."""
+    font = _font(long_edge)
+    strip = round(font.size * 1.6)
+    sheet = Image.new("RGB", (image.shape[1], strip + image.shape[0]), "white")
+    sheet.paste(Image.fromarray(image), (0, strip))
+    ImageDraw.Draw(sheet).text((_GAP, strip // 2), title, "black", font, anchor="lm")
+    return sheet
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:

@@ -39,6 +39,7 @@ class Loop:
         )
         self._saved_step = self.step
         self._recoveries = 0
+        self._training_images_written = False
         self._curves, self._validation_curves = (
             orbit.utils.SummaryManager(
                 os.path.join(model_dir, folder), tf.summary.scalar, global_step=trainer.global_step
@@ -66,6 +67,8 @@ class Loop:
             assert self._training_log is not None
             self._training_log(output)
             self._write_curves(output)
+            if not self._training_images_written:
+                self._write_training_images()
             if self._diverged(float(output["training_loss"])):
                 continue
             if self.step - self._saved_step >= self._config.checkpoint_interval:
@@ -93,6 +96,7 @@ class Loop:
         self._validation_curves.write_summaries(output)
         self._validation_curves.flush()
         if self._training_log:
+            self._write_training_images()
             self._training_log.pause()
         return output
 
@@ -127,6 +131,13 @@ class Loop:
             self._curves.write_summaries(numbers(output))
             self._curves.flush()
 
+    def _write_training_images(self) -> None:
+        images = self._trainer.task.training_images
+        if images:
+            with self._curves.summary_writer().as_default():
+                images.write(self.step)
+        self._training_images_written = True
+
     def _diverged(self, loss: float) -> bool:
         """Whether the run went back to its last checkpoint because of the loss."""
         config = self._config
@@ -152,10 +163,15 @@ class Loop:
     def _floating_point_error(self, what: str) -> FloatingPointError:
         last = self._manager.latest_checkpoint
         kept = f"the last checkpoint, {last}, is from before" if last else "there is no checkpoint"
-        return FloatingPointError(
-            f"{what}. Nothing of this was saved: {kept}. A learning rate too high for the data is "
-            "the usual cause"
-        )
+        cause = "A learning rate too high for the data is the usual cause"
+        scale = self._trainer.config.runtime.loss_scale
+        if isinstance(scale, int | float):  # a dynamic one would have skipped the step
+            cause = (
+                f"With the fixed runtime.loss_scale of {scale:g}, gradients beyond float16's "
+                "65,504 are the first thing to suspect: leave it out for one that adapts itself. "
+                "A learning rate too high for the data is the other"
+            )
+        return FloatingPointError(f"{what}. Nothing of this was saved: {kept}. {cause}")
 
     @contextlib.contextmanager
     def _errors_explained(self) -> Iterator[None]:

@@ -16,7 +16,15 @@ from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling import metrics as metrics_lib
 from mrcnn_tf.staged.proposals import ProposalReader
-from mrcnn_tf.training import background, decay, divergence, evaluators, validation_images
+from mrcnn_tf.training import (
+    background,
+    decay,
+    divergence,
+    evaluators,
+    network_input,
+    training_images,
+    validation_images,
+)
 from mrcnn_tf.weights import fine_tune, pretrained
 
 NO_DECAY = decay.Decay()
@@ -80,14 +88,18 @@ class MaskRCNNTask(base_task.Task):
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_divergence: divergence.FirstDivergence | None = None
         self._images: validation_images.ValidationImages | None = None
-        if params.allow_image_summary and params.model.system != "rpn":
-            self._images = validation_images.ValidationImages(
+        self.training_images: training_images.TrainingImages | None = None
+        if params.allow_image_summary:
+            drawn = network_input.NetworkInput(
                 self.label_map,
                 channel_order=params.model.pixels.order,
                 pixel_mean=tuple(params.model.pixels.mean),
                 pixel_std=tuple(params.model.pixels.std),
-                mask_paste=params.model.detection.mask_paste,
             )
+            self.training_images = training_images.TrainingImages(drawn)
+            if params.model.system != "rpn":
+                paste = params.model.detection.mask_paste
+                self._images = validation_images.ValidationImages(drawn, paste)
 
     def build_model(self) -> build.Model:
         """Build the model, its variables created and randomly initialised."""
@@ -130,7 +142,10 @@ class MaskRCNNTask(base_task.Task):
         proposals: pipeline.Proposals | None = None
         if params.proposals:
             proposals = ProposalReader(params.proposals)
-        return inputs.build(config, params, label_map, input_context, first_step, proposals)
+        dataset = inputs.build(config, params, label_map, input_context, first_step, proposals)
+        if params.is_training and self.training_images:
+            return self.training_images.watch(dataset)
+        return dataset
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         """One running mean per loss; of training, of accuracies and recalls too; what was dropped.
@@ -275,7 +290,7 @@ class MaskRCNNTask(base_task.Task):
             terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
             total = tf.unstack(tf.stack(list(terms.values())), axis=1)
             _update(metrics, terms | {VALIDATION_LOSS: total})
-        keys = {*_PLACES, *(validation_images.BATCH_KEYS if self._images else ())}
+        keys = {*_PLACES, *(network_input.KEYS if self._images else ())}
         rows = {key: value for key, value in detections._asdict().items() if value is not None}
         return {key: inputs[key] for key in keys} | rows
 
@@ -317,7 +332,7 @@ class MaskRCNNTask(base_task.Task):
         before = state.num_added
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
-            drawn = {*validation_images.BATCH_KEYS} - {*_PLACES}
+            drawn = {*network_input.KEYS} - {*_PLACES}
             state.add(**{k: np.asarray(v) for k, v in logs.items() if k not in drawn})
             if self._images:
                 self._images.add(logs)
