@@ -3,7 +3,8 @@
 Used as
 
     python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn
-    python -m mrcnn_tf.train --experiment=NAME --mode=eval --checkpoint_path=runs/NAME/best/ckpt-1
+    python -m mrcnn_tf.train --experiment=NAME --mode=eval --checkpoint_path=runs/NAME/best
+    python -m mrcnn_tf.train --experiment=NAME --mode=find_lr
 
 The same command goes on where a run was stopped; `docs/runs.md` says what happens in which case. A
 step is taken in `training/task.py`; `mrcnn_tf.export` makes a SavedModel of what comes out.
@@ -26,14 +27,15 @@ from mrcnn_tf.experiment import experiment as experiment_lib
 from mrcnn_tf.experiment import inputs, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
-from mrcnn_tf.training import devices, divergence, optimizers, preflight, progress
+from mrcnn_tf.training import devices, divergence, find_lr, optimizers, preflight, progress
+from mrcnn_tf.training.early_stopping import EarlyStopping
 from mrcnn_tf.training.loop import Loop
 from mrcnn_tf.training.run_folder import RunFolder, Standing
 from mrcnn_tf.training.stopping import Stopped
 from mrcnn_tf.training.task import MaskRCNNTask
 from mrcnn_tf.training.trainer import Trainer
 
-MODES = ("train_and_eval", "train", "train_and_post_eval", "eval", "continuous_eval")
+MODES = ("train_and_eval", "train", "train_and_post_eval", "eval", "continuous_eval", "find_lr")
 
 
 def run(
@@ -43,7 +45,7 @@ def run(
     checkpoint_path: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, float]:
-    """Train, evaluate or both.
+    """Train, evaluate or both; or try learning rates.
 
     Args:
       experiment: as `loading.load` returns it.
@@ -53,7 +55,8 @@ def run(
       strategy: default: what `runtime` says, over all visible GPUs.
 
     Returns:
-      The numbers of the last evaluation; empty if there was none.
+      The numbers of the last evaluation; empty if there was none. In mode "find_lr" the
+      "learning_rate" that is suggested, if any is.
 
     Raises:
       ValueError: something does not fit. Nothing was written then.
@@ -71,6 +74,8 @@ def run(
             return _evaluate(experiment, strategy, model_dir, path, is_own=not checkpoint_path)
         if mode == "continuous_eval":
             return _evaluate_as_they_come(experiment, strategy, model_dir)
+        if mode == "find_lr":
+            return _find_lr(experiment, strategy, model_dir)
         return _train(experiment, strategy, mode, model_dir)
 
 
@@ -78,60 +83,35 @@ def _train(
     experiment: Experiment, strategy: tf.distribute.Strategy, mode: str, model_dir: str
 ) -> dict[str, float]:
     """Check everything, go on where the run stands, take the steps, evaluate in between."""
-    if experiment.stages.schedule != "joint":
-        raise ValueError(
-            f"stages.schedule: {experiment.stages.schedule!r} is not one run but several. Start "
-            f"all of them with\n  python -m mrcnn_tf.train_stages "
-            f"--experiment={experiment.task.name}"
-        )
-    evaluating, trainer_config = "eval" in mode, experiment.trainer
+    _refuse_several_runs(experiment)
     images_per_step = inputs.batch_size(experiment.task.train_data, strategy.num_replicas_in_sync)
     scaled = loading.scale_to_batch(experiment, images_per_step)
     task = _task(experiment, model_dir)
-    folder = RunFolder(model_dir)
+    folder, changed = RunFolder(model_dir), list[str]()
     standing = folder.standing(images_per_step)
     if standing:
         changed = folder.check(experiment, task.label_map)
-        numbers = folder.evaluation_at(standing.images)
-        if standing.step >= trainer_config.train_steps and (numbers or not evaluating):
-            print(f"{model_dir}: finished, {_standing_text(standing)}. Nothing to do")
-            return numbers or {}
-    print(
-        f"{experiment.task.name}: {mode} on {devices.describe(strategy)} in "
-        f"{experiment.runtime.mixed_precision_dtype or precision.NONE}, "
-        f"{images_per_step} images a step, {task.label_map.num_classes - 1} categories, "
-        f"into {model_dir}" + (f"\n{scaled}" if scaled else "")
-    )
+    evaluations = folder.evaluations(standing.images) if standing else []
+    plan = _Plan(experiment.trainer, mode, standing, evaluations)
+    if plan.end:
+        print(f"{model_dir}: {plan.end}")
+        return evaluations[-1] if evaluations else {}
+    print(_headline(experiment, task, mode, strategy, images_per_step, model_dir))
+    _print_notes([scaled] if scaled else [])
     preflight.check_training(task)
     preflight.check_stages(experiment)
-    if evaluating:
-        _print_notes(preflight.check_validation(task, trainer_config))
-    with strategy.scope():
-        task.first_divergence = divergence.FirstDivergence(
-            task.loss_names,
-            images_per_step // strategy.num_replicas_in_sync,
-            trainer_config.loss_upper_bound,
-        )
-        trainer = _trainer(
-            experiment,
-            task,
-            images_per_step=images_per_step,
-            training=True,
-            evaluating=evaluating,
-            first_step=standing.step if standing else 0,
-        )
-        if standing:
-            trainer.restore(standing.checkpoint, standing.step, images_per_step)
-        else:
-            task.initialize(trainer.model)
+    if plan.interval:
+        preflight.check_best(task, experiment.trainer)
+        _print_notes(preflight.check_validation(task, experiment.trainer))
+    trainer = _trainer_at(standing, experiment, task, strategy, images_per_step, plan)
     # All that can be known before the first step is known to be right.
     write_dir = devices.folder_to_write(strategy, model_dir)
     if write_dir == model_dir:
         folder.write(experiment, task.label_map)
-    if evaluating:
+    if plan.interval:
         trainer.keep_best(write_dir)
     training_log = progress.TrainingLog(
-        trainer, write_dir, trainer_config.train_steps, images_per_step
+        trainer, write_dir, experiment.trainer.train_steps, images_per_step
     )
     loop = Loop(trainer, write_dir, training_log, progress.EvaluationLog(trainer, write_dir))
     if standing:
@@ -139,43 +119,154 @@ def _train(
         _print_notes(f"other than before: {line}" for line in changed)
         if experiment.task.train_data.exact_resume:
             print(f"reading past the {standing.step * images_per_step:,} images that it has seen")
-    evaluated = standing is not None and numbers is not None
-    interval = trainer_config.train_steps
-    if mode == "train_and_eval":
-        interval = trainer_config.validation_interval
     answer = "stopping after this loop of steps; again to stop at once"
     with strategy.scope(), trainer.stop.listen(answer):
-        return _to_the_end(loop, trainer_config, interval if evaluating else 0, evaluated)
+        return _to_the_end(loop, experiment.trainer, plan)
 
 
-def _to_the_end(
-    loop: Loop, config: experiment_lib.Trainer, interval: int, evaluated: bool
-) -> dict[str, float]:
+class _Plan:
+    """What is left to do of a run.
+
+    Attributes:
+      interval: steps between evaluations; 0 for none.
+      evaluated: whether the checkpoint that the run goes on from has been.
+      early_stopping: knows the evaluations so far.
+      end: why there is nothing to do; "" if there is.
+    """
+
+    def __init__(
+        self,
+        config: experiment_lib.Trainer,
+        mode: str,
+        standing: Standing | None,
+        evaluations: list[dict[str, float]],
+    ):
+        in_between = mode == "train_and_eval"
+        self.interval = 0
+        if "eval" in mode:
+            self.interval = config.validation_interval if in_between else config.train_steps
+        self.evaluated = bool(
+            standing and evaluations and evaluations[-1]["images"] == standing.images
+        )
+        self.early_stopping = EarlyStopping(config, evaluations)
+        self.end = ""
+        if not standing:
+            return
+        if in_between and self.early_stopping.is_due:
+            self.end = (
+                f"stopped early, {_standing_text(standing)}: {self.early_stopping.reason()}. "
+                "Nothing to do; with a larger trainer.patience, or 0, it goes on"
+            )
+        elif standing.step >= config.train_steps and (self.evaluated or not self.interval):
+            self.end = f"finished, {_standing_text(standing)}. Nothing to do"
+
+
+def _trainer_at(
+    standing: Standing | None,
+    experiment: Experiment,
+    task: MaskRCNNTask,
+    strategy: tf.distribute.Strategy,
+    images_per_step: int,
+    plan: "_Plan | None" = None,
+) -> Trainer:
+    """Make what takes the steps, where the run stands; without a standing at its beginning."""
+    with strategy.scope():
+        task.first_divergence = divergence.FirstDivergence(
+            task.loss_names,
+            images_per_step // strategy.num_replicas_in_sync,
+            experiment.trainer.loss_upper_bound,
+        )
+        trainer = _trainer(
+            experiment,
+            task,
+            images_per_step=images_per_step,
+            training=True,
+            evaluating=bool(plan and plan.interval),
+            first_step=standing.step if standing else 0,
+        )
+        if standing:
+            trainer.restore(standing.checkpoint, standing.step, images_per_step)
+        else:
+            task.initialize(trainer.model)
+    return trainer
+
+
+def _to_the_end(loop: Loop, config: experiment_lib.Trainer, plan: _Plan) -> dict[str, float]:
     """Take all steps that are left, with an evaluation every so many and after the last.
 
     Each evaluation has a checkpoint before it, so that what is killed during one makes it up.
-
-    Args:
-      loop: of the run.
-      config: its schedule.
-      interval: between evaluations; 0 for none.
-      evaluated: whether the checkpoint that the run goes on from has been.
     """
     numbers: dict[str, float] = {}
-    due = interval and loop.step and loop.step % interval == 0
-    if interval and not evaluated and (due or loop.step >= config.train_steps):
+
+    def evaluate() -> bool:
+        """Score; whether the run is over."""
+        nonlocal numbers
         numbers = loop.evaluate()
+        plan.early_stopping.add(loop.step, numbers)
+        is_over = plan.early_stopping.is_due
+        if is_over and loop.step < config.train_steps:
+            print(f"stopping early, at step {loop.step:,}: {plan.early_stopping.reason()}")
+        return is_over
+
+    due = plan.interval and loop.step and loop.step % plan.interval == 0
+    missing = plan.interval and not plan.evaluated and (due or loop.step >= config.train_steps)
+    if missing and evaluate():
+        return numbers
     if loop.step < config.train_steps:
         count = min(config.steps_per_loop, config.train_steps - loop.step)
         print(f"tracing the training step and taking the first {count} steps ...", flush=True)
     while loop.step < config.train_steps:
         stop = config.train_steps
-        if interval:
-            stop = min(stop, (loop.step // interval + 1) * interval)
+        if plan.interval:
+            stop = min(stop, (loop.step // plan.interval + 1) * plan.interval)
         loop.train_until(stop)
-        if interval:
-            numbers = loop.evaluate()
+        if plan.interval and evaluate():
+            break
     return numbers
+
+
+def _find_lr(
+    experiment: Experiment, strategy: tf.distribute.Strategy, model_dir: str
+) -> dict[str, float]:
+    """Try learning rates on the network as a run would begin; nothing of the run is touched."""
+    _refuse_several_runs(experiment)
+    images_per_step = inputs.batch_size(experiment.task.train_data, strategy.num_replicas_in_sync)
+    find_lr.set_schedule(experiment.trainer)
+    task = _task(experiment, model_dir)
+    print(_headline(experiment, task, "find_lr", strategy, images_per_step, model_dir))
+    preflight.check_training(task)
+    trainer = _trainer_at(None, experiment, task, strategy, images_per_step)
+    with strategy.scope(), trainer.stop.listen("stopping after this step"):
+        found = find_lr.search(trainer)
+    folder = devices.folder_to_write(strategy, os.path.join(model_dir, find_lr.FOLDER))
+    find_lr.write(found, folder, images_per_step)
+    print(find_lr.describe(found, images_per_step, experiment.trainer.reference_batch_size))
+    print(f"plot and numbers: {folder}")
+    return {} if found.suggestion is None else {"learning_rate": found.suggestion}
+
+
+def _refuse_several_runs(experiment: Experiment) -> None:
+    if experiment.stages.schedule != "joint":
+        raise ValueError(
+            f"stages.schedule: {experiment.stages.schedule!r} is not one run but several. Start "
+            f"all of them with\n  python -m mrcnn_tf.train_stages "
+            f"--experiment={experiment.task.name}"
+        )
+
+
+def _headline(
+    experiment: Experiment,
+    task: MaskRCNNTask,
+    mode: str,
+    strategy: tf.distribute.Strategy,
+    images_per_step: int,
+    model_dir: str,
+) -> str:
+    return (
+        f"{experiment.task.name}: {mode} on {devices.describe(strategy)} in "
+        f"{experiment.runtime.mixed_precision_dtype}, {images_per_step} images a step, "
+        f"{task.label_map.num_classes - 1} categories, into {model_dir}"
+    )
 
 
 def _evaluate(
@@ -187,8 +278,7 @@ def _evaluate(
 ) -> dict[str, float]:
     """Score a checkpoint. The weights that its training started from are not needed."""
     task = _task(experiment, model_dir, of=checkpoint)
-    dtype = experiment.runtime.mixed_precision_dtype or precision.NONE
-    where_in = f"{devices.describe(strategy)} in {dtype}"
+    where_in = f"{devices.describe(strategy)} in {experiment.runtime.mixed_precision_dtype}"
     print(f"{experiment.task.name}: eval of {checkpoint} on {where_in}")
     _print_notes(preflight.check_validation(task, experiment.trainer))
     where = checkpoints.position(checkpoint)
@@ -221,6 +311,7 @@ def _evaluate_as_they_come(
         batch = where.images_per_step or config.reference_batch_size
         if loop is None:  # the label map is there now
             task = _task(experiment, model_dir, of=path)
+            preflight.check_best(task, config)
             _print_notes(preflight.check_validation(task, config))
             with strategy.scope():
                 trainer = _trainer(experiment, task, images_per_step=batch)

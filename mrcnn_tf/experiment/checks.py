@@ -3,7 +3,7 @@
 from mrcnn_tf.experiment import precision, unread
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.experiment.fields import MODULES, Data
-from mrcnn_tf.modeling import backbones, build, normalization
+from mrcnn_tf.modeling import backbones, normalization
 
 
 def check(experiment: Experiment) -> None:
@@ -62,6 +62,16 @@ def _check_schedule(experiment: Experiment) -> None:
     ):
         if getattr(trainer, field) < 1:
             raise ValueError(f"trainer.{field}: must be positive, got {getattr(trainer, field)}")
+    if trainer.patience < 0:
+        raise ValueError(
+            f"trainer.patience: got {trainer.patience}, needs a number of evaluations, or 0 to "
+            "train to the end"
+        )
+    if trainer.patience and not trainer.best_checkpoint_eval_metric:
+        raise ValueError(
+            f"trainer.patience: {trainer.patience}, but trainer.best_checkpoint_eval_metric is "
+            "empty: by what would an evaluation be better? Set it, to mask_ap for one"
+        )
     if trainer.summary_interval % trainer.steps_per_loop:
         raise ValueError(
             f"trainer.summary_interval: got {trainer.summary_interval}, must be a multiple of "
@@ -124,12 +134,6 @@ def _check_system(experiment: Experiment) -> None:
 def _check_metric(experiment: Experiment) -> None:
     """Refuse to choose the best checkpoint by a number that the network is not scored with."""
     model, metric = experiment.task.model, experiment.trainer.best_checkpoint_eval_metric
-    is_loss = metric in ("validation_loss", *build.loss_names(model))
-    if is_loss and not experiment.task.validation_loss:
-        raise ValueError(
-            f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.validation_loss: false "
-            "computes no losses in evaluations. Set that to true, or choose by another number"
-        )
     begins = {"mask_rcnn": ("mask_", "box_"), "faster_rcnn": ("box_",), "rpn": ("ar_",)}[
         model.system
     ]

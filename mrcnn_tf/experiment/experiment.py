@@ -29,7 +29,8 @@ class Task(Fields):
         "pycocotools", the reference, in Python. The numbers are the same to the last bit.
       validation_loss: have an evaluation give the losses too, on sampled anchors and RoIs as in
         training; they share the backbone's and the pyramid's features with the detections.
-      allow_image_summary: draw the first images of each evaluation for TensorBoard.
+      allow_image_summary: draw for TensorBoard: the first images of each evaluation, and some of
+        training as they are augmented.
     """
 
     name: str = ""
@@ -72,6 +73,9 @@ class Trainer(cfg.TrainerConfig):
       bias_learning_rate_factor: biases learn at so many times the rate: twice, as Detectron
         (`BIAS_DOUBLE_LR: True`, Caffe's custom); 1 in Detectron2 and torchvision. Only SGD has a
         use for it: Adam's step does not depend on the size of the gradient.
+      patience: end the run after so many evaluations in a row of which none was better by
+        `best_checkpoint_eval_metric` than the best before; 0 never does. The best checkpoint is
+        kept either way. Only in mode train_and_eval.
       recovery_max_trials: how often a run goes back to its last checkpoint after a loss that is
         not finite; then it ends with an error that names step, term and images.
     """
@@ -88,6 +92,7 @@ class Trainer(cfg.TrainerConfig):
     recovery_max_trials: int = 0
     best_checkpoint_export_subdir: str = "best"
     best_checkpoint_eval_metric: str = "mask_ap"
+    patience: int = 0
 
 
 @dataclasses.dataclass

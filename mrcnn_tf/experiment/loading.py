@@ -15,7 +15,7 @@ import yaml
 from official.core import exp_factory
 
 from mrcnn_tf.console import layout
-from mrcnn_tf.experiment import checks, overrides, presets
+from mrcnn_tf.experiment import checks, overrides, precision, presets
 from mrcnn_tf.experiment.experiment import Experiment, maskrcnn
 
 FOLDER = layout.folder("experiments")
@@ -68,6 +68,9 @@ def load(
         experiment.task.model.override(allowed[chosen])
     for _, layer in layers:
         experiment.override(layer)
+    experiment.runtime.mixed_precision_dtype = (
+        experiment.runtime.mixed_precision_dtype or precision.NONE
+    )
     checks.check(experiment)
     return experiment
 

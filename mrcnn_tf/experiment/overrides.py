@@ -48,7 +48,8 @@ def parse_override(text: str) -> dict[str, Any]:
     Raises:
       ValueError: the text is none of these.
     """
-    if text.endswith(".yaml") and tf.io.gfile.exists(text):
+    is_path = re.fullmatch(r"[^\s=:{}]([^={}]*)\.ya?ml", text)
+    if is_path or (text.endswith(".yaml") and tf.io.gfile.exists(text)):
         return read(text)
     try:
         if re.match(r"\s*[\w.]+\s*=", text):

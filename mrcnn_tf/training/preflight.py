@@ -58,7 +58,7 @@ def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
 
     Args:
       task: its evaluator is made.
-      trainer: names the metric that the best checkpoint is chosen by.
+      trainer: says how many batches are scored.
 
     Returns:
       What is harmless and worth saying.
@@ -68,7 +68,6 @@ def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
       FileNotFoundError: there are no records or annotations.
     """
     config = task.task_config
-    _check_metric(task, trainer)
     if not trainer.validation_steps > 0 and trainer.validation_steps != -1:
         raise ValueError(
             f"trainer.validation_steps: got {trainer.validation_steps}, must be positive, or -1 "
@@ -100,8 +99,12 @@ def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
     return notes
 
 
-def _check_metric(task: MaskRCNNTask, trainer: Trainer) -> None:
-    """Refuse to choose the best checkpoint by a number that evaluation does not give."""
+def check_best(task: MaskRCNNTask, trainer: Trainer) -> None:
+    """Refuse to choose the best checkpoint by a number that evaluation does not give.
+
+    Raises:
+      ValueError: by which it could be.
+    """
     metric = trainer.best_checkpoint_eval_metric
     losses = (VALIDATION_LOSS, *task.loss_names)
     known = [*evaluators.metric_names(task.task_config, task.label_map), *losses]
@@ -109,6 +112,11 @@ def _check_metric(task: MaskRCNNTask, trainer: Trainer) -> None:
         raise ValueError(
             f"trainer.best_checkpoint_eval_metric: {metric!r} is nothing that this network is "
             f"scored by: {', '.join(known[:12])}, ..."
+        )
+    if metric in losses and not task.task_config.validation_loss:
+        raise ValueError(
+            f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.validation_loss: false "
+            "computes no losses in evaluations. Set that to true, or choose by another number"
         )
     comparison = trainer.best_checkpoint_metric_comp
     if comparison not in ("higher", "lower"):

@@ -133,13 +133,15 @@ class EvaluationLog:
         """
         self._trainer = trainer
         self._path = os.path.join(model_dir, run_folder.METRICS)
+        self._precision = trainer.config.runtime.mixed_precision_dtype
         self._of = {"checkpoint": checkpoint} if checkpoint else {}
 
     def __call__(self, value: dict[str, float]) -> None:
-        """Append one JSON line: the step, the images seen and every number of the evaluation."""
+        """Append one JSON line: step, images seen, type of numbers, and all of the evaluation."""
         step = int(self._trainer.global_step.numpy())
         images = step * int(self._trainer.images_per_step.numpy())
-        run_folder.append_row(self._path, {"step": step, "images": images} | self._of | value)
+        position = {"step": step, "images": images, "precision": self._precision}
+        run_folder.append_row(self._path, position | self._of | value)
         print(self._trainer.task.evaluation_table)
         print(
             f"evaluated at step {step:,}: "

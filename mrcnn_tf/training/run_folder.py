@@ -14,7 +14,7 @@ import yaml
 from mrcnn_tf import checkpoints
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import loading, precision
+from mrcnn_tf.experiment import loading
 from mrcnn_tf.experiment.experiment import Experiment
 
 PARAMS = "params.yaml"
@@ -120,13 +120,8 @@ class RunFolder:
         """
         saved, now = _flat(self._saved()), _flat(as_plain(experiment))
         # What only one side has is a field that another release knows: the weights will tell.
-        changed = {key: (saved[key], now[key]) for key in now if key in saved}
-        same = (None, precision.NONE)  # both are float32
-        changed = {
-            key: pair
-            for key, pair in changed.items()
-            if pair[0] != pair[1] and not (key == precision.FIELD and {*pair} <= {*same})
-        }
+        pairs = {key: (saved[key], now[key]) for key in now if key in saved}
+        changed = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
         wrong = [_line(key, pair) for key, pair in changed.items() if not _is_free(key)]
         theirs = checkpoints.label_map_of(os.path.join(self.path, PARAMS))
         if theirs and theirs.names != label_map.names and (theirs.has_names or label_map.has_names):
@@ -141,16 +136,32 @@ class RunFolder:
         return [_line(key, pair) for key, pair in changed.items()]
 
     def write(self, experiment: Experiment, label_map: LabelMap) -> None:
-        """Write what belongs to every run: the whole experiment, and its classes."""
+        """Write what belongs to every run: the whole experiment, and its classes.
+
+        A line of METRICS or LOSSES that was cut off where the run was killed is ended, or it would
+        spoil the next one.
+        """
         tf.io.gfile.makedirs(self.path)
+        for name in (METRICS, LOSSES):
+            _end_last_line(os.path.join(self.path, name))
         _write(os.path.join(self.path, PARAMS), loading.to_yaml(experiment))
         _write(os.path.join(self.path, schema.LABEL_MAP_FILE), label_map.to_json())
 
+    def evaluations(self, images: int) -> list[dict[str, float]]:
+        """Return the numbers of the run's evaluations up to so many images, in their order.
+
+        Of several after the same images (`--mode=eval` adds a line too) it is the last.
+        """
+        by_images: dict[int, dict[str, float]] = {}
+        for row in self._rows():
+            if "checkpoint" not in row and row.get("images", images + 1) <= images:
+                by_images[row["images"]] = {k: v for k, v in row.items() if not isinstance(v, str)}
+        return [by_images[key] for key in sorted(by_images)]
+
     def evaluation_at(self, images: int) -> dict[str, float] | None:
         """Return the numbers of the evaluation after so many images, None if there was none."""
-        of_run = (row for row in self._rows() if "checkpoint" not in row)
-        found = [row for row in of_run if row.get("images") == images]
-        return found[-1] if found else None
+        found = self.evaluations(images)
+        return found[-1] if found and found[-1]["images"] == images else None
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         path = os.path.join(self.path, METRICS)
@@ -205,12 +216,28 @@ def _line(key: str, pair: tuple[Any, Any]) -> str:
     return f"{key}: {pair[0]} -> {pair[1]}"
 
 
+def _end_last_line(path: str) -> None:
+    if not tf.io.gfile.exists(path) or not tf.io.gfile.stat(path).length:
+        return
+    with tf.io.gfile.GFile(path, "rb") as file:
+        file.seek(tf.io.gfile.stat(path).length - 1)
+        is_ended = file.read(1) == b"\n"
+    if not is_ended:
+        with tf.io.gfile.GFile(path, "a") as file:
+            file.write("\n")
+
+
 def _write(path: str, text: str) -> None:
     """Replace a file as a whole, unless it says the same already."""
     if tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path) as file:
             if file.read() == text:
                 return
+    replace(path, text)
+
+
+def replace(path: str, text: str) -> None:
+    """Write a file, which is never seen half-written, whenever the process is killed."""
     with tf.io.gfile.GFile(path + ".partial", "w") as file:
         file.write(text)
     tf.io.gfile.rename(path + ".partial", path, overwrite=True)

@@ -1,5 +1,6 @@
 """Model Garden's trainer, with what a run needs that stops and goes on."""
 
+import json
 import os
 from typing import Any
 
@@ -11,7 +12,7 @@ from official.core import base_trainer, train_utils
 from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.experiment.experiment import Experiment
-from mrcnn_tf.training import optimizers
+from mrcnn_tf.training import optimizers, run_folder
 from mrcnn_tf.training.stopping import StopRequest
 from mrcnn_tf.training.task import MaskRCNNTask
 
@@ -144,11 +145,16 @@ class BestCheckpoint(train_utils.BestCheckpointExporter):
         before: Any = self.best_ckpt_logs
         if before is not None and not self._new_metric_is_better(before, eval_logs):
             return False
-        self._get_checkpoint_manager(checkpoint).save()
+        self._get_checkpoint_manager(checkpoint).save(checkpoint_number=global_step)
         self._best_ckpt_logs = eval_logs
         if write_logs:
             self.export_best_eval_metric(eval_logs, global_step)
         return True
+
+    def export_best_eval_metric(self, eval_logs: Any, global_step: int) -> None:
+        """Replace info.json, which a run that goes on reads, as a whole."""
+        values = numbers(eval_logs) | {"best_ckpt_global_step": float(global_step)}
+        run_folder.replace(self.best_ckpt_logs_path, json.dumps(values, indent=4) + "\n")
 
 
 def _create_slots(optimizer: tf_keras.optimizers.Optimizer, model: tf_keras.Model) -> None:

@@ -130,6 +130,14 @@ def test_what_evaluation_needs_is_looked_at_before_the_first_step(
         ({file: f"{tmp_path}/none.json"}, "none.json.*is not there"),
         ({"trainer.best_checkpoint_eval_metric": "mask_ap60"}, "'mask_ap60' is nothing"),
         ({"trainer.best_checkpoint_eval_metric": "validation_loss"}, "keep the worst checkpoint"),
+        (
+            {
+                "task.validation_loss": False,
+                "trainer.best_checkpoint_eval_metric": "mask_loss",
+                "trainer.best_checkpoint_metric_comp": "lower",
+            },
+            "got 'mask_loss', but task.validation_loss: false computes no losses in evaluations",
+        ),
         ({"runtime.worker_hosts": "a:1,b:1"}, "worker_hosts.*would not be read.*TF_CONFIG"),
         ({"task.init_checkpoint": "nowhere/ckpt-1"}, "no checkpoint: 'nowhere/ckpt-1'"),
         ({"runtime.num_gpus": 3}, "runtime.num_gpus: 3, but TensorFlow sees 0 GPUs"),
@@ -217,6 +225,144 @@ def test_an_evaluation_that_was_lost_is_made_up(trained, override, tmp_path):
         assert again[name] == pytest.approx(before[-1][name], abs=1e-6)
     assert rows_of(run / "train.jsonl") == rows_of(trained[0] / "train.jsonl")
     assert (run / "best" / "info.json").exists()
+
+
+def test_what_is_only_scored_needs_no_best_metric(trained, override, tmp_path):
+    """Nothing is kept by the loss that is not computed; the line says what type it is of."""
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    fields = {
+        "task.validation_loss": False,
+        "trainer.best_checkpoint_eval_metric": "validation_loss",
+        "trainer.best_checkpoint_metric_comp": "lower",
+    }
+    ((code, out),) = commands(flags_of(override, run, mode="eval", **fields))
+    assert code == 0, out
+    before, row = rows_of(run / "metrics.jsonl")
+    assert row["box_ap"] == pytest.approx(before["box_ap"], abs=1e-6)
+    assert "validation_loss" not in row
+    assert before["precision"] == row["precision"] == "float32"
+    assert contents(run / "best") == contents_of(trained[0] / "best", run / "best")
+
+
+def contents_of(folder, as_if_in):
+    """`contents` of a folder, named as in another."""
+    return {as_if_in / path.relative_to(folder): value for path, value in contents(folder).items()}
+
+
+def test_tensorboard_shows_training_images_with_their_targets(trained):
+    """Four of them after the first loop, augmented as the network saw them: enlarged 64 pixels."""
+    found = {}
+    for file in (trained[0] / "train").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                if value.tag.startswith("training/"):
+                    found[value.tag, event.step] = value.tensor.string_val[2]
+    assert set(found) >= {(f"training/{k}", 2) for k in (1, 2, 3, 4)}
+    for png in found.values():
+        picture = tf.io.decode_png(png).numpy()
+        assert picture.shape[1] == 512
+        assert picture.shape[0] > 512
+        assert picture.std() > 10
+
+
+def test_a_run_that_was_stopped_early_says_so_and_stays(trained, override, tmp_path):
+    """By its lines of evaluations alone; more patience has it go on."""
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    (row,) = rows_of(run / "metrics.jsonl")
+    earlier = [row | {"step": 1, "images": 2, "mask_ap": 0.5}]
+    text = "".join(json.dumps(line) + "\n" for line in [*earlier, row | {"mask_ap": 0.5}])
+    (run / "metrics.jsonl").write_text(text)
+    before = contents(run)
+    fields = {"trainer.train_steps": 4, "trainer.validation_interval": 2}
+    stopped = flags_of(override, run, **fields, **{"trainer.patience": 1})
+    patient = flags_of(override, run, **fields, **{"trainer.patience": 2})
+    ((code, out),) = commands(stopped)
+    assert code == 0, out
+    assert contents(run) == before
+    assert re.search(
+        r"run: stopped early, at step 2, after 4 images: mask_ap was best at step 1 \(0.5\) and "
+        r"not better in the 1 evaluations since \(trainer.patience: 1\). Nothing to do; with a "
+        "larger",
+        out,
+    )
+    ((code, out),) = commands(patient)
+    assert code == 0, out
+    assert "going on at step 2" in out
+    assert [line["step"] for line in rows_of(run / "metrics.jsonl")] == [1, 2, 4]
+    assert "stopping early" not in out  # it was at its end anyway
+
+
+@pytest.mark.slow
+def test_killed_and_continued_it_stops_early_at_the_same_step(override, tmp_path):
+    """With a rate of 0 no evaluation is better than the first: 2 is the best, 8 the end."""
+    fields = {
+        "trainer.train_steps": 40,
+        "trainer.validation_interval": 2,
+        "trainer.patience": 3,
+        "trainer.best_checkpoint_eval_metric": "box_ap",
+        "trainer.optimizer_config.learning_rate.type": "constant",
+        "trainer.optimizer_config.learning_rate.constant.learning_rate": 0.0,
+        "trainer.optimizer_config.warmup.type": None,
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    ((code, out),) = commands(flags_of(override, whole, **fields))
+    assert code == 0, out
+    for line in ("evaluated at step 4: ", "evaluated at step 6: "):
+        with start(flags_of(override, killed, **fields)) as process:
+            for said in process.stdout:
+                if said.startswith(line):
+                    process.kill()
+                    break
+            process.stdout.read()
+        assert process.returncode == -signal.SIGKILL
+    ((code, last),) = commands(flags_of(override, killed, **fields))
+    assert code == 0, last
+    message = (
+        r"stopping early, at step 8: box_ap was best at step 2 \(\S+\) and not better in the 3"
+    )
+    assert re.search(message, out), out
+    assert re.search(message, last), last
+    for run in (whole, killed):
+        assert [row["step"] for row in rows_of(run / "metrics.jsonl")] == [2, 4, 6, 8]
+        assert tf.train.latest_checkpoint(str(run)).endswith("ckpt-8")
+        assert tf.train.latest_checkpoint(str(run / "best")).endswith("best/ckpt-2")
+        assert json.loads((run / "best/info.json").read_text())["best_ckpt_global_step"] == 2
+    before = contents(killed)
+    ((code, out),) = commands(flags_of(override, killed, **fields))
+    assert code == 0
+    assert "stopped early, at step 8, after 16 images" in out
+    assert contents(killed) == before
+
+
+@pytest.mark.slow
+def test_find_lr_touches_nothing_of_a_run(trained, override, tmp_path):
+    """It writes its folder, in a new run and beside one that has begun, which then goes on."""
+    new, begun = tmp_path / "new", tmp_path / "begun"
+    shutil.copytree(trained[0], begun)
+    before = contents(begun)
+    flags = [flags_of(override, run, mode="find_lr", **SHORT) for run in (new, begun)]
+    flags.append(flags_of(override, begun, **SHORT))
+    *found, (code, out) = commands(*flags)
+    for answer, said in found:
+        assert answer == 0, said
+        assert "find_lr on 1 CPU in float32, 2 images a step" in said
+        assert "suggested learning rate: " in said
+    assert code == 0
+    assert "finished, at step 2, after 4 images. Nothing to do" in out
+    files = {"find_lr.json", "losses.csv", "plot.png"}
+    assert {path.name for path in (begun / "find_lr").iterdir()} == files
+    assert {path.name for path in new.iterdir()} == {"find_lr"}
+    after = {p: value for p, value in contents(begun).items() if p.parent.name != "find_lr"}
+    assert after == before
+    lines = (new / "find_lr" / "losses.csv").read_text().splitlines()
+    assert lines[0] == "step,learning_rate,loss,smoothed_loss"
+    rates = [float(line.split(",")[1]) for line in lines[1:]]
+    assert rates[0] == 1e-6
+    assert rates[-1] > 1e-3
+    suggestion = json.loads((new / "find_lr" / "find_lr.json").read_text())["suggestion"]
+    assert 1e-5 < suggestion < 0.1  # Adam's
 
 
 def test_the_fine_tuning_report_and_a_loss_beyond_bounds_reach_the_person(

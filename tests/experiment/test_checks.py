@@ -24,16 +24,6 @@ FILES = (
             "task.cocoeval=coco",
             "task.cocoeval: got 'coco', allowed are 'hotcoco', 'pycocotools'",
         ),
-        *(
-            (
-                "maskrcnn_r50_fpn",
-                "task.validation_loss=false,trainer.best_checkpoint_metric_comp=lower,"
-                f"trainer.best_checkpoint_eval_metric={metric}",
-                f"best_checkpoint_eval_metric: got '{metric}', but task.validation_loss: false "
-                "computes no losses in evaluations",
-            )
-            for metric in ("validation_loss", "mask_loss")
-        ),
         # C4.
         (
             "maskrcnn_r50_c4",

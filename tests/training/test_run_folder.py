@@ -134,6 +134,35 @@ def test_an_evaluation_is_found_by_the_images_seen(tmp_path):
     assert folder.evaluation_at(18) is None
 
 
+def test_evaluations_up_to_where_the_run_stands(tmp_path):
+    """In their order, one for each place, what other tools wrote and what came later left out."""
+    path = str(tmp_path / "metrics.jsonl")
+    folder = RunFolder(str(tmp_path))
+    assert folder.evaluations(8) == []
+    append_row(path, {"step": 2, "images": 4, "precision": "float32", "box_ap": 0.1})
+    append_row(path, {"step": 4, "images": 8, "box_ap": 0.2})
+    append_row(path, {"step": 6, "images": 12, "box_ap": 0.3})
+    append_row(path, {"step": 4, "images": 8, "checkpoint": "elsewhere/ckpt-4", "box_ap": 0.9})
+    append_row(path, {"step": 2, "images": 4, "box_ap": 0.15})  # --mode=eval of an older one
+    want = [{"step": 2, "images": 4, "box_ap": 0.15}, {"step": 4, "images": 8, "box_ap": 0.2}]
+    assert folder.evaluations(8) == folder.evaluations(11) == want
+    assert len(folder.evaluations(12)) == 3
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_row(str(path), {"step": 2, "images": 4, "box_ap": 0.1})
+    with open(path, "a") as file:
+        file.write('{"step": 4, "ima')  # killed while it wrote
+    folder = RunFolder(str(tmp_path))
+    folder.write(experiment_of(), LABEL_MAP)  # goes on
+    append_row(str(path), {"step": 4, "images": 8, "box_ap": 0.2})
+    assert [row["box_ap"] for row in folder.evaluations(8)] == [0.1, 0.2]
+    before = path.read_bytes()
+    folder.write(experiment_of(), LABEL_MAP)
+    assert path.read_bytes() == before
+
+
 def test_in_memory(tmp_path):
     folder = RunFolder("ram://folder/of a run")
     folder.write(experiment_of(), LABEL_MAP)
