@@ -16,17 +16,17 @@ read and how is said in docs/images.md. Runs without tf_keras and without tf-mod
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from mrcnn_tf.console import start_tensorflow
+from mrcnn_tf.console import command_line, start_tensorflow, threads
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 with start_tensorflow.quickly():
     import tensorflow as tf
 from absl import flags
 
-from mrcnn_tf.console import command_line
 from mrcnn_tf.serving import image_run
 
 
@@ -42,6 +42,16 @@ def _define_flags() -> None:
     flags.DEFINE_integer(
         "batch_size", 1, "Images per call of the network, of one canvas each.", lower_bound=1
     )
+    threads.define_flag()
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does: what was found is kept."""
+
+
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+    raise _Terminated
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"unexpected argument {argv[1]!r}: quote a glob, so that the shell keeps it")
         return 2
     values = flags.FLAGS
+    threads.use(values.threads)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be printable
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -61,6 +72,9 @@ def main(argv: Sequence[str]) -> int:
             values.batch_size,
             values.draw,
         )
+    except _Terminated:
+        print("stopped by SIGTERM")
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted")
         return 130
@@ -71,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run_main() -> None:
     """Run the command that was typed."""
+    signal.signal(signal.SIGTERM, _terminate)
     command_line.run(__doc__, _define_flags, main)
 
 

@@ -14,7 +14,7 @@ import copy
 import os
 from collections.abc import Iterable
 
-from mrcnn_tf.console import command_line, xla_cache
+from mrcnn_tf.console import command_line, threads, xla_cache
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are
@@ -395,6 +395,7 @@ def define_flags() -> None:
         "checkpoint_path", None, "With --mode=eval: checkpoint to score; default the run's newest."
     )
     precision.define_flag()
+    threads.define_flag()
     for name, why in _REFUSED_FLAGS.items():
         flags.DEFINE_string(name, None, f"Refused: {why}.")
 
@@ -404,6 +405,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
         raise app.UsageError(f"not a flag: {argv[1]!r}")
+    threads.use(values.threads)
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")  # evaluation restores no optimizer, and would be told so
     if not values.experiment:

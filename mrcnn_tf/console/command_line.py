@@ -8,6 +8,7 @@ name under which it was called.
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +55,12 @@ def run(
         flags.FLAGS.register_key_flag_for_module(program, flags.FLAGS[name])
     # absl fills in the program's name for every "%s" of this text.
     sys.modules["__main__"].__doc__ = (description or "").replace("%", "%%")
-    app.run(main)
+    if signal.getsignal(signal.SIGINT) is _end_quietly:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        app.run(main)
+    except KeyboardInterrupt as interrupt:
+        raise SystemExit(130) from interrupt
 
 
 def _program() -> str:
@@ -64,3 +70,17 @@ def _program() -> str:
         return f"python -m {module.name}"
     given = sys.argv[0]
     return f"python {given}" if given.endswith(".py") else os.path.basename(given)
+
+
+def _end_quietly(number: int, _: object) -> None:
+    os._exit(128 + number)
+
+
+# Every command imports this module first, and TensorFlow for seconds behind it. Ctrl-C then ends it
+# without the traceback of whatever was just imported; `run` gives Ctrl-C its meaning back. Where a
+# command is imported by something else, or SIGINT is ignored, nothing is touched.
+if (
+    _program().startswith(("python -m mrcnn_tf.", "mrcnn-"))
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, _end_quietly)

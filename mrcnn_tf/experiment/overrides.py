@@ -48,7 +48,7 @@ def parse_override(text: str) -> dict[str, Any]:
     Raises:
       ValueError: the text is none of these.
     """
-    is_path = re.fullmatch(r"[^\s=:{}]([^={}]*)\.ya?ml", text)
+    is_path = text.endswith((".yaml", ".yml")) and not re.search(r"[={}\n]|:\s", text)
     if is_path or (text.endswith(".yaml") and tf.io.gfile.exists(text)):
         return read(text)
     try:
@@ -75,6 +75,8 @@ def read(path: str) -> dict[str, Any]:
     Raises:
       ValueError: the file is absent, no YAML, or no mapping.
     """
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"{path}: this file is not there")
     try:
         with tf.io.gfile.GFile(path) as file:
             parsed = yaml.safe_load(file.read())

@@ -24,7 +24,7 @@ _UNREAD: dict[str, tuple[Any, str]] = {
         False,
         "set the environment variable TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT",
     ),
-    "runtime.dataset_num_private_threads": (None, "tf.data shares the machine's threads"),
+    "runtime.dataset_num_private_threads": (None, "--threads=N is for tf.data too"),
     "runtime.run_eagerly": (
         False,
         "trainer.train_tf_function, train_tf_while_loop and eval_tf_function: false do that",

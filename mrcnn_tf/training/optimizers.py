@@ -1,6 +1,7 @@
 """The optimizer of an experiment, and who decays the weights: it or the gradient, never both."""
 
 import copy
+from typing import Any
 
 import tf_keras
 from official.core import config_definitions
@@ -64,6 +65,7 @@ def create(
         setattr(own, field, config.weight_decay)
         if hasattr(own, "exclude_from_weight_decay"):
             own.exclude_from_weight_decay = not_decayed
+    _clip_sums(own, where)
     factory = optimizer_factory.OptimizerFactory(config.optimizer_config)
     optimizer = factory.build_optimizer(factory.build_learning_rate())
     if field and not hasattr(own, "exclude_from_weight_decay"):
@@ -73,3 +75,25 @@ def create(
         use_float16=runtime.mixed_precision_dtype == "float16",
         loss_scale=runtime.loss_scale,
     )
+
+
+def _clip_sums(own: Any, where: str) -> None:
+    """Have AdamW clip the gradient of the step, in place.
+
+    Model Garden's AdamW clips each replica's part of it to `gradient_clip_norm`, so that a step
+    depends on how the images are spread, and nothing where losses are scaled (float16). Keras'
+    `global_clipnorm` comes behind the sum in both cases.
+
+    Raises:
+      ValueError: gradients are to be clipped one by one as well.
+    """
+    norm = getattr(own, "gradient_clip_norm", 0.0)
+    if not norm:
+        return
+    if own.clipnorm is not None:
+        raise ValueError(
+            f"{where}.clipnorm: {own.clipnorm}, but {where}.gradient_clip_norm is {norm}: both "
+            "clip. Set one of them to null or 0"
+        )
+    own.global_clipnorm = min(norm, own.global_clipnorm or norm)
+    own.gradient_clip_norm = 0.0

@@ -168,4 +168,10 @@ def _create_slots(optimizer: tf_keras.optimizers.Optimizer, model: tf_keras.Mode
 
 def numbers(output: dict[str, Any]) -> dict[str, float]:
     """Return an output of training or evaluation as plain numbers."""
-    return {key: float(np.mean(value)) for key, value in output.items()}
+
+    def number(value: Any) -> float:
+        if isinstance(value, tf.Variable):  # a constant learning rate
+            value = value.read_value()
+        return float(np.mean(value))
+
+    return {key: number(value) for key, value in output.items()}

@@ -1,6 +1,7 @@
 """Both doors into a command: the same text, the same flags, the same exit code."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
@@ -82,3 +83,59 @@ def test_mistakes_are_answered_alike_at_every_door(folder, door, flags):
     assert done.returncode == other.returncode == 1
     assert done.stderr.replace(door, "python -m counting.count") == other.stderr
     assert "Traceback" not in done.stderr
+
+
+COMMANDS = ("train", "predict", "export", "train_stages", "convert_weights", "write_proposals")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_while_tensorflow_is_imported_ends_without_a_traceback(command, tmp_path):
+    """A package of that name, found first, stands for the seconds that the real one takes."""
+    package = tmp_path / "tensorflow"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", f"mrcnn_tf.{command}"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == ""
+    assert process.returncode == 130
+
+
+def test_ctrl_c_in_a_command_that_does_not_expect_it(folder):
+    (folder / "counting" / "wait.py").write_text(
+        "import time\nfrom mrcnn_tf.console import command_line\n"
+        "def main(argv):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+        "command_line.run('Wait.', lambda: None, main)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "counting.wait"],
+        cwd=folder,
+        env={"PYTHONPATH": f"{ROOT}:{folder}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == ""
+    assert process.returncode == 130
+
+
+def test_importing_a_command_leaves_ctrl_c_alone(folder):
+    script = (
+        "import signal; from mrcnn_tf.console import command_line; "
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"

@@ -1,6 +1,6 @@
 """Half a run on one replica, the rest on two: a process that sees two CPUs.
 
-python -m tests.end_to_end.replicas_script OVERRIDE FOLDER
+python -m tests.end_to_end.replicas_script OVERRIDE FOLDER FIELDS
 """
 
 import json
@@ -29,12 +29,13 @@ FIELDS = {
 }
 
 
-def main(override: str, folder: str) -> None:
+def main(override: str, folder: str, differs: str) -> None:
     """Train four images and stop, go on to eight."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     for steps, devices in ((4, ["CPU:0"]), (8, ["CPU:0", "CPU:1"])):
-        fields = json.loads(override) | FIELDS | {"trainer.train_steps": steps}
+        fields = json.loads(override) | FIELDS | json.loads(differs)
+        fields |= {"trainer.train_steps": steps}
         experiment = loading.load("maskrcnn_shapes", params_override=json.dumps(fields))
         strategy = tf.distribute.MirroredStrategy(devices)
         mode = "train" if steps == 4 else "train_and_eval"

@@ -374,7 +374,13 @@ def test_the_fine_tuning_report_and_a_loss_beyond_bounds_reach_the_person(
         "trainer.loss_upper_bound": 0.5,
         "trainer.checkpoint_interval": 1,
     }
-    ((code, out),) = commands(flags_of(override, tmp_path / "run", mode="train", **fields))
+    scaled = {"runtime.mixed_precision_dtype": "float16", "runtime.loss_scale": 1e30}
+    (code, out), (scaled_code, scaled_out) = commands(
+        flags_of(override, tmp_path / "run", mode="train", **fields),
+        flags_of(override, tmp_path / "scaled", mode="train", **scaled),
+    )
+    assert scaled_code == 1
+    assert "With the fixed runtime.loss_scale of 1e+30, gradients beyond float16's" in scaled_out
     assert code == 1
     assert re.search(r"ckpt-2: \d+ tensors loaded", out), out
     assert "Traceback" not in out
@@ -455,10 +461,22 @@ def test_another_process_scores_what_comes_and_keeps_the_best(trained, override,
 
 
 @pytest.mark.slow
-def test_going_on_with_two_replicas_keeps_the_place_in_the_schedule(override, tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {
+            "trainer.optimizer_config.optimizer.type": "adamw",
+            "runtime.mixed_precision_dtype": "bfloat16",
+        },
+    ],
+    ids=["sgd", "adamw in bfloat16"],
+)
+def test_going_on_with_two_replicas_keeps_the_place_in_the_schedule(override, tmp_path, fields):
     """Eight images, four of them in steps of one, four in steps of two: one curve."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.end_to_end.replicas_script", override, str(tmp_path)],
+        [sys.executable, "-m", "tests.end_to_end.replicas_script", override, str(tmp_path)]
+        + [json.dumps(fields)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -250,6 +250,43 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(override, tmp_pa
     assert_same_checkpoint(killed / "ckpt-10", whole / "ckpt-10", tolerance=1e-4)
 
 
+@pytest.mark.slow
+def test_adamw_in_bfloat16_with_warm_up_and_cosine_goes_on_where_it_was_killed(override, tmp_path):
+    """On one thread, which adds up in one order: every number of weights and moments."""
+    common = {"cwd": ROOT, "text": True}
+    fields = {
+        "trainer.train_steps": 10,
+        "trainer.weight_decay": 0.05,
+        "trainer.optimizer_config.optimizer.type": "adamw",
+        "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate": 0.002,
+        "trainer.optimizer_config.learning_rate.cosine.decay_steps": 10,
+        "trainer.optimizer_config.warmup.linear.warmup_steps": 4,
+        "trainer.optimizer_config.warmup.linear.warmup_learning_rate": 0.0001,
+    }
+
+    def command(run):
+        text = json.dumps(json.loads(override) | fields)
+        module = [sys.executable, "-m", "mrcnn_tf.train", "--experiment=maskrcnn_shapes"]
+        flags = ["--mode=train", "--mixed_precision=bfloat16", "--threads=1"]
+        return [*module, *flags, f"--model_dir={run}", f"--params_override={text}"]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL, **common)
+    with subprocess.Popen(command(killed), stdout=subprocess.PIPE, **common) as process:
+        for line in process.stdout:
+            if re.match(r"step +4/", line):
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    again = subprocess.run(command(killed), check=True, capture_output=True, **common)
+    assert re.search(r"going on at step \d+, ", again.stdout)
+    assert_same_checkpoint(killed / "ckpt-10", whole / "ckpt-10", tolerance=1e-5)
+    rows = [json.loads(line) for line in (whole / "train.jsonl").read_text().splitlines()]
+    cosine = {step: 0.001 * (1 + np.cos(np.pi * step / 10)) for step in (4, 6, 8, 10)}
+    want = {2: 0.0001 + 2 / 4 * (cosine[4] - 0.0001)} | cosine
+    assert {row["step"]: row["learning_rate"] for row in rows} == pytest.approx(want, abs=1e-9)
+
+
 def test_missing_records_are_answered_with_the_command_that_makes_them(tmp_path):
     experiment = loading.load(
         "maskrcnn_shapes",

@@ -242,3 +242,21 @@ def test_registered_for_model_gardens_factory(folder):
 
     loading.register(folder)
     assert isinstance(exp_factory.get_exp_config("small"), Experiment)
+
+
+@pytest.mark.parametrize("text", ["/nowhere/x.yaml", "of/run 7.yml"])
+def test_an_override_whose_file_is_not_there(text):
+    with pytest.raises(ValueError, match=f"^{text}: this file is not there$"):
+        loading.load("maskrcnn_r50_fpn", params_override=text)
+
+
+@pytest.mark.parametrize("text", ["task.annotation_file: /x.yaml", "task.annotation_file=x.yaml"])
+def test_an_override_that_ends_like_a_file_is_none(text):
+    experiment = loading.load("maskrcnn_r50_fpn", params_override=text)
+    assert experiment.task.annotation_file.endswith("x.yaml")
+
+
+def test_the_precision_is_always_named():
+    assert loading.load("maskrcnn_r50_fpn").runtime.mixed_precision_dtype == "float32"
+    null = loading.load("maskrcnn_r50_fpn", params_override="runtime.mixed_precision_dtype=null")
+    assert null.runtime.mixed_precision_dtype == "float32"

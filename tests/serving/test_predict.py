@@ -192,8 +192,12 @@ def test_each_file_is_decoded_once(model_path, folder, tmp_path, monkeypatch):
     assert len(decoded) == len(set(decoded)) == 5
 
 
-def test_interrupted(model_path, draw_rectangles, tmp_path):
-    """Ctrl-C: what is there stays under its provisional name, and the command ends."""
+@pytest.mark.parametrize(
+    ("number", "said", "code"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "stopped by SIGTERM", 143)],
+)
+def test_interrupted(model_path, draw_rectangles, tmp_path, number, said, code):
+    """What is there stays under its provisional name, a whole list, and the command ends."""
     (tmp_path / "in").mkdir()
     for k in range(3000):
         pixels = draw_rectangles(20, 30, {RED: (5, 5, 15, 15)})
@@ -206,10 +210,10 @@ def test_interrupted(model_path, draw_rectangles, tmp_path):
     for line in running.stdout:
         if line.startswith("first call took"):
             break
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     printed, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert f"is in {tmp_path / 'out/detections.json.incomplete'}\ninterrupted\n" in printed
+    assert running.returncode == code, errors
+    assert f"is in {tmp_path / 'out/detections.json.incomplete'}\n{said}\n" in printed
     assert "Traceback" not in errors
     assert not (tmp_path / "out/detections.json").exists()
     assert json.loads((tmp_path / "out/detections.json.incomplete").read_text()) is not None
