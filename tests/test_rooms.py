@@ -19,6 +19,7 @@ ARROWS = {
     "pages": {"images"},
     "data": {"ops", "console"},
     "evaluation": {"data", "ops"},
+    "analysis": {"evaluation"},
     "modeling": {"ops", "data", "fields"},
     "serving": {"data", "ops", "modeling", "images", "console"},
     "checkpoints": {"data"},
@@ -43,6 +44,7 @@ OF_ROOM = {
     "ops": LIBRARIES - {"tf_keras"},
     "data": LIBRARIES - {"tf_keras"},
     "evaluation": LIBRARIES - {"tf_keras"} | {"hotcoco"},
+    "analysis": {"numpy", "pycocotools"},
     "serving": LIBRARIES - {"tf_keras"} | {"PIL"},
     "modeling": LIBRARIES,
 }

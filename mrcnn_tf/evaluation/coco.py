@@ -71,6 +71,21 @@ class CocoEvaluator:
         self.reset()
 
     @property
+    def truth(self) -> dict[str, list[dict]]:
+        """The ground truth, see `ground_truth.py`."""
+        return self._truth
+
+    @property
+    def image_ids(self) -> list[int | str]:
+        """The images' ids, in the order of the numbers that `rows` gives them."""
+        return [image["id"] for image in self._images.in_order()]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is scored: ("box", "mask"), or ("box",)."""
+        return tuple(self._kinds)
+
+    @property
     def num_images(self) -> int:
         """Images of the ground truth."""
         return len(self._images)
@@ -219,7 +234,15 @@ class CocoEvaluator:
             rows.append(row)
         return rows
 
-    def _score(self, kind: str) -> scoring.Scores:
+    def rows(self, kind: str) -> scoring.Rows:
+        """Return what is scored, numbered anew.
+
+        Images have the number of their id's place in ascending order, from 0 on, categories and
+        annotations (in the order of the ground truth) and detections numbers from 1 on.
+
+        Args:
+          kind: "box" or "mask".
+        """
         category_ids = sorted(category["id"] for category in self._truth["categories"])
         category = {category_id: k + 1 for k, category_id in enumerate(category_ids)}
         shape = {"box": "bbox", "mask": "segmentation"}[kind]
@@ -247,17 +270,20 @@ class CocoEvaluator:
             }
             for k, result in enumerate(scored)
         ]
-        scores = scoring.score(
+        return scoring.Rows(
             images=self._images.numbered(),
             category_ids=list(category.values()),
             annotations=annotations,
             detections=rows,
             iou_type=self._kinds[kind],
             max_detections=self._max_detections,
-            cocoeval=self._cocoeval,
         )
+
+    def _score(self, kind: str) -> scoring.Scores:
+        scores = scoring.score(*self.rows(kind), self._cocoeval)
+        category_ids = sorted(category["id"] for category in self._truth["categories"])
         return scores._replace(
-            ap_by_category={i: scores.ap_by_category[k] for i, k in category.items()}
+            ap_by_category={i: scores.ap_by_category[k + 1] for k, i in enumerate(category_ids)}
         )
 
 

@@ -45,6 +45,10 @@ class Images:
         """Return an image's place in the order of the ids, which names it to pycocotools."""
         return self._number[str(image_id)]
 
+    def in_order(self) -> list[dict]:
+        """Return all ground-truth entries by their numbers."""
+        return list(self._images.values())
+
     def numbered(self) -> list[dict]:
         """Return all ground-truth entries, each with its number as its id."""
         return [{**image, "id": self._number[text]} for text, image in self._images.items()]

@@ -19,6 +19,7 @@ DEFAULT = "hotcoco"
 # Rows of COCOeval's tables.
 _IOU_50, _IOU_75 = 0, 5
 _AREAS = {"small": 1, "medium": 2, "large": 3}  # 0 is "all"
+AREAS = ("all", *_AREAS)
 
 
 class Library(NamedTuple):
@@ -63,6 +64,27 @@ class Scores(NamedTuple):
     ap_by_category: dict[int, float]
 
 
+class Rows(NamedTuple):
+    """What COCOeval takes, images, annotations and categories numbered anew: `score`'s arguments.
+
+    Attributes:
+      images: [{"id", "height", "width"}].
+      category_ids: the categories to score, ascending.
+      annotations: ground truth: {"id", "image_id", "category_id", "iscrowd", "area"} and "bbox" or
+        "segmentation", a compressed RLE; each with its own int id from 1 on.
+      detections: the same plus "score".
+      iou_type: "bbox" or "segm", what overlaps.
+      max_detections: per image and category; more than 10.
+    """
+
+    images: list[dict]
+    category_ids: list[int]
+    annotations: list[dict]
+    detections: list[dict]
+    iou_type: str
+    max_detections: int
+
+
 def score(
     images: list[dict],
     category_ids: list[int],
@@ -88,7 +110,7 @@ def score(
     Returns:
       The scores.
     """
-    evaluation = _evaluate(
+    evaluation = evaluate(
         images, category_ids, annotations, detections, iou_type, [1, 10, max_detections], cocoeval
     )
     with contextlib.redirect_stdout(io.StringIO()):
@@ -110,6 +132,20 @@ def score(
         for k, category_id in enumerate(category_ids)
     }
     return Scores(summary, ap_by_category)
+
+
+def precisions(rows: Rows, cocoeval: Library) -> np.ndarray:
+    """Return COCOeval's table of precisions, which AP is the mean of.
+
+    Returns:
+      float [IoU .50:.05:.95, recall 0:.01:1, category, area], areas in the order of `AREAS`; -1
+      where there is no ground truth.
+    """
+    *data, iou_type, cap = rows
+    evaluation = evaluate(*data, iou_type, [1, 10, cap], cocoeval)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    return evaluation.eval["precision"][..., -1]
 
 
 def average_recalls(
@@ -143,7 +179,7 @@ def average_recalls(
         for row in detections
         if row["id"] in rank_of
     ]
-    evaluation = _evaluate(images, [1], objects, ranked, "bbox", [caps[-1]], cocoeval)
+    evaluation = evaluate(images, [1], objects, ranked, "bbox", [caps[-1]], cocoeval)
     of_images = [m for m in evaluation.evalImgs if m is not None]  # in an order of the library's
     num_thresholds = len(evaluation.params.iouThrs)
     recalls = {}
@@ -164,7 +200,7 @@ def average_recalls(
     return recalls
 
 
-def _evaluate(
+def evaluate(
     images: list[dict],
     category_ids: list[int],
     annotations: list[dict],
@@ -172,8 +208,13 @@ def _evaluate(
     iou_type: str,
     max_detections: list[int],
     cocoeval: Library,
+    area: str = "",
 ) -> Any:
-    """Match; return the library's COCOeval."""
+    """Match; return the library's COCOeval.
+
+    The arguments are those of `score`, but `max_detections` has all caps, ascending, and `area` is
+    one of `AREAS`, to match for that one alone, or "" for all four.
+    """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports progress with print
         truth, found = cocoeval.COCO(), cocoeval.COCO()
         for dataset, rows in ((truth, annotations), (found, detections)):
@@ -185,6 +226,9 @@ def _evaluate(
             dataset.createIndex()
         run = cocoeval.COCOeval(truth, found, iou_type)
         run.params.maxDets = max_detections
+        if area:
+            run.params.areaRng = [run.params.areaRng[AREAS.index(area)]]
+            run.params.areaRngLbl = [area]
         run.evaluate()
     return run
 
