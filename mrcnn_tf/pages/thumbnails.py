@@ -27,6 +27,34 @@ def thumbnail(
     frame_hw: tuple[int, int] | None = None,
     long_edge: int = 320,
 ) -> str:
+    """Return `small_drawing` as `data:image/jpeg;base64,...`; the arguments are the same."""
+    return data_uri(
+        small_drawing(
+            image,
+            boxes,
+            masks,
+            names,
+            scores,
+            color_ids=color_ids,
+            is_crowd=is_crowd,
+            frame_hw=frame_hw,
+            long_edge=long_edge,
+        )
+    )
+
+
+def small_drawing(
+    image: np.ndarray,
+    boxes: np.ndarray | Sequence[Sequence[float]] = (),
+    masks: Sequence[dict[str, Any] | np.ndarray | None] | None = None,
+    names: Sequence[str] | None = None,
+    scores: Sequence[float] | None = None,
+    *,
+    color_ids: Sequence[int] | None = None,
+    is_crowd: Sequence[bool] | None = None,
+    frame_hw: tuple[int, int] | None = None,
+    long_edge: int = 320,
+) -> np.ndarray:
     """Return a small drawing of an image and its objects.
 
     The image is made small first and the objects are drawn on it then, so lines are as thick on
@@ -45,7 +73,7 @@ def thumbnail(
       long_edge: pixels of the drawing; images that are smaller keep their size.
 
     Returns:
-      `data:image/jpeg;base64,...`
+      uint8 [h, w, 3] RGB.
 
     Raises:
       ValueError: lists of different lengths, a mask of another size, no RGB uint8 image.
@@ -55,7 +83,7 @@ def thumbnail(
     small.thumbnail((long_edge, long_edge), Image.Resampling.LANCZOS)
     height, width = small.height, small.width
     scale_yx = np.array([height / frame_hw[0], width / frame_hw[1]])
-    drawn = drawing.draw_detections(
+    return drawing.draw_detections(
         np.asarray(small),
         np.asarray(boxes, np.float64).reshape(-1, 4) * np.tile(scale_yx, 2),
         None if masks is None else [_shrunk(mask, frame_hw, (height, width)) for mask in masks],
@@ -65,7 +93,6 @@ def thumbnail(
         is_crowd=is_crowd,
         enlarge=False,
     )
-    return data_uri(drawn)
 
 
 def data_uri(image: np.ndarray) -> str:
