@@ -46,8 +46,7 @@ def calibration(rows: scoring.Rows) -> Calibration:
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    *data, iou_type, cap = rows
-    evaluation = scoring.evaluate(*data, iou_type, [cap], scoring.library("hotcoco"))
+    evaluation = scoring.evaluate(rows, [rows.max_detections], scoring.library("hotcoco"))
     found = evaluation.calibration(n_bins=10, iou_threshold=0.5)
     bins = [
         Bin(row["bin_lower"], row["bin_upper"], row["avg_confidence"], row["avg_accuracy"], n)

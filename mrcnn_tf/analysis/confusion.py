@@ -46,6 +46,6 @@ def confusion(rows: scoring.Rows, matches: Matches, score: float) -> Confusion:
     chosen = (matches.score >= score) & ~matches.is_ignored[IOU_50]
     shown = set(matches.detection_id[chosen].tolist())
     left = [row for row in rows.detections if row["id"] in shown]
-    *data, iou_type, cap = rows._replace(detections=left)
-    evaluation = scoring.evaluate(*data, iou_type, [cap], scoring.library("hotcoco"))
+    shown_rows = rows._replace(detections=left)
+    evaluation = scoring.evaluate(shown_rows, [rows.max_detections], scoring.library("hotcoco"))
     return Confusion(np.asarray(evaluation.confusion_matrix(iou_thr=0.5)["matrix"], np.int64))

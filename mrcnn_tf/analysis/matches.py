@@ -49,8 +49,7 @@ def match(rows: scoring.Rows, area: str = "all") -> Matches:
       rows: ground truth and detections.
       area: one of `scoring.AREAS`.
     """
-    *data, iou_type, cap = rows
-    evaluation = scoring.evaluate(*data, iou_type, [cap], scoring.library("hotcoco"), area)
+    evaluation = scoring.evaluate(rows, [rows.max_detections], scoring.library("hotcoco"), area)
     num_thresholds = len(evaluation.params.iouThrs)
     cells = [cell for cell in evaluation.evalImgs if cell is not None]
     cells.sort(key=lambda cell: (cell["category_id"], cell["image_id"]))

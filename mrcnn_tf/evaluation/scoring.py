@@ -110,9 +110,8 @@ def score(
     Returns:
       The scores.
     """
-    evaluation = evaluate(
-        images, category_ids, annotations, detections, iou_type, [1, 10, max_detections], cocoeval
-    )
+    rows = Rows(images, category_ids, annotations, detections, iou_type, max_detections)
+    evaluation = evaluate(rows, [1, 10, max_detections], cocoeval)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     precision = evaluation.eval["precision"]  # [IoU, recall, category, area, cap]
@@ -141,8 +140,7 @@ def precisions(rows: Rows, cocoeval: Library) -> np.ndarray:
       float [IoU .50:.05:.95, recall 0:.01:1, category, area], areas in the order of `AREAS`; -1
       where there is no ground truth.
     """
-    *data, iou_type, cap = rows
-    evaluation = evaluate(*data, iou_type, [1, 10, cap], cocoeval)
+    evaluation = evaluate(rows, [1, 10, rows.max_detections], cocoeval)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     return evaluation.eval["precision"][..., -1]
@@ -179,7 +177,9 @@ def average_recalls(
         for row in detections
         if row["id"] in rank_of
     ]
-    evaluation = evaluate(images, [1], objects, ranked, "bbox", [caps[-1]], cocoeval)
+    evaluation = evaluate(
+        Rows(images, [1], objects, ranked, "bbox", caps[-1]), [caps[-1]], cocoeval
+    )
     of_images = [m for m in evaluation.evalImgs if m is not None]  # in an order of the library's
     num_thresholds = len(evaluation.params.iouThrs)
     recalls = {}
@@ -200,31 +200,25 @@ def average_recalls(
     return recalls
 
 
-def evaluate(
-    images: list[dict],
-    category_ids: list[int],
-    annotations: list[dict],
-    detections: list[dict],
-    iou_type: str,
-    max_detections: list[int],
-    cocoeval: Library,
-    area: str = "",
-) -> Any:
+def evaluate(rows: Rows, max_detections: list[int], cocoeval: Library, area: str = "") -> Any:
     """Match; return the library's COCOeval.
 
-    The arguments are those of `score`, but `max_detections` has all caps, ascending, and `area` is
-    one of `AREAS`, to match for that one alone, or "" for all four.
+    Args:
+      rows: what is scored; its own `max_detections` does not count.
+      max_detections: all caps, ascending.
+      cocoeval: computes.
+      area: one of `AREAS`, to match for that one alone; "" for all four.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports progress with print
         truth, found = cocoeval.COCO(), cocoeval.COCO()
-        for dataset, rows in ((truth, annotations), (found, detections)):
+        for dataset, of_dataset in ((truth, rows.annotations), (found, rows.detections)):
             dataset.dataset = {
-                "images": images,
-                "categories": [{"id": i, "name": str(i)} for i in category_ids],
-                "annotations": rows,
+                "images": rows.images,
+                "categories": [{"id": i, "name": str(i)} for i in rows.category_ids],
+                "annotations": of_dataset,
             }
             dataset.createIndex()
-        run = cocoeval.COCOeval(truth, found, iou_type)
+        run = cocoeval.COCOeval(truth, found, rows.iou_type)
         run.params.maxDets = max_detections
         if area:
             run.params.areaRng = [run.params.areaRng[AREAS.index(area)]]

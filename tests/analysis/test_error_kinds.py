@@ -188,8 +188,7 @@ def test_numbers_are_those_of_the_authors_package(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_numbers_are_those_of_hotcoco(seed):
     rows = scenes.rows(*scenes.random_scene(seed), names="abc", num_images=20)
-    *data, iou_type, cap = rows
-    run = scoring.evaluate(*data, iou_type, [cap], scoring.library("hotcoco"))
+    run = scoring.evaluate(rows, [100], scoring.library("hotcoco"))
     theirs = run.tide_errors()
     ours = error_kinds.analyse(rows, match(rows))
     names = dict(zip(error_kinds.KINDS, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), strict=True))
