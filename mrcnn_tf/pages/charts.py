@@ -14,6 +14,8 @@ import numpy as np
 from mrcnn_tf.pages.markup import Html, escape, plain
 from mrcnn_tf.pages.page import color_keys
 
+_Numbers = Sequence[float] | np.ndarray
+
 _WIDTH, _HEIGHT = 360, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 8, 36  # margins of the plotting area
 _LETTER = 6.0  # units that a letter of 11-unit text takes, on average
@@ -117,7 +119,7 @@ def bars(
 
 
 def lines(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    series: Mapping[str, tuple[_Numbers, _Numbers]],
     title: str,
     x_label: str,
     y_label: str,
@@ -155,7 +157,7 @@ def lines(
 
 
 def scatter(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    series: Mapping[str, tuple[_Numbers, _Numbers]],
     title: str,
     x_label: str,
     y_label: str,
