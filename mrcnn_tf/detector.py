@@ -124,7 +124,9 @@ class Detector:
     def _read(self, answer: predictor.Answer, row: int) -> list[predictor.Detection]:
         return predictor.read_detections(answer, row, self._names, self.mask_paste)
 
-    def export(self, export_dir: str, input_type: str) -> verification.Verification:
+    def export(
+        self, export_dir: str, input_type: str, score_threshold: float | None = None
+    ) -> verification.Verification:
         """Write a SavedModel and check it; see `signatures.export_saved_model`."""
         return signatures.export_saved_model(
             self.detect,
@@ -133,6 +135,7 @@ class Detector:
             label_map=self.label_map,
             preprocess=self.preprocess,
             mask_convention=self.mask_paste,
+            score_threshold=score_threshold,
         )
 
 

@@ -6,7 +6,9 @@ Used as
 
 Every system is exported so. Of one whose RPN was trained separately, both networks become one
 SavedModel; an RPN by itself answers its proposals, as detections of one category, "object".
-What goes in and out is described in `serving/signatures.py` and `serving/postprocessing.py`.
+If `mrcnn_tf.report` was made of this checkpoint, the score threshold that it suggests goes along,
+for `mrcnn_tf.predict`. What goes in and out is described in `serving/signatures.py` and
+`serving/postprocessing.py`.
 """
 
 import os
@@ -19,9 +21,9 @@ command_line.require("train")  # before its packages are
 import tensorflow as tf
 from absl import app, flags, logging
 
-from mrcnn_tf import detector
+from mrcnn_tf import checkpoints, detector
 from mrcnn_tf.experiment import precision
-from mrcnn_tf.serving import signatures, verification
+from mrcnn_tf.serving import signatures, suggested_threshold, verification
 
 
 def _define_flags() -> None:
@@ -49,7 +51,8 @@ def main(argv: list[str]) -> None:
     try:
         override = precision.laid_over(values.params_override, values.mixed_precision)
         loaded = detector.Detector.load(values.experiment, checkpoint, override)
-        compared = loaded.export(values.export_dir, values.input_type)
+        threshold = _suggested(checkpoint)
+        compared = loaded.export(values.export_dir, values.input_type, threshold)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
     sentence = (
@@ -59,6 +62,16 @@ def main(argv: list[str]) -> None:
         else "same weights as the Python model, which found nothing in the sample images"
     )
     print(f"{values.export_dir}: takes {values.input_type}; {sentence}")
+    if threshold is not None:
+        print(f"with the score threshold that the report suggests: {threshold:.3f}")
+
+
+def _suggested(checkpoint: str) -> float | None:
+    """Return the threshold of the report of what is exported, if there is one."""
+    try:
+        return suggested_threshold.of_checkpoint(checkpoints.newest(checkpoint))
+    except ValueError:  # a run in stages: its networks lie further down
+        return None
 
 
 def run_main() -> None:

@@ -4,8 +4,9 @@
 
 `detections.json` is a list of COCO results, with run-length masks where the network makes masks;
 `image_id` is the file's name relative to the input folder, and the category's name stands beside
-its id. All detections are in it; only those above `--score_threshold` are drawn, into
-`output_dir/drawn/`; `--nodraw` draws none. `--input` may be given several times.
+its id. All detections are in it; only those from `--score_threshold` on are drawn, into
+`output_dir/drawn/`; by default that is what the network's report found best (`mrcnn_tf.report`,
+made before the export), else 0.5. `--nodraw` draws none. `--input` may be given several times.
 
 An image is turned upright first if its EXIF orientation says so, and boxes and masks refer to the
 upright image. In a folder, everything that is an image by its content is taken, whatever it is
@@ -37,7 +38,13 @@ def _define_flags() -> None:
         "input", None, "Image, folder of images, glob, or list (.txt).", required=True
     )
     flags.DEFINE_string("output_dir", None, "Where detections.json and drawn/ go.", required=True)
-    flags.DEFINE_float("score_threshold", 0.5, "Draw detections from this score on.", 0.0, 1.0)
+    flags.DEFINE_float(
+        "score_threshold",
+        None,
+        "Draw detections from this score on; default what the export suggests, else 0.5.",
+        0.0,
+        1.0,
+    )
     flags.DEFINE_boolean("draw", True, "Draw what is found; --nodraw saves the time.")
     flags.DEFINE_integer(
         "batch_size", 1, "Images per call of the network, of one canvas each.", lower_bound=1

@@ -21,6 +21,7 @@ from mrcnn_tf.images import drawing, finding, reading, storage
 from mrcnn_tf.serving import predictor, read_ahead
 from mrcnn_tf.serving.results_file import ResultsFile
 
+DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
 DETECTIONS, DRAWN = "detections.json", "drawn"  # in the output folder
 _MAX_NAMED = 20  # of files that are no images; behind, their number is said
 _MAX_NAME_BYTES = 255  # of file systems
@@ -230,7 +231,7 @@ def run(
     saved_model: str,
     patterns: str | Sequence[str],
     output_dir: str,
-    score_threshold: float,
+    score_threshold: float | None,
     batch_size: int,
     draw_images: bool = True,
 ) -> int:
@@ -240,7 +241,7 @@ def run(
       saved_model: folder that `python -m mrcnn_tf.export` wrote.
       patterns: file, folder or glob, or several, see `finding.find_images`.
       output_dir: made if absent.
-      score_threshold: of what is drawn.
+      score_threshold: of what is drawn; None for the one that the export suggests.
       batch_size: images per call, at most; those of one call share a canvas.
       draw_images: whether images with what was found are written.
 
@@ -257,9 +258,14 @@ def run(
     written = (drawn_dir, results_path, results_path + ".incomplete")
     images, others = finding.find_images(patterns, written)
     print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {saved_model}", flush=True)
-    this_run = ImageRun(
-        predictor.Predictor(saved_model), drawn_dir if draw_images else None, score_threshold
-    )
+    detect = predictor.Predictor(saved_model)
+    why = ""
+    if score_threshold is None:
+        score_threshold = DEFAULT_THRESHOLD
+        if detect.suggested_score_threshold is not None:
+            score_threshold = round(detect.suggested_score_threshold, 3)
+            why = ", as the report of this network suggests (--score_threshold changes it)"
+    this_run = ImageRun(detect, drawn_dir if draw_images else None, score_threshold)
     tf.io.gfile.makedirs(drawn_dir if draw_images else output_dir)
     progress = ProgressBar("predicting", len(images), "images", stream=sys.stdout)
     try:
@@ -274,7 +280,7 @@ def run(
         print(f"{this_run.num_turned} turned upright as their EXIF orientation says")
     print(f"{results.num_rows} detections: {results_path}")
     if draw_images:
-        print(f"those with a score of {score_threshold} or more are drawn: {drawn_dir}")
+        print(f"those with a score of {score_threshold} or more are drawn{why}: {drawn_dir}")
     _report(others, this_run.failures)
     return 1 if this_run.failures else 0
 

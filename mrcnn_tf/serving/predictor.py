@@ -108,6 +108,8 @@ class Predictor:
     Attributes:
       input_type: "image_bytes", "image_tensor" or "tf_example": what it was exported for.
       category_names: name by the data set's own id.
+      suggested_score_threshold: from which score on a detection should be believed, by the report
+        that was there when it was exported; None without one.
     """
 
     def __init__(self, saved_model: str):
@@ -132,6 +134,7 @@ class Predictor:
         description = json.loads(self._model.description().numpy())
         self.input_type = description["input_type"]
         self.category_names = {row["id"]: row["name"] for row in description["categories"]}
+        self.suggested_score_threshold: float | None = description.get("suggested_score_threshold")
         self._mask_convention = description["mask_convention"]
         self._steps: _FromPixels | _FromFiles = (
             _FromPixels(self._model)

@@ -85,15 +85,23 @@ class ServingModule(tf.Module):
         self.description = tf.function(lambda: tf.constant(description), input_signature=[])
 
 
-def describe(input_type: str, mask_convention: str, label_map: label_map_lib.LabelMap) -> str:
+def describe(
+    input_type: str,
+    mask_convention: str,
+    label_map: label_map_lib.LabelMap,
+    score_threshold: float | None = None,
+) -> str:
     """Return the JSON text that a loaded SavedModel answers to `description()`.
 
     Args:
       input_type: a key of `INPUT_SPECS`.
       mask_convention: how `ops/paste.py` puts the masks into the image.
       label_map: the data set's ids and names.
+      score_threshold: from which score on a detection should be believed, if a report suggests it.
     """
-    fields = {"input_type": input_type, "mask_convention": mask_convention}
+    fields: dict[str, Any] = {"input_type": input_type, "mask_convention": mask_convention}
+    if score_threshold is not None:
+        fields["suggested_score_threshold"] = score_threshold
     return json.dumps(fields | json.loads(label_map.to_json()), ensure_ascii=False)
 
 
@@ -200,6 +208,7 @@ def export_saved_model(
     label_map: label_map_lib.LabelMap,
     preprocess: preprocessing.Preprocessor,
     mask_convention: str,
+    score_threshold: float | None = None,
 ) -> verification.Verification:
     """Write the SavedModel, run it once, compare with the Python model, then give it its name.
 
@@ -213,6 +222,7 @@ def export_saved_model(
       label_map: the data set's ids and names.
       preprocess: resizes, normalises and pads.
       mask_convention: how masks are to be pasted, told to `predict.py`.
+      score_threshold: that a report suggests, told to `predict.py`.
 
     Returns:
       What the comparison found.
@@ -241,7 +251,7 @@ def export_saved_model(
         path = os.path.join(folder, schema.LABEL_MAP_FILE)
         with open(path, "w", encoding="utf-8") as file:
             file.write(label_map.to_json())
-        description = describe(input_type, mask_convention, label_map)
+        description = describe(input_type, mask_convention, label_map, score_threshold)
         module = ServingModule(network, preprocess, input_type, description, path)
         signatures = {"serving_default": module.__call__}
         tf.saved_model.save(module, incomplete, signatures=signatures)
