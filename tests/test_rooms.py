@@ -20,6 +20,10 @@ ARROWS = {
     "data": {"ops", "console"},
     "evaluation": {"data", "ops"},
     "analysis": {"evaluation"},
+    "reporting": {
+        *("analysis", "pages", "evaluation", "data", "images", "ops", "training", "experiment"),
+        *("fields", "checkpoints", "console"),
+    },
     "modeling": {"ops", "data", "fields"},
     "serving": {"data", "ops", "modeling", "images", "console"},
     "checkpoints": {"data"},

@@ -294,6 +294,11 @@ class MaskRCNNTask(base_task.Task):
         rows = {key: value for key, value in detections._asdict().items() if value is not None}
         return {key: inputs[key] for key in keys} | rows
 
+    @property
+    def evaluator(self) -> evaluators.Evaluator | None:
+        """What scores, with the detections of the last evaluation; None before the first."""
+        return self._evaluator
+
     def make_evaluator(self) -> evaluators.Truth:
         """Read the ground truth, for the evaluations to come; return it.
 

@@ -1,0 +1,53 @@
+"""How training went: the curves that a run's folder keeps."""
+
+import dataclasses
+import json
+import os
+
+import tensorflow as tf
+
+from mrcnn_tf.training import run_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """Lines of `train.jsonl` and `metrics.jsonl`.
+
+    Attributes:
+      training: a dict per loop of steps, see docs/runs.md.
+      evaluations: a dict per evaluation of the run's own checkpoints.
+    """
+
+    training: list[dict]
+    evaluations: list[dict]
+
+    @property
+    def seconds(self) -> float:
+        """How long the steps took, waiting for input included, evaluations not."""
+        seconds, images = 0.0, 0
+        for row in self.training:
+            rate = row.get("images_per_second", 0)
+            # A run that was set back sees images again.
+            seconds += max(row["images"] - images, 0) / rate if rate else 0.0
+            images = row["images"]
+        return seconds
+
+
+def read(model_dir: str) -> History:
+    """Read a run's folder; files that are not there give nothing."""
+    evaluations = [row for row in _rows(model_dir, run_folder.METRICS) if "checkpoint" not in row]
+    return History(_rows(model_dir, run_folder.LOSSES), evaluations)
+
+
+def _rows(model_dir: str, name: str) -> list[dict]:
+    path = os.path.join(model_dir, name)
+    if not tf.io.gfile.exists(path):
+        return []
+    rows = []
+    with tf.io.gfile.GFile(path) as file:
+        for line in file.read().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # cut off where a run was killed
+                continue
+    return rows
