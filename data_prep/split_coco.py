@@ -3,10 +3,12 @@ r"""Split a COCO file into training and validation.
     python data_prep/split_coco.py --images=photos --annotations=photos/annotations.json \
       --output_dir=photos/split
 
-writes train.json, val.json, and split.json, which says where each image went and why. Images that
-show almost the same, and copies of one photo, stay on one side: what has been learnt from is not to
-be scored on. Every class gets onto both sides if at least two such groups have it. The split
-depends on the seed, the names, the pictures and the annotations, not on the order of the file.
+writes train.json and val.json; train.txt and val.txt, which list the image files for other commands
+(`mrcnn_tf.predict --input=photos/split/val.txt`); and split.json, which says where each image went
+and why. Images that show almost the same, and copies of one photo, stay on one side: what has been
+learnt from is not to be scored on. Every class gets onto both sides if at least two such groups
+have it. The split depends on the seed, the names, the pictures and the annotations, not on the
+order of the file.
 
 Every image and annotation of the file goes to one of the two, also those in which something is
 odd: what becomes of it, the converter says. If nearly all images are alike (a fixed camera), they
@@ -29,6 +31,7 @@ from mrcnn_tf.console import command_line, start_tensorflow
 
 if TYPE_CHECKING:
     from mrcnn_tf.data.coco_data import CocoData, ImageEntry
+    from mrcnn_tf.images.image_folder import ImageFolder
 
     from .grouping import Group
 
@@ -87,9 +90,9 @@ def split(
 
     from mrcnn_tf.data import coco_json
     from mrcnn_tf.data.findings import Level
+    from mrcnn_tf.images.image_folder import ImageFolder
 
     from . import grouping, manifest, splitting
-    from .image_folder import ImageFolder
 
     folder = ImageFolder(images)
     coco = coco_json.read(annotations, size_of=folder.size_of)
@@ -119,6 +122,7 @@ def split(
         "images": _where(groups, sides, entries),
     }
     _write(content, record, entries, output_dir)
+    _write_lists(record, images, folder, output_dir)
     manifest.write_text(os.path.join(output_dir, "split.json"), json.dumps(record, indent=1))
     _print(record, coco, output_dir)
     return record
@@ -268,6 +272,20 @@ def _write(
             ],
         }
         manifest.write_text(os.path.join(output_dir, f"{side}.json"), json.dumps(part))
+
+
+def _write_lists(
+    record: dict[str, Any], images: str, folder: "ImageFolder", output_dir: str
+) -> None:
+    """Write the paths of the image files that are there, one per line."""
+    from . import manifest
+
+    for side in _SIDES:
+        names = [row["file_name"] for row in record["images"] if row["side"] == side]
+        found = [name for name in map(folder.find, names) if name]
+        above = images if "://" in images else os.path.abspath(images)
+        paths = [os.path.join(above, name) for name in found]
+        manifest.write_text(os.path.join(output_dir, f"{side}.txt"), "\n".join([*paths, ""]))
 
 
 def _print(record: dict[str, Any], coco: "CocoData", output_dir: str) -> None:

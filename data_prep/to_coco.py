@@ -152,8 +152,7 @@ def _check(
     """
     from mrcnn_tf.data import coco_check, coco_json, findings
     from mrcnn_tf.data.findings import Finding, Level
-
-    from .image_folder import ImageFolder
+    from mrcnn_tf.images.image_folder import ImageFolder
 
     folder = ImageFolder(images)
     source, is_ours = recognised.paths[0], recognised.name != "coco"

@@ -10,8 +10,7 @@ import pathlib
 from typing import Any
 
 from mrcnn_tf.data import coco_json, coco_values
-
-from ..image_folder import ImageFolder
+from mrcnn_tf.images.image_folder import ImageFolder
 
 _LISTS = ("images", "annotations", "categories")
 

@@ -27,10 +27,12 @@ class Stage(NamedTuple):
     Attributes:
       name: what it does.
       arguments: behind `python`.
+      passes: exit codes with which the next stage may begin.
     """
 
     name: str
     arguments: tuple[str, ...]
+    passes: tuple[int, ...] = (0,)
 
     def command(self) -> str:
         """The line that a user would type."""
@@ -73,7 +75,7 @@ def run(planned: Sequence[Stage], model_dir: str) -> dict[str, float]:
         print(f"\n{title}\n  {stage.command()}", flush=True)
         start = time.monotonic()
         code = _run_stage(stage)
-        if code != 0:
+        if code not in stage.passes:
             print(
                 f"error: stage '{stage.name}' ended with exit code {code}; the same command goes "
                 "on from there",

@@ -78,7 +78,8 @@ def load(
 def _with_bases(path: str, folder: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
     """Read the experiment and those it is based on, the deepest base first: (source, fields).
 
-    A file whose first key is `base: NAME` states how it differs from the experiment of that name.
+    A file whose first key is `base: NAME` states how it differs from the experiment of that name,
+    or of that file if it ends in .yaml.
 
     Raises:
       ValueError: there is no such experiment, or the bases go round in a circle.
@@ -92,7 +93,7 @@ def _with_bases(path: str, folder: pathlib.Path) -> list[tuple[str, dict[str, An
         layers.insert(0, (path, fields))
         if not base:
             return layers
-        above, path = path, str(folder / f"{base}.yaml")
+        above, path = path, base if base.endswith(".yaml") else str(folder / f"{base}.yaml")
         if not tf.io.gfile.exists(path):
             known = ", ".join(names(folder))
             raise ValueError(f"{above}: base: unknown experiment {base!r}. Known are {known}")

@@ -1,6 +1,7 @@
 """The split, through the command's function: groups, classes, shares, determinism."""
 
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -61,6 +62,10 @@ def split(folder, output="split", fraction=0.2, seed=0, annotations="all.json"):
     )
     parts = {s: json.loads((folder / output / f"{s}.json").read_text()) for s in ("train", "val")}
     assert json.loads((folder / output / "split.json").read_text()) == record
+    for side, part in parts.items():
+        listed = (folder / output / f"{side}.txt").read_text().splitlines()
+        there = {row["file_name"] for row in part["images"]} & set(os.listdir(folder / "images"))
+        assert set(listed) == {str(folder / "images" / name) for name in there}
     return record, {
         side: {row["file_name"] for row in part["images"]} for side, part in parts.items()
     }

@@ -1,0 +1,260 @@
+r"""Choose an experiment for a set of photos and a machine, and write it down with its reasons.
+
+Used as
+
+    python -m mrcnn_tf.choose_experiment --annotations=split/train.json \
+        --train_records='records/train-*.tfrecord' --val_records='records/val-*.tfrecord' \
+        --output_file=photos.yaml [--weights=auto] [--minutes=30]
+
+Looks at the objects of the training photos (image size, anchors, room for objects and masks), takes
+a few training steps to see how fast this machine is, and from the minutes that are given says how
+many steps there can be. The file is the person's own from then on; every line says why it is so.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from mrcnn_tf.console import command_line, threads
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")  # before its packages are
+
+from absl import app, flags
+
+from mrcnn_tf.data import coco_json
+from mrcnn_tf.experiment import choices, loading
+from mrcnn_tf.experiment.choices import Choice, Objects
+from mrcnn_tf.experiment.fields import RPN
+
+BASE = "maskrcnn_lite0_fpn_finetune"
+# Fewer steps than these teach too little, whatever the size of the images.
+LEAST_STEPS = 300
+EVALUATIONS = 8
+_TRIAL_STEPS, _TRIAL_LOOP = 6, 2  # the first loop traces the graph and does not count
+
+
+def _define_flags() -> None:
+    # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("annotations", None, "COCO JSON of the training photos.", required=True)
+    flags.DEFINE_string("train_records", None, "Pattern of the training records.", required=True)
+    flags.DEFINE_string("val_records", None, "Pattern of the validation records.", required=True)
+    flags.DEFINE_string("output_file", None, "The experiment, a YAML file.", required=True)
+    flags.DEFINE_string(
+        "weights",
+        "auto",
+        "What training starts from: auto, the best weights that can be had; none, random numbers; "
+        "or a folder that mrcnn_tf.convert_weights or a training run wrote.",
+    )
+    flags.DEFINE_float("minutes", 30.0, "Of training, evaluations not counted.", lower_bound=0.1)
+    threads.define_flag()
+
+
+def main(argv: list[str]) -> None:
+    """Choose, and write the file."""
+    if len(argv) > 1:
+        raise app.UsageError(f"not a flag: {argv[1]!r}")
+    values = flags.FLAGS
+    threads.use(values.threads)  # the trial inherits it
+    try:
+        data = coco_json.read(values.annotations)
+        objects = choices.objects_of(data)
+        base, chosen = _starting_point(values.weights)
+        chosen += _choose(
+            objects, base, chosen, values.train_records, values.val_records, values.minutes
+        )
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    head = (
+        f"For {len(objects.image_sizes_hw):,} photos with {len(objects.boxes):,} objects of "
+        f"{objects.num_classes:,} classes, {values.minutes:g} minutes of training."
+    )
+    text = to_text(head, base, chosen)
+    pathlib.Path(values.output_file).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(values.output_file).write_text(text, encoding="utf-8")
+    loading.load(values.output_file)
+    print(f"{text}\nwritten to {values.output_file}; change in it what you like")
+
+
+def _starting_point(weights: str) -> tuple[str, list[Choice]]:
+    """The experiment that is the base, and what the weights ask for.
+
+    Raises:
+      ValueError: there is nothing usable in the folder.
+    """
+    if weights == "auto":
+        return BASE, []
+    if weights == "none":
+        reason = "as wanted: random numbers, which take far longer to learn anything"
+        return BASE, [
+            Choice("task.model.backbone.weights", "", reason),
+            Choice("task.model.backbone.norm", "group_norm", "frozen norms need trained weights"),
+            Choice("task.model.backbone.freeze_at", 0, "nothing is worth keeping yet"),
+        ]
+    folder = pathlib.Path(weights)
+    params = folder / "params.yaml"
+    if not params.is_file():
+        raise ValueError(
+            f"--weights={weights}: neither auto nor none, nor a folder with a params.yaml, as "
+            "mrcnn_tf.convert_weights and mrcnn_tf.train write it"
+        )
+    finetune, trained = loading.load(BASE), loading.load(str(params))
+    optimizer = finetune.trainer.optimizer_config.as_dict()
+    return str(params.resolve()), [
+        Choice("task.init_checkpoint", str(folder.resolve()), "where training starts"),
+        Choice("task.model.num_classes", 0, "from the label map of the photos"),
+        Choice(
+            "task.model.rpn.anchor_sizes",
+            list(trained.task.model.rpn.anchor_sizes),
+            "those that the RPN was trained on",
+        ),
+        Choice("task.annotation_file", "", "scored against the validation records"),
+        Choice("trainer.optimizer_config", optimizer, f"that of {BASE}, for few photos"),
+        Choice("trainer.weight_decay", finetune.trainer.weight_decay, "likewise"),
+        Choice("trainer.reference_batch_size", finetune.trainer.reference_batch_size, "likewise"),
+    ]
+
+
+def _choose(
+    objects: Objects,
+    base: str,
+    given: Sequence[Choice],
+    train_records: str,
+    val_records: str,
+    minutes: float,
+) -> list[Choice]:
+    """Everything that depends on the photos and on the machine."""
+    fields = loading.load(base)
+    model = fields.task.model
+    chosen = [
+        Choice("task.train_data.input_path", os.path.abspath(train_records), "the training photos"),
+        Choice("task.validation_data.input_path", os.path.abspath(val_records), "the others"),
+        choices.max_instances(objects),
+        choices.mask_arena_pixels(objects),
+    ]
+    wanted = choices.short_edge(objects)
+
+    def with_edge(edge: int) -> list[Choice]:
+        return [*given, *chosen, *_of_edge(objects, edge, wanted, model.rpn, given)]
+
+    def seconds_of(edge: int) -> float:
+        print(f"taking some training steps at a short edge of {edge} pixels", flush=True)
+        return _trial(to_text("A trial.", base, with_edge(edge)))
+
+    pace, measured = choices.pace(wanted.value, minutes, LEAST_STEPS, seconds_of)
+    steps = max(EVALUATIONS, int(60 * minutes / pace.seconds))
+    images = len(objects.image_sizes_hw)
+    tried = "; ".join(f"{m.seconds:.2f} s a step at {m.short_edge}" for m in measured)
+    each = max(1, steps // EVALUATIONS)
+    schedule = fields.trainer.optimizer_config.learning_rate.type
+    return [
+        *with_edge(pace.short_edge)[len(given) :],
+        Choice(
+            "trainer.train_steps",
+            steps,
+            f"{minutes:g} minutes on this machine: {tried}. Each photo is seen "
+            f"{steps * fields.trainer.reference_batch_size / images:.0f} times",
+        ),
+        Choice(
+            f"trainer.optimizer_config.learning_rate.{schedule}.decay_steps",
+            steps,
+            "the learning rate falls until the end",
+        ),
+        Choice(
+            "trainer.optimizer_config.warmup.linear.warmup_steps",
+            max(1, min(100, steps // 10)),
+            "a tenth of the steps, at most 100",
+        ),
+        Choice("trainer.validation_interval", each, f"{EVALUATIONS} evaluations"),
+        Choice("trainer.checkpoint_interval", each, "with each evaluation"),
+        Choice("trainer.patience", EVALUATIONS // 2, "ends early when nothing gets better"),
+    ]
+
+
+def _of_edge(
+    objects: Objects, edge: int, wanted: Choice, rpn: RPN, given: Sequence[Choice]
+) -> list[Choice]:
+    """The fields that follow from the size of the images."""
+    reason = wanted.reason
+    if edge != wanted.value:
+        reason += f"; but the minutes leave too few steps at {wanted.value}, so {edge}"
+    found = []
+    for part in ("train_data", "validation_data"):
+        found.append(Choice(f"task.{part}.short_edges", [edge], reason))
+        found.append(Choice(f"task.{part}.long_edge", choices.long_edge_of(edge), "in proportion"))
+    if not any(choice.field == "task.model.rpn.anchor_sizes" for choice in given):
+        found.append(choices.anchor_sizes(objects, edge, rpn))
+    return found
+
+
+def _trial(text: str) -> float:
+    """Seconds of a step of an experiment, taken by the command that will train it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "trial.yaml"
+        path.write_text(text, encoding="utf-8")
+        override = {
+            "trainer.train_steps": _TRIAL_STEPS,
+            "trainer.steps_per_loop": _TRIAL_LOOP,
+            "trainer.summary_interval": _TRIAL_LOOP,
+        }
+        command = ["-m", "mrcnn_tf.train", f"--experiment={path}", "--mode=train"]
+        command += [f"--model_dir={folder}/run", f"--params_override={json.dumps(override)}"]
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(
+                f"no training step was possible:\n{(done.stdout + done.stderr)[-2000:]}"
+            )
+        rows = [
+            json.loads(line)
+            for line in (pathlib.Path(folder) / "run" / "train.jsonl").read_text().splitlines()
+        ]
+        batch = loading.load(f"{folder}/run/params.yaml").trainer.reference_batch_size
+    return batch / statistics.median(r["images_per_second"] for r in rows if not r["first_loop"])
+
+
+def to_text(head: str, base: str, chosen: Sequence[Choice]) -> str:
+    """The experiment as YAML, each field below the reason for its value.
+
+    Args:
+      head: the first comment.
+      base: the experiment that it differs from.
+      chosen: a later choice of a field replaces an earlier one.
+    """
+    tree: dict[str, Any] = {}
+    for choice in chosen:
+        node = tree
+        *above, name = choice.field.split(".")
+        for part in above:
+            node = node.setdefault(part, {})
+        node[name] = choice
+    lines = [f"# {line}" for line in textwrap.wrap(head, 96)]
+    lines += ["# Yours from here on: change what you like.", f"base: {json.dumps(base)}"]
+    _write(tree, 0, lines)
+    return "\n".join(lines) + "\n"
+
+
+def _write(tree: dict[str, Any], depth: int, lines: list[str]) -> None:
+    indent = "  " * depth
+    for name, node in tree.items():
+        if isinstance(node, dict):
+            lines.append(f"{indent}{name}:")
+            _write(node, depth + 1, lines)
+        else:
+            lines += [f"{indent}# {line}" for line in textwrap.wrap(node.reason, 94 - len(indent))]
+            lines.append(f"{indent}{name}: {json.dumps(node.value)}")  # JSON is YAML
+
+
+def run_main() -> None:
+    """Run the command that was typed."""
+    command_line.run(__doc__, _define_flags, main)
+
+
+if __name__ == "__main__":
+    run_main()

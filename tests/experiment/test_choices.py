@@ -1,0 +1,136 @@
+"""What is chosen for a set of photos, and why."""
+
+import numpy as np
+import pytest
+
+from mrcnn_tf.data import coco_data
+from mrcnn_tf.data.coco_annotation import ObjectEntry
+from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.experiment import choices
+from mrcnn_tf.experiment.fields import RPN
+
+
+def objects(sides_hw, image_hw=(480, 640), images=None, image_of_object=None):
+    """A set of photos of one size, with objects around their middles."""
+    sides = np.array(sides_hw, np.float64).reshape(-1, 2)
+    middle = np.array(image_hw) / 2
+    images = images or 1
+    return choices.Objects(
+        np.array([image_hw] * images, np.float64),
+        np.zeros(len(sides), int) if image_of_object is None else np.array(image_of_object),
+        np.concatenate([middle - sides / 2, middle + sides / 2], axis=1),
+        np.zeros(images),
+        1,
+    )
+
+
+def test_sides_follow_the_shorter_edge_until_the_longer_one_stops_them():
+    # 480 x 640 at 320: a factor of 2/3. A panorama of 200 x 2000 may be 533 wide: 0.2665.
+    assert choices.long_edge_of(800) == 1333
+    assert choices.long_edge_of(320) == 533
+    boxes, sizes = objects([[48, 96]]).at(320, 533)
+    np.testing.assert_allclose(boxes, [[144, 181 + 1 / 3, 176, 245 + 1 / 3]])
+    assert sizes.tolist() == [[320, 427]]
+    boxes, sizes = objects([[100, 200]], image_hw=(200, 2000)).at(320, 533)
+    np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], [[26.65, 53.3]])
+    assert sizes.tolist() == [[53, 533]]
+
+
+@pytest.mark.parametrize(
+    ("side", "image_hw", "chosen"),
+    [
+        (100, (480, 640), 320),  # 67 pixels at 320: seen
+        (24, (480, 640), 320),  # 16 pixels at 320: just seen
+        (20, (480, 640), 416),  # 13.3 at 320, 17.3 at 416
+        (12, (480, 640), 640),  # 13.9 at 416 and 12.8 at 512, exactly 16 at 640
+        (5, (480, 640), 640),  # never seen; no photo is enlarged more than by a half
+        (5, (2000, 3000), 800),
+        (40, (100, 150), 320),  # tiny photos: the smallest size all the same
+    ],
+)
+def test_the_smallest_size_at_which_objects_are_seen(side, image_hw, chosen):
+    choice = choices.short_edge(objects([[side, side]] * 10, image_hw))
+    assert choice.value == chosen
+    assert f"at a short edge of {chosen} pixels" in choice.reason
+
+
+def test_a_tenth_may_be_too_small():
+    sides = [[100, 100]] * 9 + [[3, 3]]
+    choice = choices.short_edge(objects(sides))
+    assert choice.value == 320
+    assert "90% of the objects" in choice.reason
+    assert choices.short_edge(objects([*sides, [3, 3]])).value == 640  # 9 of 11
+
+
+def test_anchors_stay_where_they_fit():
+    ours = RPN().anchor_sizes
+    squares = objects([[48, 48], [96, 96], [192, 192]])  # 32, 64, 128 at 320
+    choice = choices.anchor_sizes(squares, 320, RPN())
+    assert choice.value == list(ours)
+    assert choice.reason.startswith("100.0% of the objects")
+    assert "other sizes would do no better" in choice.reason
+
+
+def test_anchors_follow_small_objects():
+    ours = RPN().anchor_sizes
+    small = objects([[18, 18]] * 20)  # 12 at 320: IoU with a 32 anchor is 144 / 1024
+    choice = choices.anchor_sizes(small, 320, RPN())
+    assert choice.value[0] <= 16
+    assert len(choice.value) == 5
+    assert choice.value == sorted(choice.value)
+    assert f"with {list(ours)} it was 0.0%, mean 0.14" in choice.reason
+
+
+def test_room_for_the_fullest_photo():
+    crowded = objects([[9, 9]] * 41, images=2, image_of_object=[0] * 40 + [1])
+    assert choices.max_instances(crowded).value == 60
+    assert choices.max_instances(objects([[9, 9]])).value == 20
+    many = objects([[9, 9]] * 900)
+    assert choices.max_instances(many).value == 300
+    assert "the fullest training photo has 900 objects" in choices.max_instances(many).reason
+
+
+def entry(bbox, is_crowd=False, mask="some"):
+    return ObjectEntry(None, 1, bbox, 1.0, is_crowd, mask)
+
+
+def coco(entries):
+    images = [coco_data.ImageEntry(7, "a.jpg", 480, 640), coco_data.ImageEntry(8, "b.jpg", 48, 64)]
+    return coco_data.CocoData(
+        "set.json", images, {"7": entries}, LabelMap((1,), ("date",)), 2, len(entries), [], {}, []
+    )
+
+
+def test_what_is_gathered_from_annotations():
+    # A box that reaches beyond its photo counts as far as the photo; a crowd is nothing to find,
+    # but its mask takes room.
+    found = choices.objects_of(
+        coco(
+            [
+                entry((1, 2, 30.5, 20)),
+                entry((0, 0, 900, 10), mask=None),
+                entry((0, 0, 99, 9), is_crowd=True),
+            ]
+        )
+    )
+    np.testing.assert_allclose(found.boxes, [[2, 1, 22, 31.5], [0, 0, 10, 640]])
+    assert found.counts().tolist() == [2, 0]
+    assert found.masks_pixels.tolist() == [21 * 32 + 10 * 100, 0]
+    assert choices.mask_arena_pixels(found).value == 2**16
+
+
+def test_nothing_to_learn_from():
+    with pytest.raises(ValueError, match=r"set\.json: there is no object to learn from"):
+        choices.objects_of(coco([]))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "taken", "measured"),
+    [(30, 640, [640]), (5, 512, [640, 512]), (0.5, 320, [640, 512, 416, 320])],
+)
+def test_time_decides_where_it_is_short(minutes, taken, measured):
+    # A step takes 1 s at 320 and grows with the pixels: 4 s at 640, 2.56 s at 512. Six hundred
+    # seconds hold 300 steps of 2 s.
+    pace, all_measured = choices.pace(640, minutes, 100, lambda edge: (edge / 320) ** 2)
+    assert pace.short_edge == taken
+    assert [m.short_edge for m in all_measured] == measured
