@@ -1,6 +1,6 @@
 """EfficientNet-Lite0, the backbone: images in, the feature maps C2..C5 out.
 
-A fifth of ResNet-50's parameters and a tenth of its arithmetic, for CPUs, phones and small data
+An eighth of ResNet-50's parameters and a tenth of its arithmetic, for CPUs, phones and small data
 sets. Lite means: EfficientNet-B0 without squeeze-and-excitation, ReLU6 in place of swish.
 
 Shape letters: `B` images, `H W` network-input size, `Hl Wl` size of level l (stride 2**l), `C`
