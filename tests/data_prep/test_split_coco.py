@@ -164,6 +164,11 @@ def test_order_of_the_file_does_not_matter_the_seed_does(photos):
     (photos / "shuffled.json").write_text(json.dumps(content))
     _, second = split(photos, "other", annotations="shuffled.json")
     assert first == second
+    orders = [
+        [row["file_name"] for row in json.loads((photos / o / "train.json").read_text())["images"]]
+        for o in ("split", "other")
+    ]
+    assert orders[0] == orders[1]
     others = [split(photos, "seed", seed=seed)[1]["val"] for seed in (1, 2, 3)]
     assert any(other != first["val"] for other in others)
 
