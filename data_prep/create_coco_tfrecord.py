@@ -136,8 +136,8 @@ def run(job: "conversion.Job") -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where this one stopped")
     _print_summary(job.prefix, summary, time.monotonic() - start)
-    print(
-        "\nNext, where training and validation records are both there:\n"
+    command_line.print_next(
+        "where training and validation records are both there:\n"
         "  python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn --params_override=FIELDS\n"
         "with these ones in FIELDS, separated from other fields by a comma, as one of\n"
         f"  task.train_data.input_path='{job.prefix}-*.tfrecord'\n"

@@ -106,8 +106,8 @@ def convert(
     report.write(path, collected.findings, collected.notes, collected.warnings)
     print(f"{output_file}: {summary}")
     report.print_written(path, collected.findings, collected.notes, collected.warnings)
-    print(
-        "\nNext, to split it:\n"
+    command_line.print_next(
+        "to split it:\n"
         f"  python data_prep/split_coco.py --images={images} --annotations={output_file} "
         f"--output_dir={os.path.dirname(output_file) or '.'}"
     )

@@ -30,7 +30,7 @@ command_line.require("train")  # before its packages are
 from absl import app, flags
 
 from mrcnn_tf.data import coco_json
-from mrcnn_tf.experiment import choices, loading
+from mrcnn_tf.experiment import choices, loading, precision
 from mrcnn_tf.experiment.choices import Choice, Objects
 from mrcnn_tf.experiment.fields import RPN
 
@@ -67,6 +67,7 @@ def main(argv: list[str]) -> None:
         data = coco_json.read(values.annotations)
         objects = choices.objects_of(data)
         base, chosen = _starting_point(values.weights)
+        chosen.append(_precision())
         chosen += _choose(
             objects, base, chosen, values.train_records, values.val_records, values.minutes
         )
@@ -120,6 +121,14 @@ def _starting_point(weights: str) -> tuple[str, list[Choice]]:
         Choice("trainer.weight_decay", finetune.trainer.weight_decay, "likewise"),
         Choice("trainer.reference_batch_size", finetune.trainer.reference_batch_size, "likewise"),
     ]
+
+
+def _precision() -> Choice:
+    """The type to train in."""
+    dtype = precision.fastest()
+    half = "what this machine is fastest in; weights, losses and results stay float32"
+    full = "this machine has no instructions for half precision"
+    return Choice(precision.FIELD, dtype, full if dtype == precision.NONE else half)
 
 
 def _choose(

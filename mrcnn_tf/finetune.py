@@ -17,12 +17,18 @@ docs/your-own-photos.md goes through all of it.
 
 import hashlib
 import json
+import os
 import pathlib
 import sys
 
 from absl import app, flags
 
-from mrcnn_tf.console import command_line, layout, running, threads
+from mrcnn_tf.console import command_line, layout, start_tensorflow, threads
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+command_line.require("train")
+with start_tensorflow.quickly():
+    from mrcnn_tf.console import running
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.console.running import Stage
 
@@ -145,7 +151,9 @@ class Plan:
         self._module("evaluate the best", "train", *of_run, "--mode=eval", best, *limit)
         self._module("report", "report", *of_run, best)
         exported = f"{self.folder}/saved_model"
-        self._module("export", "export", of_run[0], best, f"--export_dir={exported}")
+        # In float32, because the network may be used on a machine that has no half precision.
+        to = (f"--export_dir={exported}", "--mixed_precision=none")
+        self._module("export", "export", of_run[0], best, *to)
         self._module(
             "predict",
             "predict",

@@ -54,11 +54,10 @@ def main(argv: list[str]) -> None:
         writing.run(experiment, checkpoint, FLAGS.output_dir, FLAGS.overwrite)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(
-        "\nNext, to train a detector on them, these fields of its experiment:\n"
-        "  task.model.proposals=file\n"
-        + "".join(f"  task.{s}_data.proposals={FLAGS.output_dir}/{s}\n" for s in writing.SPLITS),
-        end="",
+    command_line.print_next(
+        "to train a detector on them, these fields of its experiment:\n"
+        "  task.model.proposals=file"
+        + "".join(f"\n  task.{s}_data.proposals={FLAGS.output_dir}/{s}" for s in writing.SPLITS)
     )
 
 

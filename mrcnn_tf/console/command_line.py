@@ -63,6 +63,15 @@ def run(
         raise SystemExit(130) from interrupt
 
 
+STAGE = "MRCNN_TF_STAGE"  # set in the environment of a command that another one runs
+
+
+def print_next(text: str) -> None:
+    """Say what to type next, unless another command runs this one and knows by itself."""
+    if STAGE not in os.environ:
+        print(f"\nNext, {text}")
+
+
 def _program() -> str:
     """Return what was typed to start this process."""
     module = sys.modules["__main__"].__spec__

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypedDict
 
 import tensorflow as tf
 
+from mrcnn_tf.console import command_line
 from mrcnn_tf.console.durations import duration
 
 FINISHED = "stages.json"  # which stages of a folder are done, by which command, in which time
@@ -106,7 +107,8 @@ def _run_stage(stage: Stage) -> int:
 
     It saves what it has and ends by itself. The terminal sends Ctrl-C to both.
     """
-    process = subprocess.Popen([sys.executable, *stage.arguments])
+    environment = os.environ | {command_line.STAGE: "1"}
+    process = subprocess.Popen([sys.executable, *stage.arguments], env=environment)
     before = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),

@@ -183,7 +183,8 @@ def ran(monkeypatch):
     calls = Ran()
 
     class Pretended:
-        def __init__(self, command):
+        def __init__(self, command, env):
+            assert env["MRCNN_TF_STAGE"]
             calls.append(command[2])
             self.wait = lambda: 3 if command[2] == calls.failing else 0
 
