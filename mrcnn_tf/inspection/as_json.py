@@ -57,6 +57,7 @@ def content(
                 "set": problem.data_set,
                 "image_id": problem.image_id,
                 "file": problem.file_name,
+                "twin_id": problem.twin_id,
                 "where": problem.where,
                 "value": problem.value,
                 "happens": problem.happens,

@@ -18,11 +18,11 @@ from mrcnn_tf.images import near_duplicates
 from mrcnn_tf.inspection.data_set import DataSet, Objects
 from mrcnn_tf.inspection.network import Network
 from mrcnn_tf.inspection.photos import Photo
-from mrcnn_tf.inspection.problems import Problem, Severity, of_finding
+from mrcnn_tf.inspection.problems import Problem, Severity, counted, of_finding
 
 RARE = 10  # objects: a class that has fewer to learn from is rare
 SHARE = 0.01  # of the objects: what concerns fewer is a note, as `data/findings.py` has it
-GOOD_IOU, GOOD_SHARE = 0.5, 0.9  # of the objects, this share should have an anchor this good
+GOOD_IOU, GOOD_SHARE = 0.5, 0.8  # of the objects, this share should have an anchor this good
 _CLOSE_IOU, _CLOSE_PIXELS = 0.8, 3.0  # a box that fits its mask less is not close to it
 _SAME_PIXELS = 1.0  # boxes of one class whose edges differ by less are one object twice
 _SHOWN = 5  # names that are listed in one line
@@ -247,7 +247,7 @@ def _of_counts(data_set: DataSet, network: Network) -> list[Problem]:
             empty.append(photo.image)
     if empty:
         problems.append(Problem(
-            Severity.NOTE, "images without objects", data_set.key, f"{len(empty):,} images",
+            Severity.NOTE, "images without objects", data_set.key, counted(len(empty), "image"),
             _some(image.file_name for image in empty), "they teach what is background",
             "Nothing, if there really is nothing of your classes in them; else annotate them.",
         ))  # fmt: skip
@@ -263,7 +263,7 @@ def _of_classes(sets: Sequence[DataSet]) -> list[Problem]:
             if 0 < count < RARE:
                 problems.append(Problem(
                     Severity.WARNING, "rare class", "train", f"category {name!r}",
-                    f"{count} objects to learn from, where {RARE} are the least",
+                    f"{counted(count, 'object')} to learn from, where {RARE} are the least",
                     "it is hardly learnt", "Annotate more of them, or join it with another class.",
                 ))  # fmt: skip
     if len(counts) < 2:
@@ -283,7 +283,7 @@ def _of_classes(sets: Sequence[DataSet]) -> list[Problem]:
         if name not in train and there:
             problems.append(Problem(
                 Severity.ERROR, "class that training lacks", "val", f"category {name!r}",
-                f"{there:,} objects; the training file has no such category",
+                f"{counted(there, 'object')}; the training file has no such category",
                 "the converter refuses the validation file",
                 "Give the category the same name in both files, or list it in the training file.",
             ))  # fmt: skip
@@ -296,7 +296,7 @@ def _of_classes(sets: Sequence[DataSet]) -> list[Problem]:
         elif here and not there:
             problems.append(Problem(
                 Severity.WARNING, "class without a validation object", "val", f"category {name!r}",
-                f"{here:,} objects in training, none in validation",
+                f"{counted(here, 'object')} in training, none in validation",
                 "nobody will know how well it is found",
                 "Move some of its photos into the validation set.",
             ))  # fmt: skip
@@ -351,7 +351,7 @@ def _of_copies(sets: Sequence[DataSet]) -> list[Problem]:
                     f"{twin.image.image_id}) of the training set",
                     "scores on it are too good: the network has seen it",
                     "Keep photos of one scene on one side: move it to the training set.",
-                ))  # fmt: skip
+                )._replace(twin_id=twin.image.image_id))  # fmt: skip
         for key, photos in (("train", train), ("val", val)):
             if len(photos) > 1:
                 problems.append(_of_image(
@@ -389,7 +389,8 @@ def _of_unlisted_files(sets: Sequence[DataSet]) -> list[Problem]:
         )
         if names and not shares_folder:
             problems.append(Problem(
-                Severity.NOTE, "images without annotations", data_set.key, f"{len(names):,} files",
+                Severity.NOTE, "images without annotations", data_set.key,
+                counted(len(names), "file"),
                 _some(names), "they are not used",
                 "Nothing; or annotate them, and there is more to learn from.",
             ))  # fmt: skip

@@ -1,5 +1,7 @@
 """Small pictures of photos with their objects drawn in, for the page."""
 
+import collections
+
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -10,13 +12,13 @@ from mrcnn_tf.inspection.photos import SMALL_EDGE, Photo
 from mrcnn_tf.pages.page import Picture
 from mrcnn_tf.pages.thumbnails import thumbnail
 
-MOST_COLORS = 12  # classes that have a colour of their own; with more, names stand in the picture
+MOST_COLORS = 12  # classes that have a colour of their own
+_MOST_NAMES = 4  # classes that a caption lists
 
 
 def picture(data_set: DataSet, photo: Photo, caption: str = "") -> Picture:
     """Return a photo with the outlines of its objects, coloured by class."""
     image, entries = photo.image, data_set.objects_of(photo.image)
-    names = data_set.class_names
     pixels = photo.pixels()
     small_hw = pixels.shape[:2]
     uri = thumbnail(
@@ -24,14 +26,20 @@ def picture(data_set: DataSet, photo: Photo, caption: str = "") -> Picture:
         np.array([clipped_box(entry, image) for entry in entries]).reshape(-1, 4)
         * np.tile(np.array(small_hw) / (image.height, image.width), 2),
         [_small_mask(entry, image, small_hw) for entry in entries],
-        [names[entry.category_id] for entry in entries] if len(names) > MOST_COLORS else None,
         color_ids=[class_place(data_set, entry.category_id) for entry in entries],
         is_crowd=[entry.is_crowd for entry in entries],
         long_edge=SMALL_EDGE,
     )
-    count = f"{len(entries):,} object{'' if len(entries) == 1 else 's'}"
-    text = f"{image.file_name} (image {image.image_id}): {caption or count}"
-    return Picture(uri, text, f"{image.file_name} with {count} outlined")
+    text = f"{image.file_name} (image {image.image_id}): {caption or _contents(data_set, entries)}"
+    return Picture(uri, text, f"{image.file_name}, {len(entries):,} objects outlined")
+
+
+def _contents(data_set: DataSet, entries: list[ObjectEntry]) -> str:
+    """Return what is in a photo: "3 cat, 1 dog"."""
+    names = data_set.class_names
+    counts = collections.Counter(names[entry.category_id] for entry in entries)
+    listed = ", ".join(f"{count:,} {name}" for name, count in counts.most_common(_MOST_NAMES))
+    return (listed or "no object") + (", ..." if len(counts) > _MOST_NAMES else "")
 
 
 def class_place(data_set: DataSet, category_id: int) -> int:

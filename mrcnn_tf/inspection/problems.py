@@ -36,6 +36,7 @@ class Problem(NamedTuple):
       advice: what to do about it.
       image_id: of the image, where it is one image's.
       file_name: that image's file.
+      twin_id: of the training image that shows the same, where that is the problem.
     """
 
     severity: Severity
@@ -47,6 +48,7 @@ class Problem(NamedTuple):
     advice: str
     image_id: int | str | None = None
     file_name: str = ""
+    twin_id: int | str | None = None
 
 
 class Kind(NamedTuple):
@@ -58,6 +60,11 @@ class Kind(NamedTuple):
     def first(self) -> Problem:
         """The one that stands for all."""
         return self.problems[0]
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 object" or "2 objects"."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def worst(problems: Iterable[Problem]) -> Severity | None:

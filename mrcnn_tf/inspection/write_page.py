@@ -9,6 +9,7 @@ from mrcnn_tf.images import drawing
 from mrcnn_tf.inspection import as_json, checks
 from mrcnn_tf.inspection.data_set import DataSet
 from mrcnn_tf.inspection.network import Network
+from mrcnn_tf.inspection.photos import Photo
 from mrcnn_tf.inspection.pictures import MOST_COLORS, picture
 from mrcnn_tf.inspection.problems import Kind, Problem, Severity, by_kind
 from mrcnn_tf.pages import charts
@@ -19,7 +20,7 @@ _MOST_ROWS = 200  # of one kind; all are in inspection.json
 _OPEN_ROWS = 5  # longer tables are folded
 _PICTURES_OF_KIND, _PICTURES_OF_SET = 4, {"train": 24, "val": 12}
 _GRID = 16  # cells of the map of places, each way
-_MOST_BARS = 40  # classes in one chart
+_MOST_BARS = 20  # classes in one chart
 _NAMES = {"train": "training", "val": "validation", "": "both"}
 _MEANING = {
     Severity.ERROR: "the converter refuses the data, or nothing can be learnt from it",
@@ -77,18 +78,21 @@ def _summarise(
     classes = dict.fromkeys(name for data_set in sets for name in data_set.class_names.values())
     section.key_numbers([*numbers, ("classes", len(classes))])
     rows = [
-        (Badge(kind.first.severity, kind.first.severity), kind.first.kind,
-         _NAMES[kind.first.data_set], len(kind.problems))
+        (Badge(kind.first.severity, kind.first.severity), len(kind.problems), kind.first.kind,
+         _NAMES[kind.first.data_set])
         for kind in kinds
     ]  # fmt: skip
     if rows:
-        section.table(("", "what", "set", "how often"), rows)
+        section.table(("", "times", "what", "set"), rows)
 
 
 def _list_problems(page: Page, sets: Sequence[DataSet], kinds: Sequence[Kind]) -> None:
     """Add a section for each severity that occurs."""
-    photos = {(data_set.key, photo.image.image_id): (data_set, photo)
-              for data_set in sets for photo in data_set.photos}  # fmt: skip
+    photos: dict[tuple[str, int | str | None], tuple[DataSet, Photo]] = {
+        (data_set.key, photo.image.image_id): (data_set, photo)
+        for data_set in sets
+        for photo in data_set.photos
+    }
     for severity in Severity:
         of_severity = [kind for kind in kinds if kind.first.severity == severity]
         if not of_severity:
@@ -111,12 +115,19 @@ def _list_problems(page: Page, sets: Sequence[DataSet], kinds: Sequence[Kind]) -
             shown = [p for p in kind.problems if (p.data_set, p.image_id) in photos]
             shown = list({p.image_id: p for p in shown}.values())[:_PICTURES_OF_KIND]
             if shown and severity != Severity.NOTE:
-                section.pictures(_picture_of(problem, photos) for problem in shown)
+                section.pictures(p for problem in shown for p in _pictures_of(problem, photos))
 
 
-def _picture_of(problem: Problem, photos: dict) -> Picture:
+def _pictures_of(
+    problem: Problem, photos: dict[tuple[str, int | str | None], tuple[DataSet, Photo]]
+) -> list[Picture]:
+    """Return the photo that a problem is of, and the one that it is too much like."""
     data_set, photo = photos[problem.data_set, problem.image_id]
-    return picture(data_set, photo, problem.value)
+    pictures = [picture(data_set, photo, problem.value)]
+    if problem.twin_id is not None:
+        data_set, photo = photos["train", problem.twin_id]
+        pictures.append(picture(data_set, photo, "in the training set"))
+    return pictures
 
 
 def _show_photos(section: Section, sets: Sequence[DataSet]) -> None:
@@ -243,15 +254,15 @@ def _chart_anchors(section: Section, sets: Sequence[DataSet], network: Network) 
                 "share of objects", x_log=True, y_range=(0, 1), points=True,
             ),
             charts.histogram(
-                ious, f"Best IoU with an anchor, {data_set.name}", "IoU",
+                ious, f"Best IoU with an anchor, {data_set.name}", "IoU", x_range=(0, 1),
                 marks=[(network.rpn.positive_iou, "positive from here")],
             ),
         ]  # fmt: skip
         section.table(
             ("object size", "objects", "mean best IoU", "IoU 0.5 or more", "IoU 0.7 or more"),
             [(f"{row['from']} to {row['to']}" if row["to"] else f"{row['from']} and more",
-              row["objects"], row["mean_best_iou"], row["recall_50"], row["recall_70"])
-             for row in rows],
+              row["objects"], *(round(row[key], 2) for key in ("mean_best_iou", "recall_50",
+              "recall_70"))) for row in rows],
         )  # fmt: skip
     section.heading("Charts")
     section.charts(drawn)

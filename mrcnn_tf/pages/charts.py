@@ -32,6 +32,7 @@ def histogram(
     *,
     bins: int = 20,
     log: bool = False,
+    x_range: tuple[float, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
     caption: str = "",
 ) -> Html:
@@ -43,12 +44,13 @@ def histogram(
       x_label: what the values are, with their unit.
       bins: how many.
       log: whether bins are equally wide in the logarithm; values must be positive then.
+      x_range: where the bins begin and end, by default with the values.
       marks: pairs (x, what) of vertical lines.
       caption: below it.
     """
     series = _named(values)
     everything = np.concatenate([*series.values(), [x for x, _ in marks]])
-    x_axis = _axis(everything, log)
+    x_axis = _axis(everything if x_range is None else x_range, log)
     if log:
         edges = np.geomspace(x_axis.low, x_axis.high, bins + 1)
     else:
@@ -183,10 +185,9 @@ def scatter(
     """
     xs = np.concatenate([np.empty(0), *(_floats(x) for x, _ in series.values())])
     ys = np.concatenate([np.empty(0), *(_floats(y) for _, y in series.values())])
-    plot = _Plot(
-        _axis(xs if x_range is None else x_range, x_log),
-        _axis(ys if y_range is None else y_range, y_log), x_label, y_label,
-    )  # fmt: skip
+    x_axis = _with_margin(_axis(xs, x_log)) if x_range is None else _axis(x_range, x_log)
+    y_axis = _with_margin(_axis(ys, y_log)) if y_range is None else _axis(y_range, y_log)
+    plot = _Plot(x_axis, y_axis, x_label, y_label)
     for k, (x, y) in enumerate(series.values()):
         plot.points(_floats(x), _floats(y), k)
     return _figure(plot.svg(title), title, caption, list(series) if len(series) > 1 else [])
@@ -414,6 +415,15 @@ def _axis(
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return _Axis(low, high, False, tuple(k * step for k in range(first, last + 1)))
+
+
+def _with_margin(axis: _Axis) -> _Axis:
+    """Return an axis that reaches a little further, so that no point lies on its end."""
+    if axis.log:
+        factor = (axis.high / axis.low) ** 0.04
+        return axis._replace(low=axis.low / factor, high=axis.high * factor)
+    margin = 0.04 * (axis.high - axis.low)
+    return axis._replace(low=axis.low - margin, high=axis.high + margin)
 
 
 def _named(

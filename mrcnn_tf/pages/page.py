@@ -50,8 +50,9 @@ ul { margin: .4rem 0; padding-left: 1.25rem; max-width: 46rem; overflow-wrap: an
 .scroll { overflow-x: auto; margin: .75rem 0; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; min-width: 3.5rem; }
-th { color: var(--soft); font-weight: 600; overflow-wrap: normal; }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; max-width: 40rem; }
+th { color: var(--soft); font-weight: 600; }
+table.stack td { overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 .badge { display: inline-block; border: 1px solid currentColor; border-radius: 1rem;
@@ -81,6 +82,8 @@ svg text.soft { fill: var(--soft); }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 @media (max-width: 40rem) {
+  .pictures { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem; }
+  .pictures.wide { grid-template-columns: minmax(0, 1fr); }
   table.stack, table.stack tbody, table.stack tr, table.stack td { display: block; }
   table.stack thead { position: absolute; left: -200vw; }
   table.stack tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }

@@ -18,7 +18,8 @@ from mrcnn_tf.images import record_image
 from mrcnn_tf.inspection import network, photos
 
 KEYS_OF_FINDING = {
-    *("severity", "kind", "set", "image_id", "file", "where", "value", "happens", "advice")
+    *("severity", "kind", "set", "image_id", "file", "twin_id", "where", "value"),
+    *("happens", "advice"),
 }
 KEYS_OF_SET = {
     *("images_dir", "annotations", "annotations_sha256", "images", "usable_images", "objects"),
@@ -196,6 +197,7 @@ def test_photos_on_both_sides(tmp_path):
     rows = [r for r in found["findings"] if r["kind"] == "photo in training and validation"]
     assert {row["file"]: row["set"] for row in rows} == {"copy.png": "val", "larger.png": "val"}
     values = {row["file"]: row["value"] for row in rows}
+    assert {row["twin_id"] for row in rows} == {7}
     assert values["copy.png"] == "the same file as seen.png (image 7) of the training set"
     assert "seen.png (image 7)" in values["larger.png"]
     assert only(found, "photos that show almost the same", set="val")["file"] == "copy.png"
@@ -257,24 +259,24 @@ def test_images_that_cannot_be_used(tmp_path):
 
 
 def test_anchors(folder):
-    # Of 10 objects, 8 are anchors of stride 8 (64 pixels, centres on multiples of 8); 2 lie in
+    # Of 12 objects, 8 are anchors of stride 8 (64 pixels, centres on multiples of 8); 4 lie in
     # anchors of 32 pixels and fill a quarter of them.
     for k in range(4):
         folder.add_photo([(16, 16, 64, 64), (112, 24, 64, 64)], size=(200, 100), category=1 + k % 2)
-    folder.add_photo([(40, 40, 16, 16), (100, 40, 16, 16)])
+    folder.add_photo([(40, 40, 16, 16), (100, 40, 16, 16), (40, 64, 16, 16), (100, 64, 16, 16)])
     judge = network.default()._replace(
         short_edge=100, long_edge=200, rpn=fields.RPN(anchor_ratios=(1.0,))
     )
     found = folder.inspect(judge=judge)
     anchors = found["sets"]["train"]["anchors"]
-    assert anchors["objects"] == 10
-    assert anchors["recall_50"] == anchors["recall_70"] == 0.8
-    assert anchors["mean_best_iou"] == pytest.approx((8 + 2 * 0.25) / 10)
+    assert anchors["objects"] == 12
+    assert anchors["recall_50"] == anchors["recall_70"] == 0.6667
+    assert anchors["mean_best_iou"] == pytest.approx((8 + 4 * 0.25) / 12)
     assert anchors["by_size"] == [
-        {"from": 16, "to": 32, "objects": 2, "mean_best_iou": 0.25, "recall_50": 0, "recall_70": 0},
+        {"from": 16, "to": 32, "objects": 4, "mean_best_iou": 0.25, "recall_50": 0, "recall_70": 0},
         {"from": 64, "to": 128, "objects": 8, "mean_best_iou": 1, "recall_50": 1, "recall_70": 1},
     ]
-    assert "80% of the objects" in only(found, "anchors that do not fit the objects")["value"]
+    assert "67% of the objects" in only(found, "anchors that do not fit the objects")["value"]
 
 
 def test_sets_without_masks_or_objects(tmp_path):

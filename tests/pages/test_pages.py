@@ -230,3 +230,11 @@ def test_thin_parts_of_masks_stay_visible():
     pixels = pixels_of(thumbnail(np.zeros((1000, 1000, 3), np.uint8), [[500, 0, 503, 1000]],
                                  [mask], long_edge=100))  # fmt: skip
     assert pixels[50].max(axis=1).min() > 60
+
+
+def test_ranges_of_axes():
+    drawn = hints(charts.histogram([0.2, 0.9], "t", "x", bins=2, x_range=(0, 1)))
+    assert drawn == ["0 to 0.5: 1", "0.5 to 1: 1"]
+    chart = charts.scatter({"a": ([0, 1], [0, 1])}, "t", "x", "y")
+    xs = [float(x) for x in re.findall(r'cx="([\d.]+)"', chart)]
+    assert 46 < xs[0] < xs[1] < 346  # not on the ends of the axis
