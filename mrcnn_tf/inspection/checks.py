@@ -186,9 +186,10 @@ def _of_repeated_objects(data_set: DataSet, objects: Objects) -> list[Problem]:
     for place in np.unique(objects.image):
         rows = np.flatnonzero(objects.image == place)
         boxes, classes = objects.boxes[rows], objects.category_id[rows]
-        edges = np.abs(boxes[:, None] - boxes[None]).max(axis=2)  # [m, m]
-        same = (edges < _SAME_PIXELS) & (classes[:, None] == classes[None])
-        count = int(np.triu(same, 1).any(axis=0).sum())
+        count = 0
+        for k in range(1, len(rows)):  # against those before it, for the sake of memory
+            edges = np.abs(boxes[:k] - boxes[k]).max(axis=1)
+            count += bool(np.any((edges < _SAME_PIXELS) & (classes[:k] == classes[k])))
         if count:
             problems.append(_of_image(
                 data_set.photos[place].image, data_set.key, Severity.WARNING,
@@ -375,23 +376,15 @@ def _of_unlisted_files(sets: Sequence[DataSet]) -> list[Problem]:
     """Images that lie in the folder and in no annotation file."""
     problems = []
     for data_set in sets:
-        elsewhere = {
-            photo.image.file_name
-            for other in sets if os.path.realpath(other.images_dir)
-            == os.path.realpath(data_set.images_dir)
-            for photo in other.photos
-        }  # fmt: skip
-        names = [name for name in data_set.unlisted if name not in elsewhere]
-        shares_folder = any(
-            other.key < data_set.key
-            and os.path.realpath(other.images_dir) == os.path.realpath(data_set.images_dir)
-            for other in sets
-        )
-        if names and not shares_folder:
+        folder = os.path.realpath(data_set.images_dir)
+        sharing = [other for other in sets if os.path.realpath(other.images_dir) == folder]
+        if sharing[0] is not data_set:
+            continue  # said once for a folder
+        names = set(data_set.unlisted).intersection(*(other.unlisted for other in sharing))
+        if names:
             problems.append(Problem(
                 Severity.NOTE, "images without annotations", data_set.key,
-                counted(len(names), "file"),
-                _some(names), "they are not used",
+                counted(len(names), "file"), _some(sorted(names)), "they are not used",
                 "Nothing; or annotate them, and there is more to learn from.",
             ))  # fmt: skip
     return problems

@@ -258,6 +258,19 @@ def test_images_that_cannot_be_used(tmp_path):
     assert found["sets"]["train"]["usable_objects"] == 12
 
 
+def test_one_folder_for_both_sets(tmp_path):
+    train, val = clean(tmp_path / "train"), clean(tmp_path / "val", seed=1)
+    for row in val.content["images"]:
+        old, row["file_name"] = row["file_name"], f"val {row['file_name']}"
+        os.rename(val.path / "images" / old, train.path / "images" / row["file_name"])
+    (val.path / "images").rmdir()
+    (val.path / "images").symlink_to(train.path / "images")
+    assert train.inspect(val)["findings"] == []
+    Image.new("RGB", (30, 30)).save(train.path / "images" / "extra.png")
+    row = only(train.inspect(val), "images without annotations")
+    assert (row["set"], row["where"], row["value"]) == ("train", "1 file", "extra.png")
+
+
 def test_anchors(folder):
     # Of 12 objects, 8 are anchors of stride 8 (64 pixels, centres on multiples of 8); 4 lie in
     # anchors of 32 pixels and fill a quarter of them.

@@ -26,6 +26,7 @@ EXTRAS = {
     "mrcnn-create-shapes-coco": [],
     "mrcnn-demo": [],  # itself; it calls the others
     "mrcnn-export": ["train"],
+    "mrcnn-inspect-data": ["train"],  # with --experiment only
     "mrcnn-predict": [],
     "mrcnn-train": ["train"],
     "mrcnn-train-stages": ["train"],
