@@ -246,6 +246,9 @@ def main(argv: list[str]) -> None:
         path = of_flags(values)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt as interrupt:
+        print("stopped by SIGINT", flush=True)
+        raise SystemExit(130) from interrupt
     print(path)
 
 

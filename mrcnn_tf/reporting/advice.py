@@ -25,7 +25,8 @@ KINDS = {
     ),
     "localisation": (
         "the right category, but the outline or box covers too little or too much of the object",
-        "Tighter annotations, larger images in training (short_edges), or longer training.",
+        "Tighter annotations, larger images in training (task.train_data.short_edges), or longer "
+        "training.",
     ),
     "both": (
         "near an object, but of another category and badly placed",
@@ -43,7 +44,7 @@ KINDS = {
     "missed": (
         "an annotated object is not seen at all",
         "More pictures of such objects, longer training; if they are small, larger images in "
-        "training (short_edges) and smaller anchors.",
+        "training (task.train_data.short_edges) and smaller anchors.",
     ),
 }
 
@@ -109,7 +110,8 @@ def _by_size(scored: Scored) -> list[str]:
         return []
     return [
         f"Small objects (fewer than {_SIZES[0][1]} pixels) reach AP {small.value:.2f}, larger ones "
-        f"{rest.value:.2f}: train on larger images (short_edges), or take photos from nearer."
+        f"{rest.value:.2f}: train on larger images (task.train_data.short_edges), or take photos "
+        "from nearer."
     ]
 
 

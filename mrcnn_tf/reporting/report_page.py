@@ -20,6 +20,7 @@ from mrcnn_tf.reporting.pixels import Photo
 from mrcnn_tf.reporting.scored import Scored
 
 NUM_IMAGES = 6  # of each kind: best, worst, most confusing
+_LONG_EDGE = 400  # pixels of each image of a pair
 _MAX_CURVES = 8  # of categories in one chart
 _MAX_MATRIX = 14  # categories of a matrix that can be read
 _RIGHT, _WRONG = 2, 5  # places in the palette of drawings: bluish green, vermilion
@@ -103,7 +104,7 @@ def _in_short(page: Page, scored: Scored, history: History | None) -> None:
     best = scored.threshold
     section.key_numbers(
         [
-            (f"{scored.kind} AP50, the score of its detections, 0 to 1", _plain(number)),
+            (f"{scored.kind} AP50 (0 to 1, higher is better)", _plain(number)),
             ("of the objects are found", f"{best.recall:.0%}" if best else None),
             ("of what it shows is right", f"{best.precision:.0%}" if best else None),
             ("score from which to believe it", f"{best.score:.2f}" if best else None),
@@ -162,32 +163,34 @@ def _picture(scored: Scored, outcome: outcomes.Outcome, photo: Photo) -> Picture
     """Draw ground truth beside prediction."""
     matches = scored.numbers[scored.kind].matches
     image = scored.rows.images[outcome.image]
+    enlarge = max(1, _LONG_EDGE // max(photo.pixels.shape[:2]))  # room for labels
+    pixels = photo.pixels.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
     frame_hw = image["height"], image["width"]
     missed = {int(matches.object_id[k]) for k in outcome.missed}
     there = [row for row in scored.rows.annotations if row["image_id"] == image["id"]]
     left = small_drawing(
-        photo.pixels,
+        pixels,
         _boxes(there),
         [row.get("segmentation") for row in there],
         [scored.names[row["category_id"] - 1] for row in there],
         color_ids=[_WRONG if row["id"] in missed else _RIGHT for row in there],
         is_crowd=[bool(row["iscrowd"]) for row in there],
         frame_hw=frame_hw,
-        long_edge=400,
+        long_edge=_LONG_EDGE,
     )
     rows = {row["id"]: row for row in scored.rows.detections if row["image_id"] == image["id"]}
     shown = sorted([*outcome.right, *outcome.wrong])
     wrong = set(outcome.wrong)
     found = [rows[int(matches.detection_id[k])] for k in shown]
     right = small_drawing(
-        photo.pixels,
+        pixels,
         _boxes(found),
         [row.get("segmentation") for row in found],
         [scored.names[row["category_id"] - 1] for row in found],
         [row["score"] for row in found],
         color_ids=[_WRONG if k in wrong else _RIGHT for k in shown],
         frame_hw=frame_hw,
-        long_edge=400,
+        long_edge=_LONG_EDGE,
     )
     kinds = {error.index: error.kind for error in scored.errors.wrong}
     mistakes = [
@@ -235,7 +238,7 @@ def _errors(page: Page, scored: Scored) -> None:
         ]
     )
     section.table(
-        ("kind", "what it means", "errors shown", "of all detections", "AP50 gained by mending"),
+        ("kind", "what it means", "shown", "all", "AP50 gained"),
         [
             (
                 kind,
@@ -248,12 +251,26 @@ def _errors(page: Page, scored: Scored) -> None:
         ],
         stacked=True,
     )
+    later = _found_below(scored)
+    if later:
+        section.text(
+            f"Shown: with a score of {scored.shown_from:.2f} or more. {later:,} of the objects "
+            "that are missed then are found, but with a lower score: they count as missed where "
+            "few are shown, and cost less of AP50, which looks at all detections."
+        )
     section.text(
         "Without all that is wrong, AP50 would gain "
         f"{_two_digits(scored.errors.gain_false_positives)}; without all that is not found, "
         f"{_two_digits(scored.errors.gain_false_negatives)}. Gains do not add up, because one "
         "error may hide another."
     )
+
+
+def _found_below(scored: Scored) -> int:
+    """Return how many objects are found by detections below the threshold only."""
+    if scored.threshold is None or not scored.sweep.right.size:
+        return 0
+    return int(scored.sweep.right[-1]) - scored.threshold.right
 
 
 def _confusion(page: Page, scored: Scored) -> None:
@@ -274,7 +291,7 @@ def _confusion(page: Page, scored: Scored) -> None:
         [
             charts.heat_map(
                 part,
-                [*(names[k] for k in kept[:-1]), "nothing there"],
+                [*(names[k] for k in kept[:-1]), "nothing"],
                 [*(names[k] for k in kept[:-1]), "not seen"],
                 "Confusion matrix",
                 "there",
@@ -549,8 +566,8 @@ def _with_interval(number: Number) -> str | None:
     if number.value is None:
         return None
     if number.low is None:
-        return f"{number.value:.3f}"
-    return f"{number.value:.3f} ({number.low:.2f} to {number.high:.2f})"
+        return f"{number.value:.2f}"
+    return f"{number.value:.2f} ({number.low:.2f}\N{EN DASH}{number.high:.2f})"
 
 
 def _two_digits(value: float | None) -> str | None:
