@@ -20,10 +20,17 @@ from mrcnn_tf.reporting.pixels import Photo
 from mrcnn_tf.reporting.scored import Scored
 
 NUM_IMAGES = 6  # of each kind: best, worst, most confusing
-_LONG_EDGE = 400  # pixels of each image of a pair
+_LONG_EDGE = 300  # pixels of each image of a pair
 _MAX_CURVES = 8  # of categories in one chart
 _MAX_MATRIX = 14  # categories of a matrix that can be read
 _RIGHT, _WRONG = 2, 5  # places in the palette of drawings: bluish green, vermilion
+_IN_WORDS = {
+    "class": "wrong category",
+    "localisation": "badly outlined",
+    "both": "wrong category and badly outlined",
+    "duplicate": "found twice",
+    "background": "nothing is annotated there",
+}
 _SIZES = {
     "all": "all sizes",
     "small": "small (under 32 x 32 pixels)",
@@ -59,9 +66,10 @@ def chosen_images(scored: Scored) -> dict[str, list[outcomes.Outcome]]:
     """Return which images the page shows, by why: best, worst, surest mistakes."""
     count = min(NUM_IMAGES, max(1, len(scored.outcomes) // 2))
     found = [o for o in scored.outcomes if o.right or o.wrong or o.missed]
+    worst = outcomes.worst(found, count)
     return {
-        "worst": outcomes.worst(found, count),
-        "confusing": outcomes.most_confusing(found, count),
+        "worst": worst,
+        "confusing": outcomes.most_confusing([o for o in found if o not in worst], count),
         "best": outcomes.best([o for o in found if o.right], count),
     }
 
@@ -194,7 +202,8 @@ def _picture(scored: Scored, outcome: outcomes.Outcome, photo: Photo) -> Picture
     )
     kinds = {error.index: error.kind for error in scored.errors.wrong}
     mistakes = [
-        f"{scored.names[int(matches.category[k]) - 1]} {matches.score[k]:.2f}: {kinds[k]}"
+        f"{scored.names[int(matches.category[k]) - 1]} {matches.score[k]:.2f}: "
+        f"{_IN_WORDS[kinds[k]]}"
         for k in outcome.wrong[:3]
     ]
     caption = (
@@ -345,7 +354,7 @@ def _scores(page: Page, scored: Scored) -> None:
         ]
         sizes = [_plain(main.get("ap", k, size)) for size in ("small", "medium", "large")]
         table.append((name, main.get("ap", k).objects, *cells, *sizes))
-    section.table(columns, table)
+    section.table(columns, table, stacked=True)
 
 
 def _threshold(page: Page, scored: Scored) -> None:
