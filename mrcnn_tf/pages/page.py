@@ -85,7 +85,8 @@ svg .grid { stroke: var(--line); stroke-width: 1; }
   .pictures { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem; }
   .pictures.wide { grid-template-columns: minmax(0, 1fr); }
   table.stack, table.stack tbody, table.stack tr, table.stack td { display: block; }
-  table.stack thead { position: absolute; left: -200vw; }
+  table.stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
   table.stack tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }
   table.stack td { border: 0; padding: .1rem 0; text-align: left; white-space: normal; }
   table.stack td[data-label]:not([data-label=""])::before { content: attr(data-label) ": ";

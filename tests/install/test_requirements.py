@@ -28,6 +28,7 @@ EXTRAS = {
     "mrcnn-export": ["train"],
     "mrcnn-inspect-data": ["train"],  # with --experiment only
     "mrcnn-predict": [],
+    "mrcnn-report": ["train"],
     "mrcnn-train": ["train"],
     "mrcnn-train-stages": ["train"],
     "mrcnn-write-proposals": ["train"],
