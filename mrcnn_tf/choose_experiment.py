@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
     head = (
         f"For {len(objects.image_sizes_hw):,} photos with {len(objects.boxes):,} objects of "
-        f"{objects.num_classes:,} classes, {values.minutes:g} minutes of training."
+        f"{objects.num_classes:,} classes, {values.minutes:g} min of training."
     )
     text = to_text(head, base, chosen)
     pathlib.Path(values.output_file).parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +108,7 @@ def _starting_point(weights: str) -> tuple[str, list[Choice]]:
         )
     finetune, trained = loading.load(BASE), loading.load(str(params))
     optimizer = finetune.trainer.optimizer_config.as_dict()
+    reason = f"that of {BASE}, for few photos"
     return str(params.resolve()), [
         Choice("task.init_checkpoint", str(folder.resolve()), "where training starts"),
         Choice("task.model.num_classes", 0, "from the label map of the photos"),
@@ -117,10 +118,17 @@ def _starting_point(weights: str) -> tuple[str, list[Choice]]:
             "those that the RPN was trained on",
         ),
         Choice("task.annotation_file", "", "scored against the validation records"),
-        Choice("trainer.optimizer_config", optimizer, f"that of {BASE}, for few photos"),
+        *_leaves("trainer.optimizer_config", optimizer, reason),
         Choice("trainer.weight_decay", finetune.trainer.weight_decay, "likewise"),
         Choice("trainer.reference_batch_size", finetune.trainer.reference_batch_size, "likewise"),
     ]
+
+
+def _leaves(field: str, value: Any, reason: str) -> list[Choice]:
+    """A choice for each field below a group of them that says something."""
+    if isinstance(value, dict):
+        return [c for name, v in value.items() for c in _leaves(f"{field}.{name}", v, reason)]
+    return [] if value is None else [Choice(field, value, reason)]
 
 
 def _precision() -> Choice:
@@ -162,17 +170,27 @@ def _choose(
     images = len(objects.image_sizes_hw)
     tried = "; ".join(f"{m.seconds:.2f} s a step at {m.short_edge}" for m in measured)
     each = max(1, steps // EVALUATIONS)
-    schedule = fields.trainer.optimizer_config.learning_rate.type
+    schedule = loading.load(BASE).trainer.optimizer_config.learning_rate
     return [
         *with_edge(pace.short_edge)[len(given) :],
         Choice(
             "trainer.train_steps",
             steps,
-            f"{minutes:g} minutes on this machine: {tried}. Each photo is seen "
+            f"{minutes:g} min on this machine: {tried}. Each photo is seen "
             f"{steps * fields.trainer.reference_batch_size / images:.0f} times",
         ),
         Choice(
-            f"trainer.optimizer_config.learning_rate.{schedule}.decay_steps",
+            "task.train_data.global_batch_size",
+            fields.trainer.reference_batch_size,
+            "photos in a step: few, so that the minutes hold many steps",
+        ),
+        Choice(
+            f"trainer.optimizer_config.learning_rate.{schedule.type}.initial_learning_rate",
+            schedule.get().initial_learning_rate,
+            "found good for this recipe; mrcnn_tf.train --mode=find_lr tries others on your photos",
+        ),
+        Choice(
+            f"trainer.optimizer_config.learning_rate.{schedule.type}.decay_steps",
             steps,
             "the learning rate falls until the end",
         ),
