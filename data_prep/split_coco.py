@@ -122,7 +122,8 @@ def split(
         "images": _where(groups, sides, entries),
     }
     _write(content, record, entries, output_dir)
-    _write_lists(record, images, folder, output_dir)
+    unread_names = {entries[k].file_name for k, seen in enumerate(hashes) if seen is None}
+    _write_lists(record, images, folder, unread_names, output_dir)
     manifest.write_text(os.path.join(output_dir, "split.json"), json.dumps(record, indent=1))
     _print(record, coco, output_dir)
     return record
@@ -275,13 +276,18 @@ def _write(
 
 
 def _write_lists(
-    record: dict[str, Any], images: str, folder: "ImageFolder", output_dir: str
+    record: dict[str, Any],
+    images: str,
+    folder: "ImageFolder",
+    unread: set[str],
+    output_dir: str,
 ) -> None:
-    """Write the paths of the image files that are there, one per line."""
+    """Write the paths of the image files that can be read, one per line."""
     from . import manifest
 
     for side in _SIDES:
         names = [row["file_name"] for row in record["images"] if row["side"] == side]
+        names = [name for name in names if name not in unread]
         found = [name for name in map(folder.find, names) if name]
         above = images if "://" in images else os.path.abspath(images)
         paths = [os.path.join(above, name) for name in found]

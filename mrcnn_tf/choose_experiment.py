@@ -2,7 +2,7 @@ r"""Choose an experiment for a set of photos and a machine, and write it down wi
 
 Used as
 
-    python -m mrcnn_tf.choose_experiment --annotations=split/train.json \
+    python -m mrcnn_tf.choose_experiment --images=photos --annotations=split/train.json \
         --train_records='records/train-*.tfrecord' --val_records='records/val-*.tfrecord' \
         --output_file=photos.yaml [--weights=auto] [--minutes=30]
 
@@ -12,8 +12,10 @@ many steps there can be. The file is the person's own from then on; every line s
 """
 
 import json
+import math
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,12 +29,14 @@ from mrcnn_tf.console import command_line, threads
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are
 
+import tensorflow as tf
 from absl import app, flags
 
 from mrcnn_tf.data import coco_json
 from mrcnn_tf.experiment import choices, loading, precision
 from mrcnn_tf.experiment.choices import Choice, Objects
 from mrcnn_tf.experiment.fields import RPN
+from mrcnn_tf.images.image_folder import ImageFolder
 
 BASE = "maskrcnn_lite0_fpn_finetune"
 # Fewer steps than these teach too little, whatever the size of the images.
@@ -43,6 +47,7 @@ _TRIAL_STEPS, _TRIAL_LOOP = 6, 2  # the first loop traces the graph and does not
 
 def _define_flags() -> None:
     # In a function: importing this module must not claim flag names.
+    flags.DEFINE_string("images", None, "Folder of the training photos.", required=True)
     flags.DEFINE_string("annotations", None, "COCO JSON of the training photos.", required=True)
     flags.DEFINE_string("train_records", None, "Pattern of the training records.", required=True)
     flags.DEFINE_string("val_records", None, "Pattern of the validation records.", required=True)
@@ -63,8 +68,11 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"not a flag: {argv[1]!r}")
     values = flags.FLAGS
     threads.use(values.threads)  # the trial inherits it
+    if not values.output_file.endswith(".yaml"):
+        raise SystemExit(f"error: --output_file={values.output_file}: has to end in .yaml")
     try:
-        data = coco_json.read(values.annotations)
+        folder = ImageFolder(values.images)
+        data = coco_json.read(values.annotations, size_of=folder.size_of)
         objects = choices.objects_of(data)
         base, chosen = _starting_point(values.weights)
         chosen.append(_precision())
@@ -120,7 +128,6 @@ def _starting_point(weights: str) -> tuple[str, list[Choice]]:
         Choice("task.annotation_file", "", "scored against the validation records"),
         *_leaves("trainer.optimizer_config", optimizer, reason),
         Choice("trainer.weight_decay", finetune.trainer.weight_decay, "likewise"),
-        Choice("trainer.reference_batch_size", finetune.trainer.reference_batch_size, "likewise"),
     ]
 
 
@@ -148,41 +155,52 @@ def _choose(
     minutes: float,
 ) -> list[Choice]:
     """Everything that depends on the photos and on the machine."""
-    fields = loading.load(base)
-    model = fields.task.model
+    rpn = loading.load(base).task.model.rpn
+    recipe = loading.load(BASE).trainer
+    replicas = max(1, len(tf.config.list_physical_devices("GPU")))
+    batch = math.ceil(recipe.reference_batch_size / replicas) * replicas
     chosen = [
         Choice("task.train_data.input_path", os.path.abspath(train_records), "the training photos"),
         Choice("task.validation_data.input_path", os.path.abspath(val_records), "the others"),
+        Choice(
+            "task.train_data.global_batch_size",
+            batch,
+            "photos in a step: few, so that the minutes hold many steps",
+        ),
+        Choice("task.validation_data.global_batch_size", batch, "likewise"),
+        Choice("trainer.reference_batch_size", batch, "what rate and steps below are meant for"),
         choices.max_instances(objects),
-        choices.mask_arena_pixels(objects),
+        *choices.mask_arena_pixels(objects),
     ]
     wanted = choices.short_edge(objects)
 
     def with_edge(edge: int) -> list[Choice]:
-        return [*given, *chosen, *_of_edge(objects, edge, wanted, model.rpn, given)]
+        return [*given, *chosen, *_of_edge(objects, edge, wanted, rpn, given)]
 
     def seconds_of(edge: int) -> float:
         print(f"taking some training steps at a short edge of {edge} pixels", flush=True)
-        return _trial(to_text("A trial.", base, with_edge(edge)))
+        text = to_text("A trial.", base, with_edge(edge))
+        speed = _images_per_second(text, may_fail=edge > choices.SHORT_EDGES[0])
+        return batch / speed if speed else math.inf
 
     pace, measured = choices.pace(wanted.value, minutes, LEAST_STEPS, seconds_of)
     steps = max(EVALUATIONS, int(60 * minutes / pace.seconds))
     images = len(objects.image_sizes_hw)
-    tried = "; ".join(f"{m.seconds:.2f} s a step at {m.short_edge}" for m in measured)
+    tried = "; ".join(
+        f"{m.seconds:.2f} s a step at {m.short_edge}"
+        if math.isfinite(m.seconds)
+        else f"not enough memory at {m.short_edge}"
+        for m in measured
+    )
     each = max(1, steps // EVALUATIONS)
-    schedule = loading.load(BASE).trainer.optimizer_config.learning_rate
+    schedule = recipe.optimizer_config.learning_rate
     return [
         *with_edge(pace.short_edge)[len(given) :],
         Choice(
             "trainer.train_steps",
             steps,
             f"{minutes:g} min on this machine: {tried}. Each photo is seen "
-            f"{steps * fields.trainer.reference_batch_size / images:.0f} times",
-        ),
-        Choice(
-            "task.train_data.global_batch_size",
-            fields.trainer.reference_batch_size,
-            "photos in a step: few, so that the minutes hold many steps",
+            f"{steps * batch / images:.0f} times",
         ),
         Choice(
             f"trainer.optimizer_config.learning_rate.{schedule.type}.initial_learning_rate",
@@ -211,7 +229,7 @@ def _of_edge(
     """The fields that follow from the size of the images."""
     reason = wanted.reason
     if edge != wanted.value:
-        reason += f"; but the minutes leave too few steps at {wanted.value}, so {edge}"
+        reason += f"; {edge}, because larger ones leave too few steps or too little memory"
     found = []
     for part in ("train_data", "validation_data"):
         found.append(Choice(f"task.{part}.short_edges", [edge], reason))
@@ -221,8 +239,16 @@ def _of_edge(
     return found
 
 
-def _trial(text: str) -> float:
-    """Seconds of a step of an experiment, taken by the command that will train it."""
+def _images_per_second(text: str, may_fail: bool) -> float:
+    """How fast an experiment trains, by the command that will train it.
+
+    Args:
+      text: the experiment.
+      may_fail: return 0 where memory does not suffice.
+
+    Raises:
+      ValueError: no step was possible; says why.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "trial.yaml"
         path.write_text(text, encoding="utf-8")
@@ -235,15 +261,15 @@ def _trial(text: str) -> float:
         command += [f"--model_dir={folder}/run", f"--params_override={json.dumps(override)}"]
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
         if done.returncode:
-            raise ValueError(
-                f"no training step was possible:\n{(done.stdout + done.stderr)[-2000:]}"
-            )
+            said = (done.stdout + done.stderr)[-2000:]
+            if may_fail and (done.returncode == -signal.SIGKILL or "ResourceExhausted" in said):
+                return 0.0
+            raise ValueError(f"no training step was possible:\n{said}")
         rows = [
             json.loads(line)
             for line in (pathlib.Path(folder) / "run" / "train.jsonl").read_text().splitlines()
         ]
-        batch = loading.load(f"{folder}/run/params.yaml").trainer.reference_batch_size
-    return batch / statistics.median(r["images_per_second"] for r in rows if not r["first_loop"])
+    return statistics.median(r["images_per_second"] for r in rows if not r["first_loop"])
 
 
 def to_text(head: str, base: str, chosen: Sequence[Choice]) -> str:
@@ -262,7 +288,10 @@ def to_text(head: str, base: str, chosen: Sequence[Choice]) -> str:
             node = node.setdefault(part, {})
         node[name] = choice
     lines = [f"# {line}" for line in textwrap.wrap(head, 96)]
-    lines += ["# Yours from here on: change what you like.", f"base: {json.dumps(base)}"]
+    lines += [
+        "# Yours from here on: change what you like.",
+        f"base: {json.dumps(base, ensure_ascii=False)}",
+    ]
     _write(tree, 0, lines)
     return "\n".join(lines) + "\n"
 
@@ -275,7 +304,9 @@ def _write(tree: dict[str, Any], depth: int, lines: list[str]) -> None:
             _write(node, depth + 1, lines)
         else:
             lines += [f"{indent}# {line}" for line in textwrap.wrap(node.reason, 94 - len(indent))]
-            lines.append(f"{indent}{name}: {json.dumps(node.value)}")  # JSON is YAML
+            lines.append(
+                f"{indent}{name}: {json.dumps(node.value, ensure_ascii=False)}"
+            )  # JSON is YAML
 
 
 def run_main() -> None:

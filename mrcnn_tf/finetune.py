@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import sys
 
 from absl import app, flags
@@ -35,6 +36,8 @@ from mrcnn_tf.console.running import Stage
 _NOTE = "photos.json"  # which photos and annotations a folder was made of
 _PARTS = ("train", "val")
 _PASS_WARNINGS, _PASS_ERRORS = (0, 2), (0, 2, 3)  # exit codes of mrcnn_tf.inspect_data
+_PASS_SOME_FAILED = (0, 1)  # of mrcnn_tf.predict
+_MADE_OF_PHOTOS = ("data", "split", "records")  # folders that hold nothing else
 
 
 def _define_flags() -> None:
@@ -62,6 +65,7 @@ class Plan:
 
     Attributes:
       stages: in order.
+      num_reading: how many of them, from the first on, read what the tool wrote.
       folder: of everything.
     """
 
@@ -102,13 +106,15 @@ class Plan:
             raise ValueError("--val_images and --val_annotations go together")
         self.folder = pathlib.Path(output_dir)
         self.stages: list[Stage] = []
+        self._processes = [f"--num_processes={num_threads}"] if num_threads else []
         self._on_error = f"--on_error={on_error}"
         given = [f"--format={annotation_format}"] if annotation_format else []
         limit = [f"--threads={num_threads}"] if num_threads else []
 
         self._to_coco("annotations", images, annotations, given)
+        page = f"--output_dir={self.folder}/data"
         everything = f"--annotations={self.folder}/annotations.json"
-        looked_at = [f"--images={images}", everything, f"--output_dir={self.folder}/data"]
+        looked_at = [f"--images={images}", everything, page]
         if val_images and val_annotations:
             self._to_coco("validation annotations", val_images, val_annotations, given)
             train, val = "annotations", "val_annotations"
@@ -118,6 +124,7 @@ class Plan:
             ]
         else:
             train, val = "split/train", "split/val"
+        self.num_reading = len(self.stages)
         self.stages.append(
             Stage(
                 "check the data",
@@ -139,10 +146,22 @@ class Plan:
         self._module(
             "choose an experiment",
             "choose_experiment",
-            f"--annotations={self.folder}/{train}.json",
+            *(f"--images={images}", f"--annotations={self.folder}/{train}.json"),
             *(f"--{part}_records={self.folder}/records/{part}-*.tfrecord" for part in _PARTS),
             *(f"--output_file={self.experiment}", f"--weights={weights}", f"--minutes={minutes:g}"),
             *limit,
+        )
+        # Once more: now it is known at which size, and with which anchors, the network will look.
+        looked_at = [f"--images={images}", f"--annotations={self.folder}/{train}.json", page]
+        looked_at += [f"--val_images={val_images or images}"]
+        looked_at += [f"--val_annotations={self.folder}/{val}.json"]
+        looked_at += [f"--experiment={self.experiment}", *limit]
+        self.stages.append(
+            Stage(
+                "check the data for this network",
+                ("-m", "mrcnn_tf.inspect_data", *looked_at),
+                _PASS_ERRORS,
+            )
         )
         run = f"{self.folder}/training"
         of_run = [f"--experiment={self.experiment}", f"--model_dir={run}"]
@@ -154,14 +173,10 @@ class Plan:
         # In float32, because the network may be used on a machine that has no half precision.
         to = (f"--export_dir={exported}", "--mixed_precision=none")
         self._module("export", "export", of_run[0], best, *to)
-        self._module(
-            "predict",
-            "predict",
-            f"--saved_model={exported}",
-            f"--input={val_images or f'{self.folder}/split/val.txt'}",
-            f"--output_dir={self.folder}/predictions",
-            *limit,
-        )
+        found = [f"--saved_model={exported}"]
+        found += [f"--input={val_images or f'{self.folder}/split/val.txt'}"]
+        found += [f"--output_dir={self.folder}/predictions", *limit]
+        self.stages.append(Stage("predict", ("-m", "mrcnn_tf.predict", *found), _PASS_SOME_FAILED))
 
     def _module(self, name: str, module: str, *arguments: str) -> None:
         self.stages.append(Stage(name, ("-m", f"mrcnn_tf.{module}", *arguments)))
@@ -187,39 +202,70 @@ class Plan:
             f"--object_annotations_file={self.folder}/{annotations}.json",
             f"--output_file_prefix={self.folder}/records/{part}",
             "--num_shards=4",
-            self._on_error,
+            # Whether too much is unusable was asked of the whole set, when it was checked.
+            "--on_error=skip",
+            *self._processes,
         )
 
 
-def fingerprint(*paths: str) -> str:
-    """What changes when photos or annotations do: names and sizes of files, and JSONs' content."""
+def fingerprint(*paths: str, without: pathlib.Path) -> str:
+    """What changes when photos or annotations do: names and sizes of files, and JSONs' content.
+
+    Args:
+      paths: files and folders.
+      without: a folder that does not count, nor do hidden files.
+    """
     digest = hashlib.sha256()
     for root in map(pathlib.Path, paths):
         files = sorted(root.rglob("*")) if root.is_dir() else [root]
         for path in files:
-            if path.is_file():
-                digest.update(f"{path.relative_to(root)}:{path.stat().st_size}\n".encode())
-                if path.suffix.lower() in (".json", ".txt", ".xml", ".yaml"):
-                    digest.update(path.read_bytes())
+            name = path.relative_to(root)
+            is_hidden = any(part.startswith(".") for part in name.parts)
+            if is_hidden or name.name == "Thumbs.db" or not path.is_file():
+                continue
+            if path.resolve().is_relative_to(without.resolve()):
+                continue
+            digest.update(f"{name}:{path.stat().st_size}\n".encode())
+            if path.suffix.lower() in (".json", ".txt", ".xml", ".yaml", ".yml"):
+                digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def check_same(folder: pathlib.Path, print_of_photos: str) -> None:
-    """Refuse to go on in a folder that was begun with other photos; note those of a new one.
+def run(plan: Plan, photos: list[str]) -> dict[str, float]:
+    """Run what is not done yet; begin again if photos or settings have changed before training.
+
+    Args:
+      plan: the stages.
+      photos: files and folders that they begin with.
+
+    Returns:
+      {stage: seconds}.
 
     Raises:
-      ValueError: photos or annotations have changed.
+      ValueError: photos or settings have changed since training began.
+      SystemExit: a stage failed.
     """
-    note = folder / _NOTE
-    if note.exists():
-        if json.loads(note.read_text())["sha256"] != print_of_photos:
-            raise ValueError(
-                f"{folder} was begun with other photos or annotations. Take another --output_dir, "
-                "or delete this one to begin again"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"sha256": print_of_photos}) + "\n")
+    folder, note = plan.folder, plan.folder / _NOTE
+    difference = running.changed(plan.stages, str(folder))
+    if not difference and note.exists():
+        noted = json.loads(note.read_text())["sha256"]
+        if noted != fingerprint(*photos, without=folder):
+            difference = "photos or annotations have changed"
+    if difference and (folder / "training").exists():
+        raise ValueError(
+            f"{folder} holds a training on other data or settings: {difference}\n"
+            "Take another --output_dir, or delete this one to begin again"
+        )
+    if difference:
+        print(f"beginning again: {difference}", flush=True)
+        for path in (folder / running.FINISHED, note):
+            path.unlink(missing_ok=True)
+        for name in _MADE_OF_PHOTOS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    running.run(plan.stages, str(folder), first=plan.num_reading)
+    # Only now: reading labelme's files may have written the photos that they hold.
+    note.write_text(json.dumps({"sha256": fingerprint(*photos, without=folder)}) + "\n")
+    return running.run(plan.stages, str(folder))
 
 
 def main(argv: list[str]) -> None:
@@ -229,6 +275,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     given = [values.images, values.annotations, values.val_images, values.val_annotations]
     given = [path for path in given if path]
+    threads.use(values.threads)  # of all stages, which inherit it
     for path in given:
         if not pathlib.Path(path).exists():
             sys.exit(f"error: {path}: there is no such file or folder")
@@ -246,8 +293,7 @@ def main(argv: list[str]) -> None:
             seed=values.seed,
             on_error=values.on_error,
         )
-        check_same(plan.folder, fingerprint(*given))
-        seconds = running.run(plan.stages, str(plan.folder))
+        seconds = run(plan, given)
     except ValueError as error:
         sys.exit(f"error: {error}")
     _print_result(plan, sum(seconds.values()))

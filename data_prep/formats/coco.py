@@ -83,7 +83,13 @@ def _append(content: dict[str, Any], merged: dict[str, Any]) -> None:
     An annotation of an unknown image keeps that id as a text, so that it is met as such.
     """
     ids: dict[str, int] = {}
+    earlier = {row.get("file_name") for row in merged["images"]} - {None}
     for row in content["images"]:
+        if row.get("file_name") in earlier:
+            raise ValueError(
+                f"{row['file_name']!r} is also in an earlier file: parts of one export have photos "
+                "of their own. Name the one file that is meant"
+            )
         number = len(merged["images"]) + 1
         if ids.setdefault(str(row.get("id")), number) != number:
             raise ValueError(f"two images have the id {row.get('id')!r}: {row.get('file_name')!r}")

@@ -76,11 +76,11 @@ def _all(annotations: str, files: list[pathlib.Path], wanted: str | None) -> lis
     if labelme or (others and wanted == "labelme"):
         why = f"the list shapes in {[*labelme, *others][0]}"
         found.append(Recognised("labelme", others, why + _and_more(labelme)))
-    names_file = yolo.find_names_file(annotations)
+    names_file = yolo.find_names_file(annotations) if wanted in (None, "yolo") else None
     if names_file and _has_labels(annotations, names_file):
         why = f"{names_file} and the label files (labels/*.txt)"
         found.append(Recognised("yolo", [annotations], why))
-    root = voc_masks.find_root(annotations)
+    root = voc_masks.find_root(annotations) if wanted in (None, "voc") else None
     if root:
         why = f"the folder {os.path.join(root, voc_masks.OBJECTS)}"
         found.append(Recognised("voc", [root], why))

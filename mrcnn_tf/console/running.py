@@ -20,6 +20,8 @@ from mrcnn_tf.console import command_line
 from mrcnn_tf.console.durations import duration
 
 FINISHED = "stages.json"  # which stages of a folder are done, by which command, in which time
+# Flags that do not change what a stage leaves.
+_WITHOUT_EFFECT = ("--threads=", "--num_processes=")
 
 
 class Stage(NamedTuple):
@@ -47,12 +49,13 @@ class Finished(TypedDict):
     seconds: float
 
 
-def run(planned: Sequence[Stage], model_dir: str) -> dict[str, float]:
+def run(planned: Sequence[Stage], model_dir: str, first: int | None = None) -> dict[str, float]:
     """Run the stages that are not done yet.
 
     Args:
       planned: what to do, in order.
       model_dir: where it is noted what is done.
+      first: how many of them, from the first on; None for all.
 
     Returns:
       {name of a stage: the seconds that it took in its last run}.
@@ -61,14 +64,13 @@ def run(planned: Sequence[Stage], model_dir: str) -> dict[str, float]:
       ValueError: the folder holds a stage of other settings.
       SystemExit: a stage failed.
     """
-    path = os.path.join(model_dir, FINISHED)
     tf.io.gfile.makedirs(model_dir)
-    finished: dict[str, Finished] = {}
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as file:
-            finished = json.loads(file.read())
-    _check_finished(planned, finished, path)
-    for number, stage in enumerate(planned, start=1):
+    finished = _finished(model_dir)
+    if difference := changed(planned, model_dir):
+        raise ValueError(
+            f"{model_dir}: {difference}\nTake another folder, or delete it to begin again"
+        )
+    for number, stage in enumerate(planned[:first], start=1):
         title = f"[{number}/{len(planned)}] {stage.name}"
         if stage.name in finished:
             print(f"{title}: done, in {duration(finished[stage.name]['seconds'])}", flush=True)
@@ -85,21 +87,47 @@ def run(planned: Sequence[Stage], model_dir: str) -> dict[str, float]:
             raise SystemExit(code if code > 0 else 128 - code)  # a signal's number, as shells do
         seconds = round(time.monotonic() - start, 1)
         finished[stage.name] = {"command": stage.command(), "seconds": seconds}
-        with tf.io.gfile.GFile(path, "w") as file:
-            file.write(json.dumps(finished, indent=2) + "\n")
+        _note(finished, model_dir)
     return {name: entry["seconds"] for name, entry in finished.items()}
 
 
-def _check_finished(planned: Sequence[Stage], finished: dict[str, Finished], path: str) -> None:
-    """Refuse to go on from a stage that these settings would not have made."""
+def changed(planned: Sequence[Stage], model_dir: str) -> str:
+    """Say which finished stage these settings would not have made; "" if there is none."""
     commands = {stage.name: stage.command() for stage in planned}
-    for name, entry in finished.items():
-        if entry["command"] != commands.get(name):
-            now = commands.get(name, "not a stage of this schedule")
-            raise ValueError(
-                f"{path}: stage '{name}' was\n  {entry['command']}\nand would now be\n  {now}\n"
-                "Take another --model_dir, or delete this one to begin again"
-            )
+    for name, entry in _finished(model_dir).items():
+        now = commands.get(name, "")
+        if _with_effect(entry["command"]) != _with_effect(now):
+            now = now or "not a stage of this schedule"
+            return f"stage '{name}' was\n  {entry['command']}\nand would now be\n  {now}"
+    return ""
+
+
+def _with_effect(command: str) -> list[str]:
+    return [word for word in shlex.split(command) if not word.startswith(_WITHOUT_EFFECT)]
+
+
+def _finished(model_dir: str) -> dict[str, Finished]:
+    """Read what is noted.
+
+    Raises:
+      ValueError: the note is damaged.
+    """
+    path = os.path.join(model_dir, FINISHED)
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        text = file.read()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; delete it to begin again") from error
+
+
+def _note(finished: dict[str, Finished], model_dir: str) -> None:
+    path = os.path.join(model_dir, FINISHED)
+    with tf.io.gfile.GFile(f"{path}.incomplete", "w") as file:
+        file.write(json.dumps(finished, indent=2) + "\n")
+    tf.io.gfile.rename(f"{path}.incomplete", path, overwrite=True)
 
 
 def _run_stage(stage: Stage) -> int:

@@ -176,15 +176,15 @@ def max_instances(objects: Objects) -> Choice:
     )
 
 
-def mask_arena_pixels(objects: Objects) -> Choice:
+def mask_arena_pixels(objects: Objects) -> list[Choice]:
     """Memory for the masks of the fullest image."""
     most = int(objects.masks_pixels.max())
     chosen = 2 ** max(16, math.ceil(math.log2(max(most, 1) * 1.25)))
-    return Choice(
-        "task.train_data.mask_arena_pixels",
-        chosen,
-        f"the objects of one photo cover up to {most:,} pixels of masks",
-    )
+    reason = f"the objects of one photo cover up to {most:,} pixels of masks"
+    return [
+        Choice("task.train_data.mask_arena_pixels", chosen, reason),
+        Choice("task.validation_data.mask_arena_pixels", 2 * chosen, "twice that, to be sure"),
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

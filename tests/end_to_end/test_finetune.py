@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mrcnn_tf import finetune
+from mrcnn_tf.console import running
 from tests.data_prep import exports
 from tests.end_to_end.conftest import ROOT
 
@@ -116,21 +117,105 @@ def test_from_an_export_to_a_network(tmp_path, export):
     metrics = json.loads((output / "training" / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= metrics["mask_ap"] <= 1
     assert "<h1" in (output / "training" / "report" / "report.html").read_text()
-    assert json.loads((output / "predictions" / "detections.json").read_text()) is not None
-    assert len(list((output / "predictions" / "drawn").iterdir())) == 2
+    held_out = {row["file_name"] for row in record["images"] if row["side"] == "val"}
+    drawn = {path.stem for path in (output / "predictions" / "drawn").iterdir()}
+    assert drawn == {pathlib.PurePath(name).stem for name in held_out}
     assert "On the validation photos: mask AP" in done.stdout
     assert "\nNext, " not in done.stdout
 
-    # Nothing is done twice, and nothing is mixed with other photos.
-    again = run(*flags)
+    # Nothing is done twice, and nothing is mixed with other photos once there is a training.
+    again = run(*flags, "--threads=1")
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count(": done, in") == len(finetune.Plan("a", "b", "c").stages)
-    (images / "train" / "images" if export is as_yolo else images).joinpath("new.jpg").write_bytes(
-        next(p for p in pathlib.Path(tmp_path / "set").rglob("*.jpg")).read_bytes()
-    )
-    refused = run(*flags)
-    assert refused.returncode == 1
-    assert "was begun with other photos or annotations" in refused.stderr
+    assert again.stdout.count(": done, in") == 12
+    (annotations.parent / "new.jpg").write_bytes(next(images.rglob("*.jpg")).read_bytes())
+    if export is not as_coco:
+        pathlib.Path(images, "new.jpg").write_bytes(next(images.rglob("*.jpg")).read_bytes())
+    changed = run(*flags[:-1], "--minutes=0.2")
+    assert changed.returncode == 1
+    assert "holds a training on other data or settings: stage 'choose" in changed.stderr
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Stages are noted, not run; `failing` is {name of a module or script: exit code}."""
+
+    class Ran(list):
+        failing: dict[str, int] = {}
+
+    calls = Ran()
+
+    class Pretended:
+        def __init__(self, command, env):
+            self.name = pathlib.Path(command[2] if command[1] == "-m" else command[1]).stem
+            self.name = (
+                self.name.removeprefix("mrcnn_tf.") if command[1] != "-m" else command[2][9:]
+            )
+            calls.append(self.name)
+
+        def wait(self):
+            return calls.failing.get(self.name, 0)
+
+    monkeypatch.setattr(running.subprocess, "Popen", Pretended)
+    return calls
+
+
+ALL = [
+    *("to_coco", "inspect_data", "split_coco", "create_coco_tfrecord", "create_coco_tfrecord"),
+    *("choose_experiment", "inspect_data", "train", "train", "report", "export", "predict"),
+]
+
+
+def test_what_was_refused_may_be_mended(tmp_path, ran, capsys):
+    photo, output = tmp_path / "photos" / "a.jpg", tmp_path / "out"
+    photo.parent.mkdir()
+    photo.write_bytes(b"cut")
+    given = [str(photo.parent), "annotations.json"]
+
+    def go(**more):
+        return finetune.run(finetune.Plan(*given, str(output), **more), [str(photo.parent)])
+
+    ran.failing = {"inspect_data": 3}
+    with pytest.raises(SystemExit):
+        go()
+    assert ran == ALL[:2]
+    # The same again asks again; another photo begins again; so does another flag.
+    (output / "records").mkdir()
+    for change in ({}, {"on_error": "skip", "seed": 1}):
+        ran.clear()
+        photo.write_bytes(b"whole" * (1 + len(change)))
+        if change:
+            ran.failing = {"train": 130}
+        with pytest.raises(SystemExit) as stopped:
+            go(**change)
+        assert "beginning again: " in capsys.readouterr().out
+        assert not (output / "records").exists()
+        assert ran == (ALL[:8] if change else ALL[:2])
+    assert stopped.value.code == 130
+
+    # Stopped in training it goes on there, on as many threads as one likes.
+    (output / "training").mkdir()
+    ran.clear()
+    ran.failing = {"inspect_data": 2, "predict": 1}
+    seconds = go(on_error="skip", seed=1, num_threads=1)
+    assert ran == ALL[7:]
+    assert len(seconds) == 12
+    # With other photos it does not, and says so.
+    photo.write_bytes(b"another")
+    with pytest.raises(ValueError, match="holds a training on other .*annotations have changed"):
+        go(on_error="skip", seed=1)
+
+
+def test_its_own_output_among_the_photos_is_no_change(tmp_path, ran):
+    (tmp_path / "a.jpg").write_bytes(b"123")
+    output = tmp_path / "runs"
+    plan = finetune.Plan(str(tmp_path), "annotations.json", str(output))
+    finetune.run(plan, [str(tmp_path)])
+    (output / "records").mkdir()
+    (output / "records" / "x.json").write_text("{}")
+    (tmp_path / ".DS_Store").write_bytes(b"1")
+    ran.clear()
+    finetune.run(plan, [str(tmp_path)])
+    assert ran == []
 
 
 def commands(**given) -> dict[str, str]:
@@ -147,6 +232,7 @@ def test_the_commands():
         "convert train",
         "convert val",
         "choose an experiment",
+        "check the data for this network",
         "train",
         "evaluate the best",
         "report",
@@ -173,6 +259,7 @@ def test_the_commands_with_photos_to_validate_on():
     assert "--input=others" in found["predict"]
     for name in ("check the data", "choose an experiment", "train", "predict"):
         assert found[name].endswith("--threads=1"), name
+    assert found["convert train"].endswith("--on_error=skip --num_processes=1")
     with pytest.raises(ValueError, match="--val_images and --val_annotations go together"):
         commands(val_images="others")
 
@@ -185,11 +272,14 @@ def test_what_is_not_there(tmp_path):
 
 
 def test_the_fingerprint_sees_what_changes(tmp_path):
+    def now() -> str:
+        return finetune.fingerprint(str(tmp_path), without=tmp_path / "out")
+
     (tmp_path / "a.jpg").write_bytes(b"123")
     (tmp_path / "a.json").write_text("{}")
-    first = finetune.fingerprint(str(tmp_path))
-    assert finetune.fingerprint(str(tmp_path)) == first
+    first = now()
+    assert now() == first
     (tmp_path / "a.json").write_text("[]")  # as long as before
-    second = finetune.fingerprint(str(tmp_path))
+    second = now()
     (tmp_path / "b.jpg").write_bytes(b"123")
-    assert len({first, second, finetune.fingerprint(str(tmp_path))}) == 3
+    assert len({first, second, now()}) == 3

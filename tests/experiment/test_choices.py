@@ -1,5 +1,8 @@
 """What is chosen for a set of photos, and why."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 
@@ -116,7 +119,15 @@ def test_what_is_gathered_from_annotations():
     np.testing.assert_allclose(found.boxes, [[2, 1, 22, 31.5], [0, 0, 10, 640]])
     assert found.counts().tolist() == [2, 0]
     assert found.masks_pixels.tolist() == [21 * 32 + 10 * 100, 0]
-    assert choices.mask_arena_pixels(found).value == 2**16
+    assert [c.value for c in choices.mask_arena_pixels(found)] == [2**16, 2**17]
+
+
+def test_room_for_masks():
+    full = dataclasses.replace(objects([[9, 9]]), masks_pixels=np.array([100_000.0, 300_000.0]))
+    train, validation = choices.mask_arena_pixels(full)
+    assert train.value == 2**19  # 375,000 and up
+    assert validation.value == 2**20
+    assert "300,000 pixels" in train.reason
 
 
 def test_nothing_to_learn_from():
@@ -134,3 +145,9 @@ def test_time_decides_where_it_is_short(minutes, taken, measured):
     pace, all_measured = choices.pace(640, minutes, 100, lambda edge: (edge / 320) ** 2)
     assert pace.short_edge == taken
     assert [m.short_edge for m in all_measured] == measured
+
+
+def test_what_does_not_fit_into_memory_is_passed_over():
+    pace, measured = choices.pace(640, 5, 100, lambda edge: math.inf if edge > 416 else 1.0)
+    assert pace == choices.Pace(416, 1.0)
+    assert [m.short_edge for m in measured] == [640, 512, 416]
