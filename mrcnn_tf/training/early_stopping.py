@@ -4,6 +4,7 @@ What it knows comes from the run's own lines of evaluations (metrics.jsonl), nev
 of its own, so a run that was killed and goes on counts as one that never stopped.
 """
 
+import math
 from collections.abc import Sequence
 
 from mrcnn_tf.experiment.experiment import Trainer
@@ -12,8 +13,9 @@ from mrcnn_tf.experiment.experiment import Trainer
 class EarlyStopping:
     """Counts evaluations since the best one, as Keras' callback of this name does.
 
-    An evaluation is better if its number is strictly better than all before. The first one always
-    is.
+    An evaluation is better if its number is strictly better than all before. What differs:
+    before something that is found is right, evaluations are not counted. A network that learns
+    slowly begins with a score of 0 several times, and has not stopped getting better.
 
     Args:
       config: `patience`, and which number is better how: `best_checkpoint_eval_metric` and
@@ -31,9 +33,15 @@ class EarlyStopping:
             self.add(int(row["step"]), row)
 
     def add(self, step: int, evaluation: dict[str, float]) -> None:
-        """Take down one evaluation; one without the metric (it was not computed then) is none."""
-        value = evaluation.get(self._metric)
-        if value is None:
+        """Take down one evaluation.
+
+        One without the metric (it was not computed then) or with what is not finite is none; nor is
+        a score of -1, which stands for nothing to measure on, and one of 0 before all others.
+        """
+        value = evaluation.get(self._metric, math.nan)
+        if not math.isfinite(value):
+            return
+        if self._sign > 0 and (value < 0 or (value == 0 and self._best is None)):
             return
         if self._best is None or self._sign * (value - self._best[0]) > 0:
             self._best, self._since = (value, step), 0

@@ -1,6 +1,7 @@
 """Model Garden's trainer, with what a run needs that stops and goes on."""
 
 import json
+import math
 import os
 from typing import Any
 
@@ -136,7 +137,11 @@ class Trainer(base_trainer.Trainer):
 
 
 class BestCheckpoint(train_utils.BestCheckpointExporter):
-    """Model Garden's keeper of the best checkpoint, in an order that a kill cannot spoil."""
+    """Model Garden's keeper of the best checkpoint, in an order that a kill cannot spoil.
+
+    An equal score replaces one that is not above 0: as long as nothing is right, the network that
+    has learnt longest is the best guess. What is not finite replaces no number.
+    """
 
     def maybe_export_checkpoint(
         self, checkpoint: tf.train.Checkpoint, eval_logs: Any, global_step: int, write_logs=True
@@ -150,6 +155,15 @@ class BestCheckpoint(train_utils.BestCheckpointExporter):
         if write_logs:
             self.export_best_eval_metric(eval_logs, global_step)
         return True
+
+    def _new_metric_is_better(self, old_logs: Any, new_logs: Any) -> bool:
+        name = "|".join(self._metric_name)  # Model Garden has cut it there
+        before, now = (float(np.mean(logs.get(name, np.nan))) for logs in (old_logs, new_logs))
+        if not math.isfinite(before):  # also: chosen by another number so far
+            return True
+        if self._metric_comp == "lower":
+            return now < before
+        return now > before or now == before <= 0
 
     def export_best_eval_metric(self, eval_logs: Any, global_step: int) -> None:
         """Replace info.json, which a run that goes on reads, as a whole."""

@@ -1,5 +1,7 @@
 """When a run ends early: by hand, and beside Keras' callback."""
 
+import math
+
 import numpy as np
 import pytest
 import tf_keras
@@ -42,12 +44,20 @@ def test_by_hand():
     assert stops_at([-v for v in values], config_of(2, "validation_loss", "lower")) == 4
 
 
+def test_before_something_is_right_nothing_is_counted():
+    """Nor what is not finite or not measured; a loss may be 0 or below."""
+    assert stops_at([0, 0, 0, 0, 0, 0.1, 0.2, 0.3], config_of(3)) is None
+    assert stops_at([0, -1, 0.1, math.nan, 0.1, -1, 0, 0.1], config_of(3)) == 8
+    assert stops_at([math.nan, -1, -1, math.inf, -2, -2, -1], config_of(2, "m", "lower")) == 7
+    assert stops_at([0, 0, 0], config_of(2, "m", "lower")) == 3
+
+
 @pytest.mark.parametrize("comparison", ["higher", "lower"])
 def test_as_keras_wherever_the_run_was_stopped_in_between(comparison):
     rng = np.random.default_rng(5)
     ends = set()
     for _ in range(60):
-        values = rng.integers(0, 12, 15) / 12  # with ties
+        values = rng.integers(1, 12, 15) / 12  # with ties
         patience = int(rng.integers(1, 5))
         callback = tf_keras.callbacks.EarlyStopping(
             "m", patience=patience, mode={"higher": "max", "lower": "min"}[comparison]
