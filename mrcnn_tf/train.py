@@ -101,8 +101,8 @@ def _train(
     preflight.check_training(task)
     preflight.check_stages(experiment)
     if plan.interval:
-        preflight.check_best(task, experiment.trainer)
         _print_notes(preflight.check_validation(task, experiment.trainer))
+        preflight.check_best(task, experiment.trainer)
     trainer = _trainer_at(standing, experiment, task, strategy, images_per_step, plan)
     # All that can be known before the first step is known to be right.
     write_dir = devices.folder_to_write(strategy, model_dir)
@@ -311,8 +311,8 @@ def _evaluate_as_they_come(
         batch = where.images_per_step or config.reference_batch_size
         if loop is None:  # the label map is there now
             task = _task(experiment, model_dir, of=path)
-            preflight.check_best(task, config)
             _print_notes(preflight.check_validation(task, config))
+            preflight.check_best(task, config)
             with strategy.scope():
                 trainer = _trainer(experiment, task, images_per_step=batch)
             trainer.keep_best(model_dir)

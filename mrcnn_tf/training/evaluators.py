@@ -4,7 +4,7 @@ It is made before training starts: whatever would end the first evaluation is sa
 """
 
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.evaluation import coco, ground_truth
+from mrcnn_tf.evaluation import coco, ground_truth, report
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
 from mrcnn_tf.experiment import label_maps
 from mrcnn_tf.experiment.experiment import Task
@@ -51,14 +51,20 @@ def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
     return evaluator, truth
 
 
-def metric_names(config: Task, label_map: LabelMap) -> list[str]:
-    """Return the names of what an evaluation gives, by which a best checkpoint can be chosen."""
-    if config.model.system == "rpn":
+def metric_names(config: Task, evaluator: Evaluator) -> list[str]:
+    """Return the names of what an evaluation gives, by which a best checkpoint can be chosen.
+
+    Of the categories those of which there are objects: another's score would always be -1.
+    """
+    if isinstance(evaluator, proposal_evaluation.ProposalEvaluator):
         sizes = ("", "small_", "medium_", "large_")
         return [f"ar_{size}{cap}" for cap in proposal_evaluation.CAPS for size in sizes]
     cap = max(100, config.model.max_instances)
     summary = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", f"ar{cap}"]
-    summary += ["ar_small", "ar_medium", "ar_large", *(f"ap/{name}" for name in label_map.names)]
+    summary += ["ar_small", "ar_medium", "ar_large"]
+    scored = {a["category_id"] for a in evaluator.truth["annotations"] if not a["iscrowd"]}
+    labels = report.category_labels(evaluator.truth["categories"])
+    summary += [f"ap/{label}" for i, label in labels.items() if i in scored]
     kinds = ("mask", "box") if config.model.system == "mask_rcnn" else ("box",)
     return [f"{kind}_{name}" for kind in kinds for name in summary]
 

@@ -102,13 +102,24 @@ def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
 def check_best(task: MaskRCNNTask, trainer: Trainer) -> None:
     """Refuse to choose the best checkpoint by a number that evaluation does not give.
 
+    Args:
+      task: after `check_validation`.
+      trainer: says by what.
+
     Raises:
       ValueError: by which it could be.
     """
     metric = trainer.best_checkpoint_eval_metric
     losses = (VALIDATION_LOSS, *task.loss_names)
-    known = [*evaluators.metric_names(task.task_config, task.label_map), *losses]
+    assert task.evaluator is not None
+    known = [*evaluators.metric_names(task.task_config, task.evaluator), *losses]
     if metric and metric not in known:
+        *_, name = metric.partition("ap/")
+        if name in task.label_map.names:
+            raise ValueError(
+                f"trainer.best_checkpoint_eval_metric: got {metric!r}, but the validation set has "
+                f"no object of {name!r} to score"
+            )
         raise ValueError(
             f"trainer.best_checkpoint_eval_metric: {metric!r} is nothing that this network is "
             f"scored by: {', '.join(known[:12])}, ..."

@@ -109,8 +109,16 @@ def test_what_evaluation_needs_is_looked_at_before_the_first_step(
         kept = {image["id"] for image in changed["images"]}
         changed["annotations"] = [a for a in changed["annotations"] if a["image_id"] in kept]
         (tmp_path / f"{name}.json").write_text(json.dumps(changed))
+    (ring,) = [c for c in annotations["categories"] if c["name"] == "ring"]
+    annotations["annotations"] = [
+        a for a in annotations["annotations"] if a["category_id"] != ring["id"]
+    ]
+    (tmp_path / "no object.json").write_text(json.dumps(annotations))
+    annotations["categories"].remove(ring)
+    (tmp_path / "no category.json").write_text(json.dumps(annotations))
     train, val = "task.train_data.input_path", "task.validation_data.input_path"
     file = "task.annotation_file"
+    best = "trainer.best_checkpoint_eval_metric"
     cases = [
         (
             {train: f"{faulty['boxes only']}/train*"},
@@ -128,7 +136,11 @@ def test_what_evaluation_needs_is_looked_at_before_the_first_step(
         ({file: f"{tmp_path}/sizes.json"}, r"does not\s+fit task.annotation_file.*64"),
         ({file: f"{tmp_path}/ids.json"}, "is not in the ground truth"),
         ({file: f"{tmp_path}/none.json"}, "none.json.*is not there"),
-        ({"trainer.best_checkpoint_eval_metric": "mask_ap60"}, "'mask_ap60' is nothing"),
+        ({best: "mask_ap60"}, "'mask_ap60' is nothing"),
+        *(
+            ({file: f"{tmp_path}/{name}.json", best: "mask_ap/ring"}, "has no object of 'ring'")
+            for name in ("no object", "no category")
+        ),
         ({"trainer.best_checkpoint_eval_metric": "validation_loss"}, "keep the worst checkpoint"),
         (
             {
@@ -327,7 +339,7 @@ def test_killed_and_continued_it_stops_early_at_the_same_step(override, tmp_path
     for run in (whole, killed):
         assert [row["step"] for row in rows_of(run / "metrics.jsonl")] == [2, 4, 6, 8]
         assert tf.train.latest_checkpoint(str(run)).endswith("ckpt-8")
-        assert tf.train.latest_checkpoint(str(run / "best")).endswith("best/ckpt-2")
+        assert tf.train.latest_checkpoint(str(run / "best")).endswith("best/best_ckpt-2")
         assert json.loads((run / "best/info.json").read_text())["best_ckpt_global_step"] == 2
     before = contents(killed)
     ((code, out),) = commands(flags_of(override, killed, **fields))
