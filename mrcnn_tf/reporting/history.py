@@ -15,7 +15,8 @@ class History:
 
     Attributes:
       training: a dict per loop of steps, see docs/runs.md.
-      evaluations: a dict per evaluation of the run's own checkpoints.
+      evaluations: a dict per evaluation of the run's own checkpoints, as early stopping counts
+        them: one for each place.
     """
 
     training: list[dict]
@@ -35,12 +36,11 @@ class History:
 
 def read(model_dir: str) -> History:
     """Read a run's folder; files that are not there give nothing."""
-    evaluations = [row for row in _rows(model_dir, run_folder.METRICS) if "checkpoint" not in row]
-    return History(_rows(model_dir, run_folder.LOSSES), evaluations)
+    return History(_losses(model_dir), run_folder.RunFolder(model_dir).evaluations())
 
 
-def _rows(model_dir: str, name: str) -> list[dict]:
-    path = os.path.join(model_dir, name)
+def _losses(model_dir: str) -> list[dict]:
+    path = os.path.join(model_dir, run_folder.LOSSES)
     if not tf.io.gfile.exists(path):
         return []
     rows = []

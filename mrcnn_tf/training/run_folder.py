@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -147,15 +148,17 @@ class RunFolder:
         _write(os.path.join(self.path, PARAMS), loading.to_yaml(experiment))
         _write(os.path.join(self.path, schema.LABEL_MAP_FILE), label_map.to_json())
 
-    def evaluations(self, images: int) -> list[dict[str, float]]:
+    def evaluations(self, images: float = math.inf) -> list[dict[str, float]]:
         """Return the numbers of the run's evaluations up to so many images, in their order.
 
-        Of several after the same images (`--mode=eval` adds a line too) it is the last.
+        Of several after the same images it is the first: `--mode=eval` adds a line too, which may
+        be of other validation records or another type of numbers than those it is compared with.
         """
         by_images: dict[int, dict[str, float]] = {}
         for row in self._rows():
-            if "checkpoint" not in row and row.get("images", images + 1) <= images:
-                by_images[row["images"]] = {k: v for k, v in row.items() if not isinstance(v, str)}
+            if "checkpoint" not in row and row.get("images", math.nan) <= images:
+                numbers = {k: v for k, v in row.items() if not isinstance(v, str)}
+                by_images.setdefault(row["images"], numbers)
         return [by_images[key] for key in sorted(by_images)]
 
     def evaluation_at(self, images: int) -> dict[str, float] | None:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import loading
+from mrcnn_tf.reporting import history
 from mrcnn_tf.training.run_folder import RunFolder, append_row
 
 LABEL_MAP = LabelMap((1, 2), ("apple", "fig"))
@@ -143,10 +144,13 @@ def test_evaluations_up_to_where_the_run_stands(tmp_path):
     append_row(path, {"step": 4, "images": 8, "box_ap": 0.2})
     append_row(path, {"step": 6, "images": 12, "box_ap": 0.3})
     append_row(path, {"step": 4, "images": 8, "checkpoint": "elsewhere/ckpt-4", "box_ap": 0.9})
-    append_row(path, {"step": 2, "images": 4, "box_ap": 0.15})  # --mode=eval of an older one
-    want = [{"step": 2, "images": 4, "box_ap": 0.15}, {"step": 4, "images": 8, "box_ap": 0.2}]
+    append_row(path, {"step": 2, "images": 4, "box_ap": 0.15})  # --mode=eval, maybe of other images
+    want = [{"step": 2, "images": 4, "box_ap": 0.1}, {"step": 4, "images": 8, "box_ap": 0.2}]
     assert folder.evaluations(8) == folder.evaluations(11) == want
-    assert len(folder.evaluations(12)) == 3
+    assert folder.evaluations(12) == history.read(str(tmp_path)).evaluations
+    assert [row["images"] for row in folder.evaluations(12)] == [4, 8, 12]
+    append_row(path, {"step": 3, "box_ap": 0.15})  # by what does not say where
+    assert len(history.read(str(tmp_path)).evaluations) == 3
 
 
 def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
