@@ -45,6 +45,11 @@ def check_imagenet(model: fields.Model) -> None:
             "which want pixels.order: bgr and backbone.stride_in_1x1: true, not "
             f"{model.pixels.order} and {str(backbone.stride_in_1x1).lower()}"
         )
+    if backbone.norm == "group_norm":
+        raise ValueError(
+            "task.model.backbone.weights: 'imagenet' are weights with batch norms, not with "
+            "backbone.norm: group_norm; set weights to '' to start from random ones"
+        )
 
 
 def load_imagenet(backbone: ResNet) -> None:

@@ -3,8 +3,9 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from mrcnn_tf.experiment import loading
 from mrcnn_tf.modeling.resnet import ResNet
-from mrcnn_tf.weights import keras_applications
+from mrcnn_tf.weights import keras_applications, pretrained
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -122,3 +123,35 @@ def test_without_network_the_error_names_file_and_place(monkeypatch, tmp_path):
 def test_no_imagenet_weights_for_basic_blocks():
     with pytest.raises(ValueError, match=r"\[50, 101, 152\], not 18"):
         keras_applications.load_imagenet(built(18), 18)
+
+
+_LEARNS = "task.model.backbone.norm=group_norm,task.model.backbone.freeze_at=0"
+
+
+def test_imagenet_with_group_norms_is_refused_before_anything_is_downloaded():
+    with pytest.raises(ValueError, match="batch norms, not with backbone.norm: group_norm"):
+        loading.load("maskrcnn_r50_fpn", params_override=_LEARNS)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        (_LEARNS, "weights with batch norms"),
+        (_LEARNS.replace("group_norm", "batch_norm"), "could not be read or downloaded"),
+        (_LEARNS + ",task.model.pixels.order=rgb", "which want pixels.order: bgr"),
+    ],
+)
+def test_auto_starts_from_random_weights_and_says_why(monkeypatch, capsys, override, reason):
+    def refuse(*args, **kwargs):
+        raise OSError("URL fetch failure")
+
+    monkeypatch.setitem(keras_applications._BUILDERS, 50, refuse)
+    override += ",task.model.backbone.weights=auto"
+    model = loading.load("maskrcnn_r50_fpn", params_override=override).task.model
+    backbone = built(50, norm=model.backbone.norm, freeze_at=0)
+    before = backbone.stem.conv1.kernel.numpy()
+    pretrained.load(backbone, model)
+    printed = capsys.readouterr().out
+    assert "starts from random weights" in printed
+    assert reason in printed
+    np.testing.assert_array_equal(backbone.stem.conv1.kernel, before)
