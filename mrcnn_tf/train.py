@@ -282,15 +282,10 @@ def _evaluate(
     print(f"{experiment.task.name}: eval of {checkpoint} on {where_in}")
     _print_notes(preflight.check_validation(task, experiment.trainer))
     where = checkpoints.position(checkpoint)
-    if where.images_per_step is None:  # weights alone have no moving average beside them
-        experiment.trainer.optimizer_config.ema = None
     with strategy.scope():
         trainer = _trainer(experiment, task, images_per_step=where.images_per_step or 0)
-        if experiment.trainer.optimizer_config.ema:
-            trainer.restore(checkpoint, where.step, where.images_per_step or 0)
-        else:
-            checkpoints.load(trainer.model, checkpoint)
-            trainer.global_step.assign(where.step)
+        checkpoints.load(trainer.model, checkpoint)
+        trainer.global_step.assign(where.step)
     tf.io.gfile.makedirs(model_dir)
     log = progress.EvaluationLog(trainer, model_dir, None if is_own else checkpoint)
     with strategy.scope(), trainer.stop.listen("stopping after this batch"):

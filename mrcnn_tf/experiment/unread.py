@@ -30,6 +30,10 @@ _UNREAD: dict[str, tuple[Any, str]] = {
         "trainer.train_tf_function, train_tf_while_loop and eval_tf_function: false do that",
     ),
     "trainer.eval_tf_while_loop": (False, "detections are scored in Python, batch by batch"),
+    "trainer.optimizer_config.ema": (
+        None,
+        "scored and exported are the weights that training has, not their moving average",
+    ),
     "trainer.preemption_on_demand_checkpoint": (True, "SIGTERM always saves a checkpoint"),
 }
 

@@ -44,22 +44,16 @@ def evaluate(experiment: Experiment, checkpoint: str) -> CocoEvaluator:
     experiment.trainer.best_checkpoint_eval_metric = ""  # may be a loss; none is chosen here
     for note in preflight.check_validation(task, experiment.trainer):
         print(f"  {note}")
-    where = checkpoints.position(checkpoint)
-    if where.images_per_step is None:  # weights alone have no moving average beside them
-        experiment.trainer.optimizer_config.ema = None
     strategy = devices.strategy(experiment.runtime)
     with precision.of(experiment.runtime), strategy.scope():
         trainer = Trainer(
             experiment,
             task,
-            images_per_step=where.images_per_step or 0,
+            images_per_step=0,  # no steps are taken
             training=False,
             evaluating=True,
         )
-        if experiment.trainer.optimizer_config.ema:
-            trainer.restore(checkpoint, where.step, where.images_per_step or 0)
-        else:
-            checkpoints.load(trainer.model, checkpoint)
+        checkpoints.load(trainer.model, checkpoint)
         trainer.evaluate(tf.constant(experiment.trainer.validation_steps))
     evaluator = task.evaluator
     assert isinstance(evaluator, CocoEvaluator)

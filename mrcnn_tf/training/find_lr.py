@@ -58,7 +58,7 @@ def rate_at(step: int) -> float:
 
 
 def set_schedule(config: TrainerConfig) -> None:
-    """Have an experiment's rate grow as `rate_at` says; without warm-up and moving average."""
+    """Have an experiment's rate grow as `rate_at` says; without warm-up."""
     growth = {
         "initial_learning_rate": LOWEST,
         "decay_rate": HIGHEST / LOWEST,
@@ -70,7 +70,6 @@ def set_schedule(config: TrainerConfig) -> None:
             "warmup": {"type": None},
         }
     )
-    config.optimizer_config.ema = None
 
 
 def search(trainer: Trainer) -> Found:

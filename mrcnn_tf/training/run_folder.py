@@ -54,7 +54,7 @@ _FREE = (
     "task.train_data.seed",
     "task.train_data.proposals",
 )
-_NOT_FREE = ("trainer.optimizer_config.optimizer", "trainer.optimizer_config.ema")
+_NOT_FREE = ("trainer.optimizer_config.optimizer",)
 
 
 class Standing(NamedTuple):

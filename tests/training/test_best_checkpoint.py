@@ -71,10 +71,6 @@ class _Task:
         return {METRIC: 0.25}
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.fixture
 def trainer(tmp_path):
     experiment = loading.load("maskrcnn_shapes")
@@ -88,9 +84,9 @@ def test_killed_before_the_line_of_the_evaluation_the_best_is_there(trainer, tmp
     """Made up for, the evaluation saves nothing anew and writes its one line."""
 
     def killed(value):
-        raise Killed
+        raise InterruptedError
 
-    with pytest.raises(Killed):
+    with pytest.raises(InterruptedError):
         Loop(trainer, str(tmp_path), None, killed).evaluate()
     best = tmp_path / "best"
     assert json.loads((best / "info.json").read_text())["best_ckpt_global_step"] == 7
