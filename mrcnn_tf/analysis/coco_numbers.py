@@ -20,7 +20,8 @@ class Number:
       category: its number, 0 for the mean over all.
       size: one of `scoring.AREAS`.
       value: 0..1; None where there is no object to measure on.
-      low: where its 95% interval begins; None where there is none.
+      low: where its 95% interval begins; None where there is none: with objects on fewer than two
+        images, every drawn set that can be measured is the same.
       high: where it ends.
       objects: how many objects it stands on.
     """
@@ -71,11 +72,18 @@ def compute(rows: scoring.Rows, resamples: int = bootstrap.RESAMPLES) -> CocoNum
         of_all = of_all or matches
         drawn = bootstrap.average_precisions(matches, counts, num_categories)
         objects = np.bincount(matches.object_category, minlength=num_categories + 1)
+        images = [
+            len(np.unique(matches.object_image[matches.object_category == k]))
+            for k in range(1, num_categories + 1)
+        ]
+        images.insert(0, len(np.unique(matches.object_image)))
         for measure, thresholds in MEASURES.items():
             for category in range(num_categories + 1):
                 of = slice(None) if category == 0 else slice(category - 1, category)
-                scores = bootstrap.mean_over(drawn[:, thresholds, of], (1, 2))
-                low, high = bootstrap.interval(scores) or (None, None)
+                low = high = None
+                if images[category] > 1:
+                    scores = bootstrap.mean_over(drawn[:, thresholds, of], (1, 2))
+                    low, high = bootstrap.interval(scores) or (None, None)
                 numbers.append(
                     Number(
                         measure=measure,
