@@ -72,7 +72,8 @@ def of_run(
     where = checkpoints.position(checkpoint)
     data = experiment.task.validation_data.input_path
     trained_on = experiment.task.train_data.input_path
-    curves = history.read(model_dir)
+    best_dir = os.path.join(model_dir, experiment.trainer.best_checkpoint_export_subdir)
+    curves = history.read(model_dir, checkpoint, best_dir)
     made_from = [
         ("experiment", experiment.task.name),
         ("checkpoint", checkpoint),

@@ -6,6 +6,9 @@ which a rule speaks are rules of thumb.
 
 import math
 
+import numpy as np
+
+from mrcnn_tf.analysis.coco_numbers import Number
 from mrcnn_tf.reporting.history import History
 from mrcnn_tf.reporting.scored import Scored
 
@@ -65,6 +68,12 @@ def advice(scored: Scored, history: History | None = None) -> list[str]:
         return [
             "The network found nothing at all. Train longer, or check that training went: its loss "
             "should have fallen."
+        ]
+    if scored.threshold is None:
+        return [
+            "Nothing that the network found is right: no detection lies on an object of its "
+            "category. Train longer, look whether the loss fell, and check the annotations of "
+            "training and validation images: do both mean the same by each category?"
         ]
     return [
         *_by_error_kind(scored),
@@ -142,25 +151,39 @@ def _by_category(scored: Scored) -> list[str]:
 
 
 def _by_history(scored: Scored, history: History | None) -> list[str]:
+    if history is None:
+        return []
     key = f"{scored.kind}_ap"
     found = [
         (row["step"], row[key])
-        for row in (history.evaluations if history else [])
+        for row in history.evaluations
         if math.isfinite(row.get(key, math.nan)) and row[key] >= 0
     ]
     if len(found) < 3:
         return []
     best_step, best = max(found, key=lambda pair: pair[1])
     last_step, last = found[-1]
-    if best - last > 0.02:
+    width = _width(scored.numbers[scored.kind].get("ap"))
+    if width is not None and best - last > max(0.02, width / 2):
+        if best_step == history.step:
+            take = "This report is of that step: take its checkpoint, "
+        elif best_step == history.best_step:
+            take = "Take the checkpoint in best/, "
+        else:
+            take = "Next time "
         return [
             f"The score was best at step {best_step:,} ({best:.2f}) and {last:.2f} at the end: the "
-            "network began to learn its training pictures by heart. Take the checkpoint in best/, "
-            "train shorter, or add pictures."
+            f"network began to learn its training pictures by heart. {take}train shorter, or add "
+            "pictures."
         ]
     if best_step == last_step and last - found[-2][1] > 0.01:
         return ["The score was still rising when training ended: longer training would help."]
     return []
+
+
+def _width(number: Number) -> float | None:
+    """Return how wide an interval is, None if there is none."""
+    return None if number.low is None or number.high is None else number.high - number.low
 
 
 def _by_calibration(scored: Scored) -> list[str]:
@@ -178,13 +201,17 @@ def _by_calibration(scored: Scored) -> list[str]:
 
 
 def _by_certainty(scored: Scored) -> list[str]:
-    number = scored.numbers[scored.kind].get("ap")
+    numbers = scored.numbers[scored.kind]
+    width = _width(numbers.get("ap"))
     images = len(scored.rows.images)
-    if number.low is None or number.high is None:
+    if width is not None and width < _WIDE and images >= _FEW_IMAGES:
         return []
-    width = number.high - number.low
-    if width < _WIDE and images >= _FEW_IMAGES:
-        return []
+    if width is None or width < 0.01:
+        count = len(np.unique(numbers.matches.object_image))
+        return [
+            f"There are objects on {count} validation image{'s' if count > 1 else ''}, too few to "
+            "tell how much of the score is chance: annotate more of them."
+        ]
     return [
         f"{images} validation images tell AP only to within {width:.2f}: a change smaller than "
         "that may be chance. More validation images make the score surer, not the network better."

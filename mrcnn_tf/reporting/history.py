@@ -6,6 +6,7 @@ import os
 
 import tensorflow as tf
 
+from mrcnn_tf import checkpoints
 from mrcnn_tf.training import run_folder
 
 
@@ -17,10 +18,14 @@ class History:
       training: a dict per loop of steps, see docs/runs.md.
       evaluations: a dict per evaluation of the run's own checkpoints, as early stopping counts
         them: one for each place.
+      step: of the checkpoint that the report is of.
+      best_step: of the checkpoint that the run keeps as its best; None if there is none.
     """
 
     training: list[dict]
     evaluations: list[dict]
+    step: int = 0
+    best_step: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -34,9 +39,21 @@ class History:
         return seconds
 
 
-def read(model_dir: str) -> History:
-    """Read a run's folder; files that are not there give nothing."""
-    return History(_losses(model_dir), run_folder.RunFolder(model_dir).evaluations())
+def read(model_dir: str, checkpoint: str, best_dir: str) -> History:
+    """Read a run's folder; files that are not there give nothing.
+
+    Args:
+      model_dir: the folder.
+      checkpoint: that the report is of.
+      best_dir: the folder of the best one.
+    """
+    best = checkpoints.find_newest(best_dir)
+    return History(
+        _losses(model_dir),
+        run_folder.RunFolder(model_dir).evaluations(),
+        checkpoints.position(checkpoint).step,
+        checkpoints.position(best).step if best else None,
+    )
 
 
 def _losses(model_dir: str) -> list[dict]:

@@ -230,22 +230,24 @@ def _errors(page: Page, scored: Scored) -> None:
         "longest bar is where work pays most. Kinds as in TIDE (Bolya et al. 2020).",
     )
     gains = scored.errors.gain
-    section.charts(
-        [
-            charts.bars(
-                list(gains),
-                [100 * (gain or 0.0) for gain in gains.values()],
-                "What mending each kind would give",
-                "points of AP50 (of 100)",
-            ),
-            charts.bars(
-                list(gains),
-                list(scored.shown_errors.counts.values()),
-                f"How many there are from a score of {scored.shown_from:.2f} on",
-                "errors",
-            ),
-        ]
-    )
+    measured = {kind: gain for kind, gain in gains.items() if gain is not None}
+    drawn = [
+        charts.bars(
+            list(gains),
+            list(scored.shown_errors.counts.values()),
+            f"How many there are from a score of {scored.shown_from:.2f} on",
+            "errors",
+        )
+    ]
+    if measured:
+        chart = charts.bars(
+            list(measured),
+            [100 * gain for gain in measured.values()],
+            "What mending each kind would give",
+            "points of AP50 (of 100)",
+        )
+        drawn.insert(0, chart)
+    section.charts(drawn)
     section.table(
         ("kind", "what it means", "shown", "all", "AP50 gained"),
         [

@@ -37,23 +37,53 @@ def test_few_images_and_few_objects():
     objects = [(1, CAT, boxes(1)[0]), (2, DOG, boxes(1)[0])]
     text = told(objects, [(*o, 0.9) for o in objects], num_images=2)
     assert "2 of 2 categories have fewer than 20 objects" in text
-    assert "2 validation images tell AP only to within" in text
+    assert "There are objects on 2 validation images, too few to tell" in text
+    wrong = told(objects, [(*objects[0], 0.9), (2, DOG, boxes(4)[3], 0.9)], num_images=2)
+    assert "2 validation images tell AP only to within" in wrong
+    alone = told(objects[:1], [(*objects[0], 0.9)], num_images=9)
+    assert "There are objects on 1 validation image, too few to tell" in alone
 
 
-def rising(*scores):
+def rising(*scores, **steps):
     rows = [{"step": 100 * k, "box_ap": score} for k, score in enumerate(scores)]
-    return History([], rows)
+    return History([], rows, **steps)
 
 
 def test_what_the_curve_says():
-    objects = [(1, CAT, boxes(1)[0])]
-    found = [(1, CAT, boxes(1)[0], 0.9)]
-    assert "still rising" in told(objects, found, rising(0.1, 0.2, 0.3))
-    assert "by heart" in told(objects, found, rising(0.1, 0.4, 0.3))
-    assert "best at step 100 (0.40)" in told(objects, found, rising(0.1, 0.4, 0.3))
-    flat = told(objects, found, rising(0.3, 0.301, 0.3))
+    objects = [(i, CAT, boxes(1)[0]) for i in (1, 2, 3)]
+
+    def say(history):
+        return told(objects, [(*o, 0.9) for o in objects], history, num_images=3)
+
+    assert "still rising" in say(rising(0.1, 0.2, 0.3))
+    fallen = say(rising(0.1, 0.4, 0.3, step=200, best_step=100))
+    assert "best at step 100 (0.40) and 0.30 at the end" in fallen
+    assert "by heart. Take the checkpoint in best/, train shorter, or add pictures." in fallen
+    taken = say(rising(0.1, 0.4, 0.3, step=100, best_step=100))
+    assert "by heart. This report is of that step: take its checkpoint, train shorter" in taken
+    for best_step in (None, 200):  # none, or one that was chosen by another number
+        gone = say(rising(0.1, 0.4, 0.3, step=200, best_step=best_step))
+        assert "by heart. Next time train shorter, or add pictures." in gone
+    flat = say(rising(0.3, 0.301, 0.3))
     assert "rising" not in flat
     assert "by heart" not in flat
+
+
+def test_a_fall_that_may_be_chance_is_not_called_learning_by_heart():
+    """Of four images half are found: the interval reaches from 0 to 1."""
+    objects = [(i, CAT, boxes(1)[0]) for i in range(1, 5)]
+    found = [(*o, 0.9) for o in objects[:2]]
+    few = told(objects, found, rising(0.1, 0.4, 0.3), num_images=4)
+    assert "tell AP only to within" in few
+    assert "by heart" not in few
+    assert "by heart" not in told(objects[:1], found[:1], rising(0.1, 0.4, 0.3))
+
+
+def test_found_but_nothing_right():
+    objects = [(i, CAT, boxes(1)[0]) for i in (1, 2)]
+    text = told(objects, [(i, CAT, boxes(4)[3], 0.9) for i in (1, 2)], num_images=2)
+    assert text.startswith("Nothing that the network found is right")
+    assert "the loss fell" in text
 
 
 def test_scores_that_are_too_sure():

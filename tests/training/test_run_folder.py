@@ -147,10 +147,14 @@ def test_evaluations_up_to_where_the_run_stands(tmp_path):
     append_row(path, {"step": 2, "images": 4, "box_ap": 0.15})  # --mode=eval, maybe of other images
     want = [{"step": 2, "images": 4, "box_ap": 0.1}, {"step": 4, "images": 8, "box_ap": 0.2}]
     assert folder.evaluations(8) == folder.evaluations(11) == want
-    assert folder.evaluations(12) == history.read(str(tmp_path)).evaluations
     assert [row["images"] for row in folder.evaluations(12)] == [4, 8, 12]
     append_row(path, {"step": 3, "box_ap": 0.15})  # by what does not say where
-    assert len(history.read(str(tmp_path)).evaluations) == 3
+    newest = checkpoint(tmp_path, 6, 2)
+    read = history.read(str(tmp_path), newest, str(tmp_path / "best"))
+    assert read == history.History([], folder.evaluations(12), step=6, best_step=None)
+    best = checkpoint(tmp_path / "best", 4, 2, name="best_ckpt")
+    read = history.read(str(tmp_path), best, str(tmp_path / "best"))
+    assert (read.step, read.best_step) == (4, 4)
 
 
 def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
