@@ -13,7 +13,7 @@ for `mrcnn_tf.predict`. What goes in and out is described in `serving/signatures
 
 import os
 
-from mrcnn_tf.console import command_line
+from mrcnn_tf.console import command_line, threads
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are
@@ -38,6 +38,7 @@ def _define_flags() -> None:
     )
     flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
     precision.define_flag()
+    threads.define_flag()
 
 
 def main(argv: list[str]) -> None:
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
     values = flags.FLAGS
+    threads.use(values.threads)
     checkpoint = values.checkpoint_path or os.path.join("runs", values.experiment)
     try:
         override = precision.laid_over(values.params_override, values.mixed_precision)
@@ -69,9 +71,10 @@ def main(argv: list[str]) -> None:
 def _suggested(checkpoint: str) -> float | None:
     """Return the threshold of the report of what is exported, if there is one."""
     try:
-        return suggested_threshold.of_checkpoint(checkpoints.newest(checkpoint))
+        newest = checkpoints.newest(checkpoint)
     except ValueError:  # a run in stages: its networks lie further down
         return None
+    return suggested_threshold.of_checkpoint(newest)
 
 
 def run_main() -> None:

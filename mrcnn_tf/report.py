@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from mrcnn_tf.console import command_line, xla_cache
+from mrcnn_tf.console import command_line, threads, xla_cache
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 command_line.require("train")  # before its packages are
@@ -42,6 +42,7 @@ from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.reporting import facts, history, pixels, report_page, run_scored, scored
 from mrcnn_tf.serving import suggested_threshold
 from mrcnn_tf.staged import stages
+from mrcnn_tf.training import run_folder
 
 PAGE, TABLE, DETECTIONS = "report.html", "results.csv", "detections.json"
 
@@ -176,6 +177,7 @@ def _write(
         command=shlex.join(["python", "-m", "mrcnn_tf.report", *sys.argv[1:]]),
         params=params,
         made_at=datetime.datetime.now(),
+        is_found_by_export=suggested_threshold.is_found(checkpoint, output_dir),
     )
     page = report_page.build(numbers, about, curves, photos(ids))
     tf.io.gfile.makedirs(output_dir)
@@ -198,8 +200,8 @@ def _write(
         suggested_threshold.FILE: json.dumps(content, indent=1),
     }
     for name, text in texts.items():
-        with tf.io.gfile.GFile(os.path.join(output_dir, name), "w") as file:
-            file.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        run_folder.replace(os.path.join(output_dir, name), text)
     print(f"calculated in {duration(time.monotonic() - start)}")
     _print_short(numbers)
     return path
@@ -233,6 +235,7 @@ def define_flags() -> None:
     flags.DEFINE_string("annotations", None, "With --detections: the COCO instances file.")
     flags.DEFINE_string("images", None, "With --detections: folder of the images, to be shown.")
     precision.define_flag()
+    threads.define_flag()
 
 
 def main(argv: list[str]) -> None:
@@ -240,6 +243,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
         raise app.UsageError(f"not a flag: {argv[1]!r}")
+    threads.use(values.threads)
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
     try:

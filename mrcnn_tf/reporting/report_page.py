@@ -51,6 +51,7 @@ class About:
       command: that makes the report.
       params: the experiment as YAML; "" if there is none.
       made_at: local time.
+      is_found_by_export: whether an export of the checkpoint will find the report.
     """
 
     title: str
@@ -60,6 +61,7 @@ class About:
     command: str
     params: str
     made_at: datetime.datetime
+    is_found_by_export: bool
 
 
 def chosen_images(scored: Scored) -> dict[str, list[outcomes.Outcome]]:
@@ -94,7 +96,7 @@ def build(scored: Scored, about: About, history: History | None, photos: dict[st
     _errors(page, scored)
     _confusion(page, scored)
     _scores(page, scored)
-    _threshold(page, scored)
+    _threshold(page, scored, about)
     _curves(page, scored)
     _calibration(page, scored)
     if history and (history.training or history.evaluations):
@@ -359,7 +361,7 @@ def _scores(page: Page, scored: Scored) -> None:
     section.table(columns, table, stacked=True)
 
 
-def _threshold(page: Page, scored: Scored) -> None:
+def _threshold(page: Page, scored: Scored, about: About) -> None:
     section = page.section(
         "From which score to believe it",
         "Every detection comes with a score, 0 to 1. A higher threshold shows fewer wrong ones, "
@@ -387,10 +389,16 @@ def _threshold(page: Page, scored: Scored) -> None:
         ]
     )
     if scored.threshold:
+        score = scored.threshold.score
         section.text(
-            f"predict draws from {scored.threshold.score:.2f} on if the network was exported after "
-            "this report (--score_threshold changes it). Take a higher one if wrong detections "
-            "are worse for you than missed objects, a lower one if it is the other way round."
+            (
+                f"predict draws from {score:.2f} on if the network was exported after this report "
+                "(--score_threshold changes it). "
+                if about.is_found_by_export
+                else f"To draw from {score:.2f} on: predict --score_threshold={score:.2f}. "
+            )
+            + "Take a higher one if wrong detections are worse for you than missed objects, a "
+            "lower one if it is the other way round."
         )
     section.table(
         ("category", "best threshold", "right of shown", "found of objects", "F1", "missed"),

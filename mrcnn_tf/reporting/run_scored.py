@@ -9,6 +9,7 @@ from mrcnn_tf.evaluation.coco import CocoEvaluator
 from mrcnn_tf.experiment import precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.training import devices, optimizers, preflight
+from mrcnn_tf.training.loop import first_lines
 from mrcnn_tf.training.task import MaskRCNNTask
 from mrcnn_tf.training.trainer import Trainer
 
@@ -24,7 +25,8 @@ def evaluate(experiment: Experiment, checkpoint: str) -> CocoEvaluator:
       The evaluator, all detections added.
 
     Raises:
-      ValueError: records, annotations and checkpoint do not fit, or this network finds no objects.
+      ValueError: records, annotations and checkpoint do not fit, a record is damaged, or this
+        network finds no objects.
       FileNotFoundError: there are no records.
     """
     if experiment.task.model.system == "rpn":
@@ -54,7 +56,11 @@ def evaluate(experiment: Experiment, checkpoint: str) -> CocoEvaluator:
             evaluating=True,
         )
         checkpoints.load(trainer.model, checkpoint)
-        trainer.evaluate(tf.constant(experiment.trainer.validation_steps))
+        try:
+            trainer.evaluate(tf.constant(experiment.trainer.validation_steps))
+        except (ValueError, tf.errors.OpError) as error:
+            text = first_lines(getattr(error, "message", str(error)))
+            raise ValueError(f"{checkpoint} could not be scored: {text}") from error
     evaluator = task.evaluator
     assert isinstance(evaluator, CocoEvaluator)
     return evaluator

@@ -48,10 +48,13 @@ def test_tensorflow_starts_as_many():
     assert (told_one, told_nine, told_nothing) == ("1", "9", "None")
 
 
-@pytest.mark.parametrize("command", ["train", "predict"])
+@pytest.mark.parametrize("command", ["train", "report", "export", "predict"])
 def test_no_thread_is_refused(command):
-    flags = ["--threads=0", "--saved_model=x", "--input=x", "--output_dir=x"]
-    flags = flags[: 4 if command == "predict" else 1]
+    needed = {
+        "predict": ["--saved_model=x", "--input=x", "--output_dir=x"],
+        "export": ["--experiment=x", "--export_dir=x"],
+    }
+    flags = ["--threads=0", *needed.get(command, [])]
     done = subprocess.run(
         [sys.executable, "-m", f"mrcnn_tf.{command}", *flags],
         cwd=ROOT,

@@ -1,12 +1,16 @@
 """A run's report as a user makes it, and what export and predict do with it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from mrcnn_tf import train
+from mrcnn_tf.data import schema
 from mrcnn_tf.experiment import loading
-from tests.end_to_end.conftest import script
+from tests.end_to_end.conftest import ROOT, script
+from tests.end_to_end.test_runs import copy_records
 
 
 @pytest.mark.slow
@@ -31,6 +35,8 @@ def test_train_report_export_predict(override, shapes, tmp_path):
     page = (run / "report" / "report.html").read_text()
     for words in ("task.model.fpn.channels", "Loss", "tensorflow", "4 validation images"):
         assert words in page, words
+    leads_export = "on if the network was exported after this report" in page
+    assert leads_export == bool(content["threshold"])
     assert (run / "metrics.jsonl").read_text() == lines_before
 
     # Four steps teach nothing reliable, so what the export is told is put there by hand.
@@ -51,3 +57,23 @@ def test_train_report_export_predict(override, shapes, tmp_path):
         f"--output_dir={tmp_path / 'found'}",
     )
     assert "score of 0.012 or more are drawn, as the report" in printed
+
+
+@pytest.mark.slow
+def test_a_damaged_image_is_named_without_a_traceback(override, shapes, tmp_path):
+    run = tmp_path / "run"
+    experiment = loading.load("maskrcnn_shapes", params_override=override)
+    train.run(experiment, "train", str(run))
+
+    def damage(features):
+        features[schema.IMAGE_ENCODED].bytes_list.value[:] = [b"no image"]
+
+    source = sorted((shapes / "records").glob("val*.tfrecord"))
+    damaged = copy_records(source, tmp_path / "damaged", damage)
+    command = [sys.executable, "-m", "mrcnn_tf.report", f"--model_dir={run}"]
+    command += [f"--params_override=task.validation_data.input_path={damaged}/val*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"error: {run}/ckpt-4 could not be scored: " in done.stderr
+    assert not (run / "report").exists()

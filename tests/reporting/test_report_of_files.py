@@ -109,6 +109,8 @@ def test_a_report_by_hand(tmp_path):
     shown = read(page)
     assert "finds 1 of 3 objects, misses 2, and shows 0 that are wrong" in shown.text
     assert "Class errors cost most: without them, AP50 would be 0.50 higher." in shown.text
+    assert "To draw from 0.85 on: predict --score_threshold=0.85." in shown.text
+    assert not list((tmp_path / "out").glob("*.partial"))
     assert shown.tags.count("img") >= 2
     assert all(source.startswith(("data:image/", "#")) for source in shown.sources)
     assert "script" not in shown.tags

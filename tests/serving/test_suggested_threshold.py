@@ -29,6 +29,18 @@ def test_threshold_of_the_checkpoint_that_the_report_is_of(tmp_path):
     assert suggested_threshold.of_checkpoint(f"{run}/ckpt-4") is None
     write_report(run, f"{run}/ckpt-4", None)  # nothing was right
     assert suggested_threshold.of_checkpoint(f"{run}/ckpt-4") is None
+    (run / "report" / "report.json").write_text('{"checkpoint": "ckp')
+    with pytest.raises(ValueError, match=r"report/report.json: no JSON .*make the report anew"):
+        suggested_threshold.of_checkpoint(f"{run}/ckpt-4")
+
+
+def test_where_an_export_looks():
+    is_found = suggested_threshold.is_found
+    assert is_found("runs/a/ckpt-4", "runs/a/report")
+    assert is_found("runs/a/best/best_ckpt-4", "runs/b/../a/report/")
+    assert not is_found("runs/a/ckpt-4", "runs/a/report2")
+    assert not is_found("runs/a/ckpt-4", "runs/b/report")
+    assert not is_found("", "report")
 
 
 @pytest.fixture(scope="module")
