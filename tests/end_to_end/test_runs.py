@@ -313,7 +313,8 @@ def test_killed_and_continued_it_stops_early_at_the_same_step(override, tmp_path
         "trainer.train_steps": 40,
         "trainer.validation_interval": 2,
         "trainer.patience": 3,
-        "trainer.best_checkpoint_eval_metric": "box_ap",
+        "trainer.best_checkpoint_eval_metric": "validation_loss",
+        "trainer.best_checkpoint_metric_comp": "lower",
         "trainer.optimizer_config.learning_rate.type": "constant",
         "trainer.optimizer_config.learning_rate.constant.learning_rate": 0.0,
         "trainer.optimizer_config.warmup.type": None,
@@ -332,7 +333,8 @@ def test_killed_and_continued_it_stops_early_at_the_same_step(override, tmp_path
     ((code, last),) = commands(flags_of(override, killed, **fields))
     assert code == 0, last
     message = (
-        r"stopping early, at step 8: box_ap was best at step 2 \(\S+\) and not better in the 3"
+        r"stopping early, at step 8: validation_loss was best at step 2 \(\S+\) and not better in "
+        "the 3"
     )
     assert re.search(message, out), out
     assert re.search(message, last), last
