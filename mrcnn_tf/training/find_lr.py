@@ -83,10 +83,13 @@ def search(trainer: Trainer) -> Found:
       ValueError: a step failed for another reason than the rate.
     """
     losses: list[float] = []
+    places: list[int] = []
     running = running_weight = 0.0
     lowest = math.inf
     progress = ProgressBar("trying learning rates", STEPS + 1, "steps")
     for step in range(STEPS + 1):
+        # With float16, a step whose gradients overflow changes nothing, the rate neither.
+        place = int(trainer.optimizer.iterations)
         trainer.stop.check(f" after {step} of {STEPS + 1} steps; nothing was written")
         try:
             output = trainer.train(tf.constant(1, tf.int32))
@@ -94,6 +97,7 @@ def search(trainer: Trainer) -> Found:
             if trainer.weights_are_finite():
                 raise ValueError(f"step {step + 1} failed: {error.message}") from error
             break  # the weights burst in the step before
+        places.append(place)
         losses.append(float(output["training_loss"]))
         progress.add()
         if not math.isfinite(losses[-1]):
@@ -104,17 +108,18 @@ def search(trainer: Trainer) -> Found:
         if running / running_weight > _DIVERGED * lowest:
             break
     progress.close()
-    return judge(np.array(losses))
+    return judge(np.array(losses), np.array(places))
 
 
-def judge(losses: np.ndarray) -> Found:
+def judge(losses: np.ndarray, places: np.ndarray) -> Found:
     """Smooth a curve and find what it suggests.
 
     Args:
-      losses: float64 [n], of steps 0, 1, ...; may end with what is not finite.
+      losses: float64 [n]; may end with what is not finite.
+      places: int [n], in the schedule of `rate_at`, not falling: where each was measured.
     """
-    rates = np.array([rate_at(step) for step in range(len(losses))])
-    smoothed = _smooth(losses)
+    rates = np.array([rate_at(place) for place in places])
+    smoothed = _smooth(losses, places)
     known = np.flatnonzero(np.isfinite(smoothed))
     if len(known) < 3:
         return Found(rates, losses, smoothed, None, None)
@@ -126,10 +131,9 @@ def judge(losses: np.ndarray) -> Found:
     return Found(rates, losses, smoothed, float(_TENTH * rates[best]), steepest)
 
 
-def _smooth(losses: np.ndarray) -> np.ndarray:
+def _smooth(losses: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Mean of the finite losses around each, weighted by a Gaussian over their distance."""
     finite = np.isfinite(losses)
-    steps = np.arange(len(losses))
     weights = np.exp(-0.5 * ((steps[:, None] - steps[finite]) / _SIGMA) ** 2)
     smoothed = weights @ losses[finite] / np.maximum(weights.sum(axis=1), 1e-300)
     smoothed[~finite] = np.nan

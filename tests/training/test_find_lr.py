@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -20,6 +21,11 @@ def valley(lowest_at, noise=0.0):
     distance = np.log10(RATES / lowest_at)
     losses = np.where(distance < 0, 4 - 3 * np.exp(-(distance**2)), 1 + 3.75 * distance**2)
     return losses + noise * np.random.default_rng(1).normal(size=len(losses))
+
+
+def judge(losses):
+    """Of a run that skipped no step."""
+    return find_lr.judge(losses, np.arange(len(losses)))
 
 
 def test_the_rates():
@@ -40,19 +46,43 @@ def test_the_schedule_of_the_optimizer_is_those_rates():
 
 @pytest.mark.parametrize("lowest_at", [1e-3, 0.03])
 def test_a_tenth_of_the_lowest(lowest_at):
-    found = find_lr.judge(valley(lowest_at))
+    found = judge(valley(lowest_at))
     assert found.suggestion == pytest.approx(lowest_at / 10, rel=0.15)
     # 4 - 3 exp(-d^2) falls fastest where d = -sqrt(1/2).
     assert found.steepest == pytest.approx(lowest_at * 10 ** -math.sqrt(0.5), rel=0.15)
-    noisy = find_lr.judge(valley(lowest_at, noise=0.3))
+    noisy = judge(valley(lowest_at, noise=0.3))
     assert noisy.suggestion == pytest.approx(lowest_at / 10, rel=0.5)
+
+
+class _Overflowing:
+    """A trainer in float16 whose first eight steps overflow: they change nothing, nor the rate."""
+
+    def __init__(self):
+        self.optimizer = types.SimpleNamespace(iterations=tf.Variable(0, dtype=tf.int64))
+        self.stop = types.SimpleNamespace(check=lambda where: None)
+        self.steps = 0
+
+    def train(self, count):
+        loss = valley(1e-3)[int(self.optimizer.iterations)]
+        self.steps += 1
+        if self.steps > 8:
+            self.optimizer.iterations.assign_add(1)
+        return {"training_loss": tf.constant(loss)}
+
+
+def test_a_step_that_is_skipped_does_not_shift_the_curve():
+    found = find_lr.search(_Overflowing())
+    whole = judge(valley(1e-3))
+    assert found.suggestion == pytest.approx(whole.suggestion)
+    assert found.steepest == pytest.approx(whole.steepest)
+    np.testing.assert_allclose(found.rates[:10], [1e-6] * 9 + [RATES[1]])
 
 
 def test_an_end_that_is_not_finite_is_not_smoothed_in():
     losses = valley(1e-3)[:80]
-    whole = find_lr.judge(losses)
+    whole = judge(losses)
     losses = np.append(losses, np.nan)
-    found = find_lr.judge(losses)
+    found = judge(losses)
     assert np.isnan(found.smoothed[-1])
     np.testing.assert_allclose(found.smoothed[:-1], whole.smoothed)
     assert found.suggestion == whole.suggestion
@@ -62,13 +92,13 @@ def test_an_end_that_is_not_finite_is_not_smoothed_in():
     "losses", [[], [math.nan], [3.0, 2.0], [2.0] * 50, list(np.linspace(2, 9, 60))]
 )
 def test_a_loss_that_never_fell_suggests_nothing(losses):
-    found = find_lr.judge(np.array(losses))
+    found = judge(np.array(losses))
     assert found.suggestion is None
     assert "nothing can be suggested" in find_lr.describe(found, 2, 16)
 
 
 def test_the_rate_is_also_given_as_the_experiment_declares_it():
-    found = find_lr.judge(valley(1e-2))
+    found = judge(valley(1e-2))
     text = find_lr.describe(found, 2, 16)
     assert "suggested learning rate: 0.001 " in text
     assert "at 2 images a step; in the experiment's fields, declared for 16 images" in text
@@ -77,7 +107,7 @@ def test_the_rate_is_also_given_as_the_experiment_declares_it():
 
 
 def test_files(tmp_path):
-    found = find_lr.judge(np.append(valley(1e-2), np.inf)[:-1])
+    found = judge(valley(1e-2)[:80])
     folder = tmp_path / "run" / "find_lr"
     find_lr.write(found, str(folder), 2)
     find_lr.write(found, str(folder), 2)  # again: replaced
