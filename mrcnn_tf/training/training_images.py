@@ -52,7 +52,7 @@ class TrainingImages:
 
     def write(self, step: int | tf.Tensor) -> None:
         """Draw what was kept and write it to the default summary writer; then keep anew."""
-        for number, (image, row) in enumerate(self._rows[:NUM_IMAGES], start=1):
+        for number, (image, row) in enumerate(self._rows, start=1):
             name = decode_source_id(row[schema.SOURCE_ID])
             drawn = drawing.with_title(self._input.draw(image, row), f"image {name}, augmented")
             shrunk = Image.fromarray(drawn)
@@ -65,7 +65,8 @@ class TrainingImages:
 
     def _keep(self, *of_batch: np.ndarray) -> np.ndarray:
         batch = dict(zip(network_input.KEYS, of_batch, strict=True))
-        for row in range(len(batch[schema.SOURCE_ID])):
+        wanted = NUM_IMAGES - len(self._rows)
+        for row in range(min(wanted, len(batch[schema.SOURCE_ID]))):
             # A copy: TensorFlow uses the batch's memory again.
             of_row = {k: np.array(v[row]) for k, v in batch.items() if k != schema.IMAGE}
             pixels = self._input.image(of_row | {schema.IMAGE: batch[schema.IMAGE][row]})
