@@ -122,6 +122,14 @@ def of_files(detections: str, annotations: str, images: str | None, output_dir: 
     except (ValueError, KeyError, TypeError) as error:
         missing = f"a result has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{detections}: {missing}") from error
+    known = {category["id"] for category in truth["categories"]}
+    unknown = [row["category_id"] for row in results if row["category_id"] not in known]
+    if unknown:
+        listed = ", ".join(map(str, sorted(set(unknown), key=str)[:10]))
+        print(
+            f"{len(unknown):,} results are left out: their categories are not in {annotations}: "
+            f"{listed}{', ...' if len(set(unknown)) > 10 else ''}"
+        )
     return _write(
         evaluator,
         output_dir,
