@@ -10,8 +10,8 @@ def average_precision(
 ) -> np.ndarray:
     """Return COCO's AP: the mean, over 101 recalls, of the best precision from there on.
 
-    Every number is the one that COCOeval's `accumulate` has, to the last bit; a resampled image is
-    a count instead of a copy. Precision is only looked at where a right detection is, because
+    Every number is the one that COCOeval's `accumulate` has, to 1e-14; a resampled image is a
+    count instead of a copy. Precision is only looked at where a right detection is, because
     that is where it rises.
 
     Args:

@@ -26,7 +26,7 @@ because COCO does not count them. A category whose objects were all missed is le
 when they are taken away, as COCO leaves out categories without objects; theirs counts it as 0 if
 something was detected as it, and hotcoco's `tide_errors`, which agrees in everything else, always
 does, so that mending would seem to bring nothing for a category that was never found. And AP is
-the number of COCO's libraries to the last bit.
+the number of COCO's libraries to 1e-14.
 """
 
 import dataclasses

@@ -112,8 +112,10 @@ def _by_confusion(scored: Scored) -> list[str]:
 def _by_size(scored: Scored) -> list[str]:
     numbers = scored.numbers[scored.kind]
     small, large = (numbers.get("ap", size=size) for size, _ in _SIZES)
-    rest = large if large.value is not None else numbers.get("ap", size="medium")
-    if small.value is None or rest.value is None or small.objects < _FEW_OBJECTS:
+    rest = large if large.objects >= _FEW_OBJECTS else numbers.get("ap", size="medium")
+    if small.value is None or rest.value is None:
+        return []
+    if min(small.objects, rest.objects) < _FEW_OBJECTS:
         return []
     if rest.value - small.value < _WIDE:
         return []

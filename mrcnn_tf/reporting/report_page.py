@@ -69,11 +69,10 @@ def chosen_images(scored: Scored) -> dict[str, list[outcomes.Outcome]]:
     count = min(NUM_IMAGES, max(1, len(scored.outcomes) // 2))
     found = [o for o in scored.outcomes if o.right or o.wrong or o.missed]
     worst = outcomes.worst(found, count)
-    return {
-        "worst": worst,
-        "confusing": outcomes.most_confusing([o for o in found if o not in worst], count),
-        "best": outcomes.best([o for o in found if o.right], count),
-    }
+    found = [o for o in found if o not in worst]
+    confusing = outcomes.most_confusing(found, count)
+    best = outcomes.best([o for o in found if o.right and o not in confusing], count)
+    return {"worst": worst, "confusing": confusing, "best": best}
 
 
 def build(scored: Scored, about: About, history: History | None, photos: dict[str, Photo]) -> Page:
@@ -290,7 +289,8 @@ def _confusion(page: Page, scored: Scored) -> None:
     section = page.section(
         "What is taken for what",
         "Each row is what was there, each column what it was taken for. Numbers off the diagonal "
-        "are errors; the last row was seen where nothing is, the last column was not seen.",
+        "are errors; the last row was seen where nothing is annotated, or a second time, the "
+        "last column was not seen.",
     )
     counts = scored.confusion.counts
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)

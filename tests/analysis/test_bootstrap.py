@@ -32,7 +32,7 @@ def test_an_image_drawn_twice_counts_as_two():
 
 @pytest.mark.parametrize("library", ["pycocotools", "hotcoco"])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_image_once_is_the_score_itself_to_the_last_bit(seed, library):
+def test_every_image_once_is_the_score_itself(seed, library):
     """With crowds, on boxes and all sizes."""
     objects, detections = scenes.random_scene(seed)
     objects = [(*o, "crowd") if k % 7 == 0 else o for k, o in enumerate(objects)]

@@ -151,7 +151,6 @@ def test_what_found_a_crowd_is_no_error():
 def test_masks_are_compared_where_masks_are_scored():
     objects, detections = [(1, CAT, BOX)], [(1, CAT, HALF, 0.9)]
     made = scenes.evaluator(objects, detections, include_masks=True)
-    made.results()
     rows = made.rows("mask")
     assert [e.kind for e in error_kinds.analyse(rows, match(rows)).wrong] == ["localisation"]
 

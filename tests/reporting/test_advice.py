@@ -86,6 +86,21 @@ def test_found_but_nothing_right():
     assert "the loss fell" in text
 
 
+def test_small_objects_are_compared_with_as_many_larger_ones():
+    """60 small ones are missed; of medium ones there are enough, of large ones one."""
+    small = [(i, CAT, box) for i in range(1, 31) for box in boxes(2)]
+    medium = [(i, CAT, [5, 50, 40, 40]) for i in range(1, 31)]
+    large = [(31, CAT, [0, 0, 99, 99])]
+
+    def say(larger):
+        return told([*small, *larger], [(*o, 0.9) for o in larger], num_images=31)
+
+    assert "Small objects (fewer than 32 x 32 pixels) reach AP 0.00, larger ones 1.00" in say(
+        [*medium, *large]
+    )
+    assert "Small objects" not in say([*medium[:3], *large])
+
+
 def test_scores_that_are_too_sure():
     objects = [(1, CAT, boxes(1)[0])]
     wrong = [(1, CAT, box, 0.9) for box in boxes(4)[1:]]

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mrcnn_tf import report
+from mrcnn_tf.reporting import report_page, scored
 from tests.analysis import scenes
 
 CAT, DOG = 1, 2
@@ -147,6 +148,17 @@ def test_a_report_of_nothing(tmp_path, objects, found, names):
         assert "missed" not in drawn  # all of them are: without them nothing is left to score
 
 
+def test_no_image_is_shown_twice():
+    """Of four images each has a right detection and a wrong one."""
+    objects = [(i, CAT, [5, 5, 30, 30]) for i in range(1, 5)]
+    found = [(*o, 0.9) for o in objects] + [(i, CAT, [60, 60, 9, 9], 0.9) for i in range(1, 5)]
+    numbers = scored.score(scenes.evaluator(objects, found, num_images=4))
+    chosen = report_page.chosen_images(numbers)
+    assert {why: len(of) for why, of in chosen.items()} == {"worst": 2, "confusing": 2, "best": 0}
+    shown = [o.image for of in chosen.values() for o in of]
+    assert len(shown) == len(set(shown))
+
+
 def test_names_with_markup_and_odd_letters_stay_text(tmp_path):
     box = [5, 5, 30, 30]
     paths = write_set(tmp_path, [(1, DOG, box)], [(1, DOG, box, 0.9)], ("cat", NASTY))
@@ -190,6 +202,19 @@ def test_results_that_cannot_be_used_are_named(tmp_path, results, message):
         report.of_files(str(tmp_path / "results.json"), annotations, None, str(tmp_path / "out"))
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_unknown_categories_are_counted(tmp_path, capsys):
+    box = [5, 5, 30, 30]
+    paths = write_set(tmp_path, [(1, CAT, box)], [(1, CAT, box, 0.9)])
+    (row,) = json.loads((tmp_path / "results.json").read_text())
+    others = [row | {"category_id": k} for k in (9, 7, 7)]
+    (tmp_path / "results.json").write_text(json.dumps([row, *others]))
+    report.of_files(*paths, None, str(tmp_path / "out"))
+    said = f"3 results are left out: their categories are not in {paths[1]}: 7, 9\n"
+    assert said in capsys.readouterr().out
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["detections"] == 1
 
 
 def test_the_command(tmp_path):
