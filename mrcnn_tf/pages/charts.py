@@ -127,7 +127,6 @@ def lines(
     y_label: str,
     *,
     x_log: bool = False,
-    y_log: bool = False,
     y_range: tuple[float, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
     points: bool = False,
@@ -141,7 +140,6 @@ def lines(
       x_label: what x is, with its unit.
       y_label: likewise.
       x_log: whether x is logarithmic; it must be positive then.
-      y_log: likewise.
       y_range: smallest and largest y to be shown, by default those of the values.
       marks: pairs (x, what) of vertical lines.
       points: whether the values are marked on the lines.
@@ -150,7 +148,7 @@ def lines(
     xs = np.concatenate([np.empty(0), *(_floats(x) for x, _ in series.values())])
     ys = np.concatenate([np.empty(0), *(_floats(y) for _, y in series.values())])
     x_axis = _axis(np.concatenate([xs, [x for x, _ in marks]]), x_log)
-    plot = _Plot(x_axis, _axis(ys if y_range is None else y_range, y_log), x_label, y_label)
+    plot = _Plot(x_axis, _axis(ys if y_range is None else y_range), x_label, y_label)
     for k, (name, (x, y)) in enumerate(series.items()):
         plot.line(_floats(x), _floats(y), k, name, points)
     plot.marks(marks)
@@ -163,12 +161,6 @@ def scatter(
     title: str,
     x_label: str,
     y_label: str,
-    *,
-    x_log: bool = False,
-    y_log: bool = False,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
-    caption: str = "",
 ) -> Html:
     """Return points.
 
@@ -177,20 +169,13 @@ def scatter(
       title: above it.
       x_label: what x is, with its unit.
       y_label: likewise.
-      x_log: whether x is logarithmic; it must be positive then.
-      y_log: likewise.
-      x_range: smallest and largest x to be shown, by default those of the values.
-      y_range: likewise.
-      caption: below it.
     """
     xs = np.concatenate([np.empty(0), *(_floats(x) for x, _ in series.values())])
     ys = np.concatenate([np.empty(0), *(_floats(y) for _, y in series.values())])
-    x_axis = _with_margin(_axis(xs, x_log)) if x_range is None else _axis(x_range, x_log)
-    y_axis = _with_margin(_axis(ys, y_log)) if y_range is None else _axis(y_range, y_log)
-    plot = _Plot(x_axis, y_axis, x_label, y_label)
+    plot = _Plot(_with_margin(_axis(xs)), _with_margin(_axis(ys)), x_label, y_label)
     for k, (x, y) in enumerate(series.values()):
         plot.points(_floats(x), _floats(y), k)
-    return _figure(plot.svg(title), title, caption, list(series) if len(series) > 1 else [])
+    return _figure(plot.svg(title), title, "", list(series) if len(series) > 1 else [])
 
 
 def heat_map(
@@ -418,10 +403,7 @@ def _axis(
 
 
 def _with_margin(axis: _Axis) -> _Axis:
-    """Return an axis that reaches a little further, so that no point lies on its end."""
-    if axis.log:
-        factor = (axis.high / axis.low) ** 0.04
-        return axis._replace(low=axis.low / factor, high=axis.high * factor)
+    """Return a linear axis that reaches a little further, so that no point lies on its end."""
     margin = 0.04 * (axis.high - axis.low)
     return axis._replace(low=axis.low - margin, high=axis.high + margin)
 
