@@ -168,10 +168,10 @@ class Plan:
         best = f"--checkpoint_path={run}/best"
         self._module("train", "train", *of_run, *limit)
         self._module("evaluate the best", "train", *of_run, "--mode=eval", best, *limit)
-        self._module("report", "report", *of_run, best)
+        self._module("report", "report", *of_run, best, *limit)
         exported = f"{self.folder}/saved_model"
         # In float32, because the network may be used on a machine that has no half precision.
-        to = (f"--export_dir={exported}", "--mixed_precision=none")
+        to = (f"--export_dir={exported}", "--mixed_precision=none", *limit)
         self._module("export", "export", of_run[0], best, *to)
         found = [f"--saved_model={exported}"]
         found += [f"--input={val_images or f'{self.folder}/split/val.txt'}"]

@@ -257,7 +257,7 @@ def test_the_commands_with_photos_to_validate_on():
     assert "--object_annotations_file=runs/x/val_annotations.json" in found["convert val"]
     assert "--image_dir=others" in found["convert val"]
     assert "--input=others" in found["predict"]
-    for name in ("check the data", "choose an experiment", "train", "predict"):
+    for name in ("check the data", "choose an experiment", "train", "report", "export", "predict"):
         assert found[name].endswith("--threads=1"), name
     assert found["convert train"].endswith("--on_error=skip --num_processes=1")
     with pytest.raises(ValueError, match="--val_images and --val_annotations go together"):
