@@ -184,7 +184,8 @@ def _choose(
         return batch / speed if speed else math.inf
 
     pace, measured = choices.pace(wanted.value, minutes, LEAST_STEPS, seconds_of)
-    steps = max(EVALUATIONS, int(60 * minutes / pace.seconds))
+    each = max(1, int(60 * minutes / pace.seconds / EVALUATIONS))
+    steps = each * EVALUATIONS
     images = len(objects.image_sizes_hw)
     tried = "; ".join(
         f"{m.seconds:.2f} s a step at {m.short_edge}"
@@ -192,7 +193,6 @@ def _choose(
         else f"not enough memory at {m.short_edge}"
         for m in measured
     )
-    each = max(1, steps // EVALUATIONS)
     schedule = recipe.optimizer_config.learning_rate
     return [
         *with_edge(pace.short_edge)[len(given) :],
