@@ -2,12 +2,18 @@
 
 import os
 import pathlib
+import signal
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import pytest
+
+# A shell starts what it sends to the background deaf to Ctrl-C, and so would all be that tests
+# start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Real photos and recordings that are not part of the repository. MRCNN_SHARED names the folder;
 # without it the sibling folder `shared` of the checkout is tried.

@@ -165,7 +165,8 @@ class Loop:
         kept = f"the last checkpoint, {last}, is from before" if last else "there is no checkpoint"
         cause = "A learning rate too high for the data is the usual cause"
         scale = self._trainer.config.runtime.loss_scale
-        if isinstance(scale, int | float):  # a dynamic one would have skipped the step
+        if scale not in (None, "", "dynamic"):  # which would have skipped the step
+            scale = float(scale)  # YAML takes 1e30, which lacks a dot, for a text
             cause = (
                 f"With the fixed runtime.loss_scale of {scale:g}, gradients beyond float16's "
                 "65,504 are the first thing to suspect: leave it out for one that adapts itself. "

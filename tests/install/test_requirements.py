@@ -21,14 +21,18 @@ PINS: dict[str, list[str]] = SETTINGS["tool"]["mrcnn-tf"]["pins"]
 
 # What each command may import beyond what the package alone brings.
 EXTRAS = {
+    "mrcnn-choose-experiment": ["train"],
     "mrcnn-convert-weights": ["train", "convert"],
     "mrcnn-create-coco-tfrecord": [],
     "mrcnn-create-shapes-coco": [],
     "mrcnn-demo": [],  # itself; it calls the others
     "mrcnn-export": ["train"],
+    "mrcnn-finetune": [],  # itself; it calls the others
     "mrcnn-inspect-data": ["train"],  # with --experiment only
     "mrcnn-predict": [],
     "mrcnn-report": ["train"],
+    "mrcnn-split-coco": [],
+    "mrcnn-to-coco": [],
     "mrcnn-train": ["train"],
     "mrcnn-train-stages": ["train"],
     "mrcnn-write-proposals": ["train"],

@@ -472,6 +472,7 @@ def test_jitter_reaches_the_pipeline_of_training_only(monkeypatch):
     )
     seen = []
     monkeypatch.setattr(inputs.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
+    experiment.task.allow_image_summary = False  # nothing is drawn of no data
     task = task_lib.MaskRCNNTask(experiment.task)
     task.build_inputs(experiment.task.train_data)
     task.build_inputs(experiment.task.validation_data)
