@@ -262,10 +262,10 @@ def run(plan: Plan, photos: list[str]) -> dict[str, float]:
             path.unlink(missing_ok=True)
         for name in _MADE_OF_PHOTOS:
             shutil.rmtree(folder / name, ignore_errors=True)
-    running.run(plan.stages, str(folder), first=plan.num_reading)
+    running.run(plan.stages, str(folder), slice(plan.num_reading))
     # Only now: reading labelme's files may have written the photos that they hold.
     note.write_text(json.dumps({"sha256": fingerprint(*photos, without=folder)}) + "\n")
-    return running.run(plan.stages, str(folder))
+    return running.run(plan.stages, str(folder), slice(plan.num_reading, None))
 
 
 def main(argv: list[str]) -> None:

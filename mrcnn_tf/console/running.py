@@ -49,13 +49,13 @@ class Finished(TypedDict):
     seconds: float
 
 
-def run(planned: Sequence[Stage], model_dir: str, first: int | None = None) -> dict[str, float]:
+def run(planned: Sequence[Stage], model_dir: str, part: slice = slice(None)) -> dict[str, float]:
     """Run the stages that are not done yet.
 
     Args:
       planned: what to do, in order.
       model_dir: where it is noted what is done.
-      first: how many of them, from the first on; None for all.
+      part: which of them.
 
     Returns:
       {name of a stage: the seconds that it took in its last run}.
@@ -70,7 +70,7 @@ def run(planned: Sequence[Stage], model_dir: str, first: int | None = None) -> d
         raise ValueError(
             f"{model_dir}: {difference}\nTake another folder, or delete it to begin again"
         )
-    for number, stage in enumerate(planned[:first], start=1):
+    for number, stage in list(enumerate(planned, start=1))[part]:
         title = f"[{number}/{len(planned)}] {stage.name}"
         if stage.name in finished:
             print(f"{title}: done, in {duration(finished[stage.name]['seconds'])}", flush=True)

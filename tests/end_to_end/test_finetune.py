@@ -199,6 +199,10 @@ def test_what_was_refused_may_be_mended(tmp_path, ran, capsys):
     seconds = go(on_error="skip", seed=1, num_threads=1)
     assert ran == ALL[7:]
     assert len(seconds) == 12
+    out = capsys.readouterr().out
+    assert [line.split("]")[0] for line in out.splitlines() if ": done, in" in line] == [
+        f"[{number}/12" for number in range(1, 8)
+    ]
     # With other photos it does not, and says so.
     photo.write_bytes(b"another")
     with pytest.raises(ValueError, match="holds a training on other .*annotations have changed"):
