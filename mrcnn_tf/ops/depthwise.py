@@ -1,7 +1,7 @@
 """Depthwise convolution with TensorFlow's SAME padding, fast backwards in half precision too.
 
 TensorFlow's CPU kernels for the gradients of a depthwise convolution with a stride, or with a
-kernel larger than 3x3, take two to five times as long in bfloat16 as in float32
+kernel larger than 3x3, take two to four times as long in bfloat16 as in float32
 (`benchmarks/op_choices.py`, `depthwise_convolution`). So on CPUs those are computed in float32, and
 their results cast.
 """
