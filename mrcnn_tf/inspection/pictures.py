@@ -10,7 +10,7 @@ from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.inspection.data_set import DataSet, clipped_box
 from mrcnn_tf.inspection.photos import SMALL_EDGE, Photo
 from mrcnn_tf.pages.page import Picture
-from mrcnn_tf.pages.thumbnails import thumbnail
+from mrcnn_tf.pages.thumbnails import data_uri, small_drawing
 
 MOST_COLORS = 12  # classes that have a colour of their own
 _MOST_NAMES = 4  # classes that a caption lists
@@ -21,7 +21,7 @@ def picture(data_set: DataSet, photo: Photo, caption: str = "") -> Picture:
     image, entries = photo.image, data_set.objects_of(photo.image)
     pixels = photo.pixels()
     small_hw = pixels.shape[:2]
-    uri = thumbnail(
+    drawing = small_drawing(
         pixels,
         np.array([clipped_box(entry, image) for entry in entries]).reshape(-1, 4)
         * np.tile(np.array(small_hw) / (image.height, image.width), 2),
@@ -30,6 +30,7 @@ def picture(data_set: DataSet, photo: Photo, caption: str = "") -> Picture:
         is_crowd=[entry.is_crowd for entry in entries],
         long_edge=SMALL_EDGE,
     )
+    uri = data_uri(drawing)
     text = f"{image.file_name} (image {image.image_id}): {caption or _contents(data_set, entries)}"
     return Picture(uri, text, f"{image.file_name}, {len(entries):,} objects outlined")
 

@@ -11,7 +11,7 @@ text is escaped, so that names of files and categories may hold anything. In sho
         histogram([12.0, 40.5], "Object sizes", "pixels"),
         lines({"train": ([0, 1], [2.0, 1.5])}, "Loss", "step", "loss"),
     ])
-    uri = thumbnail(image, boxes, masks, color_ids=category_ids)
+    uri = data_uri(small_drawing(image, boxes, masks, color_ids=category_ids))
     section.pictures([Picture(uri, "a.jpg", "three balloons")])
     page.save("page.html")
 

@@ -15,34 +15,6 @@ _MIN_COVER = 0.25  # of a small pixel that a mask must cover: thin parts stay vi
 _QUALITY = 80
 
 
-def thumbnail(
-    image: np.ndarray,
-    boxes: np.ndarray | Sequence[Sequence[float]] = (),
-    masks: Sequence[dict[str, Any] | np.ndarray | None] | None = None,
-    names: Sequence[str] | None = None,
-    scores: Sequence[float] | None = None,
-    *,
-    color_ids: Sequence[int] | None = None,
-    is_crowd: Sequence[bool] | None = None,
-    frame_hw: tuple[int, int] | None = None,
-    long_edge: int = 320,
-) -> str:
-    """Return `small_drawing` as `data:image/jpeg;base64,...`; the arguments are the same."""
-    return data_uri(
-        small_drawing(
-            image,
-            boxes,
-            masks,
-            names,
-            scores,
-            color_ids=color_ids,
-            is_crowd=is_crowd,
-            frame_hw=frame_hw,
-            long_edge=long_edge,
-        )
-    )
-
-
 def small_drawing(
     image: np.ndarray,
     boxes: np.ndarray | Sequence[Sequence[float]] = (),

@@ -14,7 +14,7 @@ from mrcnn_tf.images import drawing
 from mrcnn_tf.pages import charts
 from mrcnn_tf.pages.markup import Html, escape, plain
 from mrcnn_tf.pages.page import Badge, Page, Picture
-from mrcnn_tf.pages.thumbnails import data_uri, thumbnail
+from mrcnn_tf.pages.thumbnails import data_uri, small_drawing
 
 HOSTILE = "<script>alert(1)</script>\"'&</svg><img src=x onerror=alert(2)>\udc80\u202e\x00"
 VOID = {"meta", "img", "line", "rect", "circle", "path"}
@@ -195,6 +195,10 @@ def pixels_of(uri: str) -> np.ndarray:
     kind, content = uri.split(",", 1)
     assert kind == "data:image/jpeg;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).astype(int)
+
+
+def thumbnail(*args, **kwargs) -> str:
+    return data_uri(small_drawing(*args, **kwargs))
 
 
 def test_a_thumbnail_shows_the_mask_in_its_classes_colour_where_it_is():
