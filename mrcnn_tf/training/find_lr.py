@@ -89,7 +89,7 @@ def search(trainer: Trainer) -> Found:
     progress = ProgressBar("trying learning rates", STEPS + 1, "steps")
     for step in range(STEPS + 1):
         # With float16, a step whose gradients overflow changes nothing, the rate neither.
-        place = int(trainer.optimizer.iterations)
+        place = int(trainer.optimizer.iterations.numpy())
         trainer.stop.check(f" after {step} of {STEPS + 1} steps; nothing was written")
         try:
             output = trainer.train(tf.constant(1, tf.int32))
