@@ -35,12 +35,10 @@ from absl import app, flags
 from mrcnn_tf.data import coco_json
 from mrcnn_tf.experiment import choices, loading, precision
 from mrcnn_tf.experiment.choices import Choice, Objects
-from mrcnn_tf.experiment.fields import RPN
+from mrcnn_tf.experiment.fields import RPN, Data
 from mrcnn_tf.images.image_folder import ImageFolder
 
 BASE = "maskrcnn_lite0_fpn_finetune"
-# Fewer steps than these teach too little, whatever the size of the images.
-LEAST_STEPS = 300
 EVALUATIONS = 8
 _TRIAL_STEPS, _TRIAL_LOOP = 6, 2  # the first loop traces the graph and does not count
 
@@ -156,7 +154,8 @@ def _choose(
 ) -> list[Choice]:
     """Everything that depends on the photos and on the machine."""
     rpn = loading.load(base).task.model.rpn
-    recipe = loading.load(BASE).trainer
+    finetune = loading.load(BASE)
+    recipe, augmentation = finetune.trainer, finetune.task.train_data
     replicas = max(1, len(tf.config.list_physical_devices("GPU")))
     batch = math.ceil(recipe.reference_batch_size / replicas) * replicas
     chosen = [
@@ -175,7 +174,7 @@ def _choose(
     wanted = choices.short_edge(objects)
 
     def with_edge(edge: int) -> list[Choice]:
-        return [*given, *chosen, *_of_edge(objects, edge, wanted, rpn, given)]
+        return [*given, *chosen, *_of_edge(objects, edge, wanted, rpn, augmentation, given)]
 
     def seconds_of(edge: int) -> float:
         print(f"taking some training steps at a short edge of {edge} pixels", flush=True)
@@ -183,10 +182,11 @@ def _choose(
         speed = _images_per_second(text, may_fail=edge > choices.SHORT_EDGES[0])
         return batch / speed if speed else math.inf
 
-    pace, measured = choices.pace(wanted.value, minutes, LEAST_STEPS, seconds_of)
+    images = len(objects.image_sizes_hw)
+    least_steps = choices.least_steps(images, batch)
+    pace, measured = choices.pace(wanted.value, minutes, least_steps, seconds_of)
     each = max(1, int(60 * minutes / pace.seconds / EVALUATIONS))
     steps = each * EVALUATIONS
-    images = len(objects.image_sizes_hw)
     tried = "; ".join(
         f"{m.seconds:.2f} s a step at {m.short_edge}"
         if math.isfinite(m.seconds)
@@ -224,16 +224,35 @@ def _choose(
 
 
 def _of_edge(
-    objects: Objects, edge: int, wanted: Choice, rpn: RPN, given: Sequence[Choice]
+    objects: Objects,
+    edge: int,
+    wanted: Choice,
+    rpn: RPN,
+    augmentation: Data,
+    given: Sequence[Choice],
 ) -> list[Choice]:
     """The fields that follow from the size of the images."""
     reason = wanted.reason
     if edge != wanted.value:
         reason += f"; {edge}, because larger ones leave too few steps or too little memory"
-    found = []
-    for part in ("train_data", "validation_data"):
-        found.append(Choice(f"task.{part}.short_edges", [edge], reason))
-        found.append(Choice(f"task.{part}.long_edge", choices.long_edge_of(edge), "in proportion"))
+    low, high = augmentation.scale_jitter
+    found = [
+        Choice("task.train_data.short_edges", [edge], reason),
+        Choice(
+            "task.train_data.long_edge",
+            edge,
+            f"training sees squares of this side, cut out of photos that are {low:g} to {high:g} "
+            "times as large as fits into one: fewer pixels a step, and never the same picture",
+        ),
+        Choice("task.train_data.scale_jitter", [low, high], "see long_edge"),
+        *_leaves(
+            "task.train_data.color_jitter",
+            vars(augmentation.color_jitter),
+            "other light than on the day of the photos",
+        ),
+        Choice("task.validation_data.short_edges", [edge], "what training is for"),
+        Choice("task.validation_data.long_edge", choices.long_edge_of(edge), "in proportion"),
+    ]
     if not any(choice.field == "task.model.rpn.anchor_sizes" for choice in given):
         found.append(choices.anchor_sizes(objects, edge, rpn))
     return found

@@ -18,10 +18,14 @@ from mrcnn_tf.experiment.fields import RPN
 
 # Short edges that are tried, in pixels. The largest is the paper's.
 SHORT_EDGES = (320, 416, 512, 640, 800)
-# An object with this side, in pixels of the network input, is 4 x 4 places of the finest feature
-# map, whose stride is 4: enough for RoIAlign to see more than one value.
-SEEN_SIDE = 16.0
-SEEN_FRACTION = 0.9
+# What COCO calls small ends at this side, in pixels: smaller objects are found far less often. Of
+# the finest feature map, whose stride is 4, such an object has 8 x 8 places.
+CLEAR_SIDE = 32.0
+CLEAR_FRACTION = 0.95
+# A photo should be seen this often; more steps than the largest number teach less than larger
+# images do, and fewer than the smallest teach too little, whatever the size of the images.
+_TIMES_SEEN = 10
+_FEWEST_STEPS, _ENOUGH_STEPS = 300, 1000
 # Candidates for the smallest anchor and for the ratio of neighbouring levels' anchors.
 _SMALLEST_ANCHORS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 _STEPS_BETWEEN_LEVELS = (1.6, 1.8, 2.0)
@@ -103,23 +107,23 @@ def long_edge_of(short_edge: int) -> int:
 
 
 def short_edge(objects: Objects) -> Choice:
-    """The smallest short edge at which nine tenths of the objects can be seen."""
+    """The smallest short edge at which nearly all objects are large enough to be found."""
 
-    def seen(edge: int) -> float:
+    def clear(edge: int) -> float:
         boxes, _ = objects.at(edge, long_edge_of(edge))
         areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-        return float(np.mean(np.sqrt(areas) >= SEEN_SIDE - 1e-6))
+        return float(np.mean(np.sqrt(areas) >= CLEAR_SIDE - 1e-6))
 
     # Enlarging photos shows nothing new, and a little enlarging still helps small objects.
     stored = float(np.median(objects.image_sizes_hw.min(axis=1)))
     allowed = [edge for edge in SHORT_EDGES if edge <= 1.5 * stored] or [SHORT_EDGES[0]]
-    chosen = next((edge for edge in allowed if seen(edge) >= SEEN_FRACTION), allowed[-1])
+    chosen = next((edge for edge in allowed if clear(edge) >= CLEAR_FRACTION), allowed[-1])
     reason = (
-        f"at a short edge of {chosen} pixels {seen(chosen):.0%} of the objects are at least "
-        f"{SEEN_SIDE:.0f} pixels large, four places of the finest features"
+        f"at a short edge of {chosen} pixels {clear(chosen):.0%} of the objects are at least "
+        f"{CLEAR_SIDE:.0f} pixels large; smaller ones are found far less often"
     )
     if chosen != allowed[0]:
-        reason += f"; at {allowed[0]} it would be {seen(allowed[0]):.0%}"
+        reason += f"; at {allowed[0]} it would be {clear(allowed[0]):.0%}"
     return Choice("short_edge", chosen, reason)
 
 
@@ -198,6 +202,16 @@ class Pace:
 
     short_edge: int
     seconds: float
+
+
+def least_steps(num_images: int, batch: int) -> int:
+    """Steps that should be had before images are made larger.
+
+    Args:
+      num_images: of the training set.
+      batch: images in a step.
+    """
+    return min(max(_TIMES_SEEN * num_images // batch, _FEWEST_STEPS), _ENOUGH_STEPS)
 
 
 def pace(

@@ -42,27 +42,27 @@ def test_sides_follow_the_shorter_edge_until_the_longer_one_stops_them():
 @pytest.mark.parametrize(
     ("side", "image_hw", "chosen"),
     [
-        (100, (480, 640), 320),  # 67 pixels at 320: seen
-        (24, (480, 640), 320),  # 16 pixels at 320: just seen
-        (20, (480, 640), 416),  # 13.3 at 320, 17.3 at 416
-        (12, (480, 640), 640),  # 13.9 at 416 and 12.8 at 512, exactly 16 at 640
-        (5, (480, 640), 640),  # never seen; no photo is enlarged more than by a half
+        (100, (480, 640), 320),  # 67 pixels at 320: large
+        (48, (480, 640), 320),  # 32 pixels at 320: just large enough
+        (40, (480, 640), 416),  # 26.7 at 320, 34.7 at 416
+        (24, (480, 640), 640),  # 25.6 at 512, exactly 32 at 640
+        (5, (480, 640), 640),  # always small; no photo is enlarged more than by a half
         (5, (2000, 3000), 800),
         (40, (100, 150), 320),  # tiny photos: the smallest size all the same
     ],
 )
-def test_the_smallest_size_at_which_objects_are_seen(side, image_hw, chosen):
+def test_the_smallest_size_at_which_objects_are_large_enough(side, image_hw, chosen):
     choice = choices.short_edge(objects([[side, side]] * 10, image_hw))
     assert choice.value == chosen
     assert f"at a short edge of {chosen} pixels" in choice.reason
 
 
-def test_a_tenth_may_be_too_small():
-    sides = [[100, 100]] * 9 + [[3, 3]]
+def test_a_twentieth_may_be_too_small():
+    sides = [[100, 100]] * 19 + [[3, 3]]
     choice = choices.short_edge(objects(sides))
     assert choice.value == 320
-    assert "90% of the objects" in choice.reason
-    assert choices.short_edge(objects([*sides, [3, 3]])).value == 640  # 9 of 11
+    assert "95% of the objects" in choice.reason
+    assert choices.short_edge(objects([*sides, [3, 3]])).value == 640  # 19 of 21
 
 
 def test_anchors_stay_where_they_fit():
@@ -133,6 +133,14 @@ def test_room_for_masks():
 def test_nothing_to_learn_from():
     with pytest.raises(ValueError, match=r"set\.json: there is no object to learn from"):
         choices.objects_of(coco([]))
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch", "steps"),
+    [(14, 2, 300), (61, 2, 305), (163, 2, 815), (163, 8, 300), (5000, 2, 1000)],
+)
+def test_each_photo_is_seen_ten_times_before_images_grow(num_images, batch, steps):
+    assert choices.least_steps(num_images, batch) == steps
 
 
 @pytest.mark.parametrize(
