@@ -26,7 +26,7 @@ from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
-from mrcnn_tf.serving import predictor, preprocessing, signatures, verification
+from mrcnn_tf.serving import answers, predictor, preprocessing, signatures, verification
 from mrcnn_tf.staged import stages
 from mrcnn_tf.staged.two_networks import ProposalsAsDetections, TwoNetworks
 
@@ -91,7 +91,7 @@ class Detector:
 
     def __call__(
         self, images: Iterable[str | os.PathLike | np.ndarray]
-    ) -> list[list[predictor.Detection]]:
+    ) -> list[list[answers.Detection]]:
         """Detect objects.
 
         Args:
@@ -117,12 +117,12 @@ class Detector:
             prepared.append(predictor.Prepared(tuple(given.images.shape[:2]), given))
         return predictor.detect(prepared, self._call, self._read)
 
-    def _call(self, batch: Sequence[predictor.Prepared]) -> predictor.Answer:
+    def _call(self, batch: Sequence[predictor.Prepared]) -> answers.Answer:
         answer = self._network(*preprocessing.stack([image.request for image in batch]))
         return {name: value.numpy() for name, value in answer.items()}
 
-    def _read(self, answer: predictor.Answer, row: int) -> list[predictor.Detection]:
-        return predictor.read_detections(answer, row, self._names, self.mask_paste)
+    def _read(self, answer: answers.Answer, row: int) -> list[answers.Detection]:
+        return answers.read_detections(answer, row, self._names, self.mask_paste)
 
     def export(
         self, export_dir: str, input_type: str, score_threshold: float | None = None

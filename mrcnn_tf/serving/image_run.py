@@ -18,7 +18,7 @@ from PIL import Image
 
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import drawing, finding, reading, storage
-from mrcnn_tf.serving import predictor, read_ahead
+from mrcnn_tf.serving import answers, predictor, read_ahead
 from mrcnn_tf.serving.results_file import ResultsFile
 
 DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
@@ -47,7 +47,7 @@ def drawing_path(drawn_dir: str, name: str) -> str:
 
 
 def draw(
-    pixels: np.ndarray, detections: Sequence[predictor.Detection], score_threshold: float
+    pixels: np.ndarray, detections: Sequence[answers.Detection], score_threshold: float
 ) -> np.ndarray:
     """Draw the detections with at least that score: uint8 [h, w, 3] -> uint8 [h', w', 3]."""
     shown = [d for d in detections if d.score >= score_threshold]
@@ -172,7 +172,7 @@ class ImageRun:
 
     def _answers(
         self, batch: Sequence[_Read]
-    ) -> Iterator[tuple[_Read, predictor.Answer | Exception, int]]:
+    ) -> Iterator[tuple[_Read, answers.Answer | Exception, int]]:
         """Yield each image with its row of an answer, or with what went wrong.
 
         An image that fails does not take its batch along: the others are sent again, one by one.
@@ -189,7 +189,7 @@ class ImageRun:
         for row, image in enumerate(batch):
             yield image, answer, row
 
-    def _call(self, batch: Sequence[_Read]) -> predictor.Answer:
+    def _call(self, batch: Sequence[_Read]) -> answers.Answer:
         """Call the network; say why nothing moves while TensorFlow prepares it."""
         start = time.monotonic()
         if not self._called:
@@ -200,7 +200,7 @@ class ImageRun:
             self._called = True
         return answer
 
-    def _finish(self, image: _Read, answer: predictor.Answer | Exception, row: int) -> _Outcome:
+    def _finish(self, image: _Read, answer: answers.Answer | Exception, row: int) -> _Outcome:
         """Paste, and draw and write the drawing; in a thread."""
         rows: list[dict] = []
         failure = ""
@@ -215,9 +215,7 @@ class ImageRun:
             failure = reading.reason(error)
         return _Outcome(image.name, rows, failure, image.turned)
 
-    def _draw(
-        self, name: str, pixels: np.ndarray, detections: Sequence[predictor.Detection]
-    ) -> None:
+    def _draw(self, name: str, pixels: np.ndarray, detections: Sequence[answers.Detection]) -> None:
         assert self._drawn_dir is not None
         path = drawing_path(self._drawn_dir, name)
         buffer = io.BytesIO()

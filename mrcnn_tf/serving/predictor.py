@@ -9,47 +9,8 @@ import tensorflow as tf
 
 from mrcnn_tf.console import start_tensorflow
 from mrcnn_tf.images import reading
-from mrcnn_tf.ops import paste
 from mrcnn_tf.serving import preprocessing
-
-Answer = dict[str, np.ndarray]
-
-
-class Detection(NamedTuple):
-    """One object in the frame of the image as it was given.
-
-    Attributes:
-      box: float64 [(y1, x1, y2, x2)], pixels of the upright image; never empty.
-      score: in [0, 1].
-      category_id: the data set's own id.
-      category: its name.
-      mask: COCO run lengths {"size": [height, width], "counts": bytes}, or None for a network
-        without masks.
-    """
-
-    box: np.ndarray
-    score: float
-    category_id: int
-    category: str
-    mask: dict | None
-
-    def to_coco(self, image_id: str) -> dict:
-        """Return COCO's result dictionary, plus the category's name.
-
-        Pixels are rounded to thousandths; a side shorter than one is written as one.
-        """
-        y1, x1, y2, x2 = (float(v) for v in self.box)
-        row = {
-            "image_id": image_id,
-            "category_id": self.category_id,
-            "category": self.category,
-            "bbox": [round(v, 3) for v in (x1, y1, max(x2 - x1, 1e-3), max(y2 - y1, 1e-3))],
-            "score": round(self.score, 6),
-        }
-        if self.mask is None:
-            return row
-        counts = self.mask["counts"].decode("ascii")  # JSON knows no bytes
-        return row | {"segmentation": {"size": self.mask["size"], "counts": counts}}
+from mrcnn_tf.serving.answers import Answer, Detection, read_detections
 
 
 class Prepared(NamedTuple):
@@ -194,34 +155,3 @@ def detect(
         answer = call([prepared[k] for k in rows])
         found.update((k, read(answer, row)) for row, k in enumerate(rows))
     return [found[k] for k in range(len(prepared))]
-
-
-def read_detections(
-    answer: Answer, row: int, category_names: dict[int, str], mask_convention: str
-) -> list[Detection]:
-    """Read one image's rows of an answer and paste its masks.
-
-    Args:
-      answer: see `postprocessing.object_detection_outputs`.
-      row: which image.
-      category_names: name by the data set's own id.
-      mask_convention: see `ops/paste.py`.
-
-    Returns:
-      The image's detections, best first.
-    """
-    height, width = answer["image_size"][row].tolist()
-    count = int(answer["num_detections"][row])
-    # In float32 the product could round to an empty box.
-    fractions = np.asarray(answer["detection_boxes"][row, :count], np.float64)
-    boxes = fractions * [height, width, height, width]
-    masks: list[dict | None] = [None] * count
-    if "detection_masks" in answer:
-        probs = answer["detection_masks"][row, :count]
-        masks = [*paste.paste_to_rles(probs, boxes, height, width, convention=mask_convention)]
-    ids = answer["detection_class_ids"][row, :count].tolist()
-    scores = answer["detection_scores"][row, :count].tolist()
-    return [
-        Detection(box, score, category_id, category_names[category_id], mask)
-        for box, score, category_id, mask in zip(boxes, scores, ids, masks, strict=True)
-    ]
