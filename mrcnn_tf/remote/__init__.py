@@ -1,0 +1,1 @@
+"""Calling a network that a TensorFlow Serving holds; nothing here imports TensorFlow."""
