@@ -1,11 +1,16 @@
 """A trained network as a SavedModel that answers like a model of the TF Object Detection API.
 
-One signature, `serving_default`, with one input, `input_tensor`, whatever the input type: these
-are the names that the Object Detection API's TF2 exporter writes. TensorFlow Serving's REST
-interface takes {"b64": "..."} for a string input of any name (only *outputs* need to end in
-`_bytes`), so a request is `{"instances": [{"b64": "..."}, ...]}`.
+The signature that finds objects is `serving_default`, with one input, `input_tensor`, whatever the
+input type: these are the names that the Object Detection API's TF2 exporter writes. TensorFlow
+Serving's REST interface takes {"b64": "..."} for a string input of any name (only *outputs* need to
+end in `_bytes`), so a request is `{"instances": [{"b64": "..."}, ...]}`.
 
-Beside it stand two functions for whoever has decoded images in Python, as `predictor.py` has:
+A second signature, `describe`, tells a client what it cannot know: the categories' names and how
+masks are pasted (`describe` below has the fields). It has an input of the same name, a string [B]
+that does not matter, and one output, `description`, the same JSON text in every row: so it can be
+called through every interface, which empty requests cannot.
+
+Beside them stand two functions for whoever has decoded images in Python, as `predictor.py` has:
 `prepare` makes network input of one image's pixels, `network` answers a batch of such inputs. What
 `serving_default` does with files is the same two, so the network lies in the file once. They are no
 signatures: TensorFlow Serving does not show them.
@@ -29,7 +34,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import prepared
 from mrcnn_tf.modeling.detections import Detections
-from mrcnn_tf.serving import postprocessing, preprocessing, verification
+from mrcnn_tf.serving import postprocessing, preprocessing, verification, warmup
 
 Detect = Callable[[tf.Tensor, tf.Tensor], Detections]
 Network = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
@@ -42,6 +47,7 @@ INPUT_SPECS = {
     "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, INPUT_NAME),
     "tf_example": tf.TensorSpec([None], tf.string, INPUT_NAME),
 }
+DESCRIBE_SPEC = tf.TensorSpec([None], tf.string, INPUT_NAME)
 # Of `prepare` and `network`, see `preprocessing.NetworkInput`.
 PIXELS_SPEC = tf.TensorSpec([None, None, 3], tf.uint8, "pixels")
 NETWORK_SPECS = (
@@ -59,6 +65,7 @@ class ServingModule(tf.Module):
       network: function, see `build_network`.
       model_variables: what `network` reads, see `modeling/prepared.py`.
       description: function without arguments that returns a JSON string [], see `describe`.
+      describe: the same as a signature.
       label_map: asset `label_map.json`.
     """
 
@@ -83,6 +90,7 @@ class ServingModule(tf.Module):
         serve = build_serve(self.network, input_type=input_type, preprocess=preprocess)
         self.__call__ = trace(serve, INPUT_SPECS[input_type]).get_concrete_function()
         self.description = tf.function(lambda: tf.constant(description), input_signature=[])
+        self.describe = trace(_build_describe(description), DESCRIBE_SPEC)
 
 
 def describe(
@@ -103,6 +111,14 @@ def describe(
     if score_threshold is not None:
         fields["suggested_score_threshold"] = score_threshold
     return json.dumps(fields | json.loads(label_map.to_json()), ensure_ascii=False)
+
+
+def _build_describe(description: str) -> Serve:
+    def describe(input_tensor: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.device("CPU:0"):
+            return {"description": tf.fill(tf.shape(input_tensor), description)}
+
+    return describe
 
 
 def trace(function: Callable, *specs: tf.TensorSpec) -> Any:
@@ -253,9 +269,10 @@ def export_saved_model(
             file.write(label_map.to_json())
         description = describe(input_type, mask_convention, label_map, score_threshold)
         module = ServingModule(network, preprocess, input_type, description, path)
-        signatures = {"serving_default": module.__call__}
+        signatures = {"serving_default": module.__call__, "describe": module.describe}
         tf.saved_model.save(module, incomplete, signatures=signatures)
     found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
+    warmup.write(incomplete, warmup.requests("serving_default", INPUT_NAME, input_type))
     if tf.io.gfile.exists(export_dir):
         tf.io.gfile.rmtree(export_dir)
     tf.io.gfile.rename(incomplete, export_dir)
