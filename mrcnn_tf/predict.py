@@ -12,7 +12,12 @@ An image is turned upright first if its EXIF orientation says so, and boxes and 
 upright image. In a folder, everything that is an image by its content is taken, whatever it is
 called; hidden files are not looked at. Files that are no images are named at the end, and so is,
 as FAILED, what cannot be read; the others go on, and the exit code is then 1. Which files are
-read and how is said in docs/images.md. Runs without tf_keras and without tf-models-official.
+read and how is said in docs/images.md.
+
+    python -m mrcnn_tf.predict --server=HOST:PORT [--protocol=grpc|rest] --model_name=NAME ...
+
+does the same with a SavedModel that a TensorFlow Serving holds, see docs/serving.md. Runs without
+tf_keras and without tf-models-official.
 """
 
 import io
@@ -28,12 +33,29 @@ with start_tensorflow.quickly():
     import tensorflow as tf
 from absl import flags
 
+from mrcnn_tf.remote import failures, served_model
 from mrcnn_tf.serving import image_run
 
 
 def _define_flags() -> None:
     # In a function: importing this module must not claim flag names.
-    flags.DEFINE_string("saved_model", None, "Folder written by mrcnn_tf.export.", required=True)
+    flags.DEFINE_string("saved_model", None, "Folder written by mrcnn_tf.export.")
+    flags.DEFINE_string("server", None, "HOST:PORT of a TensorFlow Serving that has it instead.")
+    flags.DEFINE_enum(
+        "protocol",
+        served_model.PROTOCOLS[0],
+        served_model.PROTOCOLS,
+        "What the server's port speaks.",
+    )
+    flags.DEFINE_string(
+        "model_name", served_model.DEFAULT_MODEL_NAME, "The model's name on the server."
+    )
+    flags.DEFINE_float(
+        "deadline",
+        served_model.DEFAULT_DEADLINE_S,
+        "Seconds that a request to the server may take, retries included.",
+        lower_bound=0.001,
+    )
     flags.DEFINE_multi_string(
         "input", None, "Image, folder of images, glob, or list (.txt).", required=True
     )
@@ -67,12 +89,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"unexpected argument {argv[1]!r}: quote a glob, so that the shell keeps it")
         return 2
     values = flags.FLAGS
+    if (values.saved_model is None) == (values.server is None):
+        print("give either --saved_model=FOLDER or --server=HOST:PORT")
+        return 2
+    model = values.saved_model or served_model.Server(
+        values.server, values.protocol, values.model_name, values.deadline
+    )
     threads.use(values.threads)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be printable
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return image_run.run(
-            values.saved_model,
+            model,
             values.input,
             values.output_dir,
             values.score_threshold,
@@ -85,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted")
         return 130
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except (OSError, ValueError, failures.ServerError, tf.errors.OpError) as error:
         print(error)
         return 2
 

@@ -66,11 +66,13 @@ class UprightImage(NamedTuple):
       file: what it was read from, if TensorFlow decodes that to these pixels, whether or not it
         knows of EXIF; else None.
       turned: an EXIF orientation was applied.
+      stored: what it was read from, if an export decodes and turns that to these pixels; else None.
     """
 
     pixels: np.ndarray
     file: bytes | None
     turned: bool
+    stored: bytes | None = None
 
     @property
     def encoded(self) -> bytes:
@@ -92,8 +94,8 @@ def read(path: str | os.PathLike) -> UprightImage:
     turned = header.orientation != 1
     if turned:
         pixels = turn(pixels, header.orientation)
-    passed_on = header.kind in _BY_TENSORFLOW and not turned
-    return UprightImage(pixels, raw if passed_on else None, turned)
+    stored = raw if header.kind in _BY_TENSORFLOW else None
+    return UprightImage(pixels, None if turned else stored, turned, stored)
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:

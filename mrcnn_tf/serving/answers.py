@@ -12,6 +12,10 @@ from mrcnn_tf.ops import paste
 Answer = dict[str, np.ndarray]
 
 
+class RefusedPictureError(ValueError):
+    """A server answered that it could not use one picture of a request."""
+
+
 class Detection(NamedTuple):
     """One object in the frame of the image as it was given.
 
@@ -62,7 +66,14 @@ def read_detections(
 
     Returns:
       The image's detections, best first.
+
+    Raises:
+      RefusedPictureError: the answer has a `detection_status` for this image other than 0.
     """
+    if "detection_status" in answer and (status := int(answer["detection_status"][row])):
+        raise RefusedPictureError(
+            f"the server could not use this picture (detection_status {status})"
+        )
     height, width = answer["image_size"][row].tolist()
     count = int(answer["num_detections"][row])
     # In float32 the product could round to an empty box.

@@ -18,7 +18,9 @@ from PIL import Image
 
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import drawing, finding, reading, storage
-from mrcnn_tf.serving import answers, predictor, read_ahead
+from mrcnn_tf.remote.failures import ServerError
+from mrcnn_tf.remote.served_model import Server
+from mrcnn_tf.serving import answers, predictor, read_ahead, remote_predictor
 from mrcnn_tf.serving.results_file import ResultsFile
 
 DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
@@ -26,6 +28,8 @@ DETECTIONS, DRAWN = "detections.json", "drawn"  # in the output folder
 _MAX_NAMED = 20  # of files that are no images; behind, their number is said
 _MAX_NAME_BYTES = 255  # of file systems
 _DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+AnyPredictor = predictor.Predictor | remote_predictor.RemotePredictor
 
 _MAX_THREADS = 8  # that read and draw; a network on a GPU keeps about as many busy
 
@@ -102,14 +106,14 @@ class ImageRun:
       num_turned: images whose EXIF orientation was applied.
     """
 
-    def __init__(self, detect: predictor.Predictor, drawn_dir: str | None, threshold: float):
+    def __init__(self, detect: AnyPredictor, drawn_dir: str | None, threshold: float):
         """Prepare; nothing is drawn if `drawn_dir` is None."""
         self._detect = detect
         self._drawn_dir = drawn_dir
         self._threshold = threshold
         self.failures: dict[str, str] = {}
         self.num_turned = 0
-        self._called = False
+        self._called = isinstance(detect, remote_predictor.RemotePredictor)
 
     def process(
         self,
@@ -179,7 +183,7 @@ class ImageRun:
         """
         try:
             answer = self._call(batch)
-        except (tf.errors.OpError, ValueError, MemoryError) as error:
+        except (tf.errors.OpError, ServerError, ValueError, MemoryError) as error:
             if len(batch) == 1:
                 yield batch[0], error, 0
                 return
@@ -211,7 +215,7 @@ class ImageRun:
             rows = [detection.to_coco(image.name) for detection in detections]
             if image.pixels is not None:
                 self._draw(image.name, image.pixels, detections)
-        except (OSError, ValueError, MemoryError, tf.errors.OpError) as error:
+        except (OSError, ValueError, MemoryError, ServerError, tf.errors.OpError) as error:
             failure = reading.reason(error)
         return _Outcome(image.name, rows, failure, image.turned)
 
@@ -226,7 +230,7 @@ class ImageRun:
 
 
 def run(
-    saved_model: str,
+    model: str | Server,
     patterns: str | Sequence[str],
     output_dir: str,
     score_threshold: float | None,
@@ -236,7 +240,7 @@ def run(
     """Predict on everything that the patterns name, and print what happens.
 
     Args:
-      saved_model: folder that `python -m mrcnn_tf.export` wrote.
+      model: folder that `python -m mrcnn_tf.export` wrote, or where such a one is served.
       patterns: file, folder or glob, or several, see `finding.find_images`.
       output_dir: made if absent.
       score_threshold: of what is drawn; None for the one that the export suggests.
@@ -248,6 +252,7 @@ def run(
 
     Raises:
       FileNotFoundError: no image, or no SavedModel.
+      ServerError: the server does not answer, or not with an export of ours.
       ValueError: the SavedModel is not ours, or two images have the same name.
     """
     drawn_dir = os.path.join(output_dir, DRAWN)
@@ -255,8 +260,12 @@ def run(
     patterns = [patterns] if isinstance(patterns, str) else patterns
     written = (drawn_dir, results_path, results_path + ".incomplete")
     images, others = finding.find_images(patterns, written)
-    print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {saved_model}", flush=True)
-    detect = predictor.Predictor(saved_model)
+    print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {model}", flush=True)
+    detect: AnyPredictor = (
+        remote_predictor.RemotePredictor(model)
+        if isinstance(model, Server)
+        else predictor.Predictor(model)
+    )
     why = ""
     if score_threshold is None:
         score_threshold = DEFAULT_THRESHOLD
