@@ -4,6 +4,11 @@ Used as
 
     python -m mrcnn_tf.export --experiment=NAME --checkpoint_path=runs/NAME --export_dir=DIR
 
+or, for a folder that TensorFlow Serving is started with (docs/serving.md),
+
+    python -m mrcnn_tf.export --experiment=NAME --checkpoint_path=runs/NAME --serving_kit=KIT
+
+which writes KIT/models/NAME/1, the next time 2, and so on, and what a server needs beside it.
 Every system is exported so. Of one whose RPN was trained separately, both networks become one
 SavedModel; an RPN by itself answers its proposals, as detections of one category, "object".
 If `mrcnn_tf.report` was made of this checkpoint, the score threshold that it suggests goes along,
@@ -23,7 +28,7 @@ from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints, detector
 from mrcnn_tf.experiment import precision
-from mrcnn_tf.serving import signatures, suggested_threshold, verification
+from mrcnn_tf.serving import kit, signatures, suggested_threshold, verification
 
 
 def _define_flags() -> None:
@@ -32,7 +37,11 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "checkpoint_path", None, "Checkpoint, or a run's folder; default runs/EXPERIMENT."
     )
-    flags.DEFINE_string("export_dir", None, "Folder of the SavedModel.", required=True)
+    flags.DEFINE_string("export_dir", None, "Folder of the SavedModel.")
+    flags.DEFINE_string(
+        "serving_kit", None, "Or a folder for TensorFlow Serving: next version in it."
+    )
+    flags.DEFINE_string("model_name", None, "Name in the kit; default the experiment's.")
     flags.DEFINE_enum(
         "input_type", "image_bytes", sorted(signatures.INPUT_SPECS), "What clients send."
     )
@@ -48,13 +57,21 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
     values = flags.FLAGS
+    if (values.export_dir is None) == (values.serving_kit is None):
+        raise app.UsageError("give either --export_dir=FOLDER or --serving_kit=FOLDER")
     threads.use(values.threads)
     checkpoint = values.checkpoint_path or os.path.join("runs", values.experiment)
     try:
+        model_name = _model_name(values) if values.serving_kit is not None else ""
         override = precision.laid_over(values.params_override, values.mixed_precision)
         loaded = detector.Detector.load(values.experiment, checkpoint, override)
         threshold = _suggested(checkpoint)
-        compared = loaded.export(values.export_dir, values.input_type, threshold)
+        export_dir = values.export_dir or kit.next_version(values.serving_kit, model_name)
+        compared = loaded.export(export_dir, values.input_type, threshold)
+        if values.serving_kit is not None:
+            _print_kit(
+                values.serving_kit, kit.write(values.serving_kit, model_name, values.input_type)
+            )
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
     sentence = (
@@ -63,9 +80,27 @@ def main(argv: list[str]) -> None:
         if compared.num_detections
         else "same weights as the Python model, which found nothing in the sample images"
     )
-    print(f"{values.export_dir}: takes {values.input_type}; {sentence}")
+    print(f"{export_dir}: takes {values.input_type}; {sentence}")
     if threshold is not None:
         print(f"with the score threshold that the report suggests: {threshold:.3f}")
+
+
+def _model_name(values: flags.FlagValues) -> str:
+    """Return the name in the kit; an experiment may be a file, a run's params.yaml for one."""
+    name = values.model_name
+    if name is None:
+        name = os.path.splitext(os.path.basename(values.experiment))[0]
+        if name == "params":
+            name = os.path.basename(os.path.dirname(os.path.abspath(values.experiment)))
+    kit.check_name(name)
+    return name
+
+
+def _print_kit(folder: str, written: kit.Written) -> None:
+    if written.new:
+        print(f"{folder}: wrote {', '.join(written.new)}")
+    for name in written.kept:
+        print(f"{folder}/{name} was there and is kept; without it, this export would write another")
 
 
 def _suggested(checkpoint: str) -> float | None:
