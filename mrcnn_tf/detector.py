@@ -11,6 +11,7 @@ Ten lines are enough:
 `predict.py` does the same from an exported SavedModel, without tf-models-official.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 
@@ -125,7 +126,12 @@ class Detector:
         return answers.read_detections(answer, row, self._names, self.mask_paste)
 
     def export(
-        self, export_dir: str, input_type: str, score_threshold: float | None = None
+        self,
+        export_dir: str,
+        input_type: str,
+        score_threshold: float | None = None,
+        max_image_pixels: int = preprocessing.MAX_IMAGE_PIXELS,
+        added_masks: str | None = None,
     ) -> verification.Verification:
         """Write a SavedModel and check it; see `signatures.export_saved_model`."""
         return signatures.export_saved_model(
@@ -133,9 +139,10 @@ class Detector:
             export_dir,
             input_type=input_type,
             label_map=self.label_map,
-            preprocess=self.preprocess,
+            preprocess=dataclasses.replace(self.preprocess, max_image_pixels=max_image_pixels),
             mask_convention=self.mask_paste,
             score_threshold=score_threshold,
+            added_masks=added_masks,
         )
 
 

@@ -12,8 +12,7 @@ which writes KIT/models/NAME/1, the next time 2, and so on, and what a server ne
 Every system is exported so. Of one whose RPN was trained separately, both networks become one
 SavedModel; an RPN by itself answers its proposals, as detections of one category, "object".
 If `mrcnn_tf.report` was made of this checkpoint, the score threshold that it suggests goes along,
-for `mrcnn_tf.predict`. What goes in and out is described in `serving/signatures.py` and
-`serving/postprocessing.py`.
+for `mrcnn_tf.predict`. What goes in and out is described in docs/exported-model.md.
 """
 
 import os
@@ -28,7 +27,14 @@ from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints, detector
 from mrcnn_tf.experiment import precision
-from mrcnn_tf.serving import kit, signatures, suggested_threshold, verification
+from mrcnn_tf.serving import (
+    full_masks,
+    kit,
+    preprocessing,
+    signatures,
+    suggested_threshold,
+    verification,
+)
 
 
 def _define_flags() -> None:
@@ -44,6 +50,18 @@ def _define_flags() -> None:
     flags.DEFINE_string("model_name", None, "Name in the kit; default the experiment's.")
     flags.DEFINE_enum(
         "input_type", "image_bytes", sorted(signatures.INPUT_SPECS), "What clients send."
+    )
+    flags.DEFINE_integer(
+        "max_image_pixels",
+        preprocessing.MAX_IMAGE_PIXELS,
+        "A file that claims more pixels is not decoded but answered with a status.",
+        lower_bound=128 * 128,  # of the largest picture that the check after the export sends
+    )
+    flags.DEFINE_enum(
+        "add_masks",
+        None,
+        sorted(full_masks.KINDS),
+        "Answer masks of the image's size, or their run lengths, beside those in their boxes.",
     )
     flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
     precision.define_flag()
@@ -67,7 +85,13 @@ def main(argv: list[str]) -> None:
         loaded = detector.Detector.load(values.experiment, checkpoint, override)
         threshold = _suggested(checkpoint)
         export_dir = values.export_dir or kit.next_version(values.serving_kit, model_name)
-        compared = loaded.export(export_dir, values.input_type, threshold)
+        compared = loaded.export(
+            export_dir,
+            values.input_type,
+            threshold,
+            values.max_image_pixels,
+            values.add_masks,
+        )
         if values.serving_kit is not None:
             _print_kit(
                 values.serving_kit, kit.write(values.serving_kit, model_name, values.input_type)

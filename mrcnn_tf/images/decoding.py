@@ -38,21 +38,61 @@ def decode_as_stored(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def stored_size_hw(encoded: tf.Tensor) -> tf.Tensor:
-    """Return the size of what `decode_as_stored` returns, of JPEG and PNG from the header alone.
+def claimed_size_hw(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the size that a file claims in its header; nothing is decoded.
+
+    Decoding gives this size or refuses the file, but for a GIF, whose first frame may be of another
+    size than the whole.
 
     Args:
-      encoded: string [].
+      encoded: string [], a JPEG, PNG, GIF, BMP or WebP file.
 
     Returns:
-      int32 [(height, width)]. A header may lie; the decoder then refuses the file.
+      int32 [(height, width)]; zeros if it is none of these.
+
+    Raises:
+      InvalidArgumentError: (when it runs) a JPEG whose header is broken.
+
+    Source: PNG, third edition, section 11.2.1; GIF89a, section 18; BITMAPINFOHEADER; WebP, RFC 9649
+      sections 2.5 to 2.7, RFC 6386 section 9.1.
     """
+    # What is behind a short file reads as zeros.
+    start = tf.strings.join([tf.strings.substr(encoded, 0, 32), b"\0" * 32])
+
+    def number(position: int, size: int) -> tf.Tensor:
+        """Read an unsigned integer of so many bytes, the least significant one first."""
+        digits = tf.io.decode_raw(tf.strings.substr(start, position, size), tf.uint8)
+        weights = tf.constant([256**k for k in range(size)], tf.int64)
+        return tf.reduce_sum(tf.cast(tf.ensure_shape(digits, [size]), tf.int64) * weights)
+
+    def pair(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.minimum(tf.stack([height, width]), tf.int32.max), tf.int32)
+
+    def bmp() -> tf.Tensor:
+        height = number(22, 4)  # negative where the rows go down
+        return pair(tf.minimum(height, 2**32 - height), number(18, 4))
+
+    def lossless() -> tf.Tensor:  # 14 bits each, less one
+        bits = number(21, 4)
+        return pair(bits // 2**14 % 2**14 + 1, bits % 2**14 + 1)
+
+    def begins(pattern: str) -> tf.Tensor:
+        return tf.strings.regex_full_match(start, pattern + r"\C*")
+
     return tf.case(
         [
             (tf.io.is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2]),
             (_is_png(encoded), lambda: _png_size_hw(encoded)),
+            (begins("GIF8"), lambda: pair(number(8, 2), number(6, 2))),
+            (begins("BM"), bmp),
+            (
+                begins(r"RIFF\C{4}WEBPVP8 "),
+                lambda: pair(number(28, 2) % 2**14, number(26, 2) % 2**14),
+            ),
+            (begins(r"RIFF\C{4}WEBPVP8L"), lossless),
+            (begins(r"RIFF\C{4}WEBPVP8X"), lambda: pair(number(27, 3) + 1, number(24, 3) + 1)),
         ],
-        default=lambda: tf.shape(decode_as_stored(encoded))[:2],
+        default=lambda: tf.zeros([2], tf.int32),
     )
 
 
@@ -85,7 +125,7 @@ def _png_size_hw(encoded: tf.Tensor) -> tf.Tensor:
     width_height = tf.io.decode_raw(
         tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False
     )
-    return tf.ensure_shape(tf.maximum(width_height[::-1], 1), [2])
+    return tf.ensure_shape(tf.maximum(width_height[::-1], 0), [2])
 
 
 def _is_16_bit_png(encoded: tf.Tensor) -> tf.Tensor:

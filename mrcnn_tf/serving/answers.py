@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mrcnn_tf.ops import paste
+from mrcnn_tf.serving import detection_status
 
 Answer = dict[str, np.ndarray]
 
@@ -70,10 +71,11 @@ def read_detections(
     Raises:
       RefusedPictureError: the answer has a `detection_status` for this image other than 0.
     """
-    if "detection_status" in answer and (status := int(answer["detection_status"][row])):
-        raise RefusedPictureError(
-            f"the server could not use this picture (detection_status {status})"
-        )
+    # Exports of before say nothing: one picture that could not be used failed the request.
+    status = int(answer[detection_status.OUTPUT][row]) if detection_status.OUTPUT in answer else 0
+    if status != detection_status.DONE:
+        meaning = detection_status.MEANINGS.get(status, "could not be used")
+        raise RefusedPictureError(f"on the server: {meaning} (detection_status {status})")
     height, width = answer["image_size"][row].tolist()
     count = int(answer["num_detections"][row])
     # In float32 the product could round to an empty box.

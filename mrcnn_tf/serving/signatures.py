@@ -23,7 +23,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,16 @@ import tensorflow as tf
 
 from mrcnn_tf.data import label_map as label_map_lib
 from mrcnn_tf.data import schema
-from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import prepared
 from mrcnn_tf.modeling.detections import Detections
-from mrcnn_tf.serving import postprocessing, preprocessing, verification, warmup
+from mrcnn_tf.serving import (
+    each_canvas,
+    full_masks,
+    postprocessing,
+    preprocessing,
+    verification,
+    warmup,
+)
 
 Detect = Callable[[tf.Tensor, tf.Tensor], Detections]
 Network = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
@@ -76,6 +82,7 @@ class ServingModule(tf.Module):
         input_type: str,
         description: str,
         label_map_path: str,
+        add_masks: full_masks.AddMasks | None = None,
     ):
         super().__init__()
         self.label_map = tf.saved_model.Asset(label_map_path)
@@ -87,7 +94,13 @@ class ServingModule(tf.Module):
             # traces, and a reader without tf_keras could revive none of them. Kernels are there as
             # they are used, not as they trained.
             self.model_variables = list(self.network.variables)
-        serve = build_serve(self.network, input_type=input_type, preprocess=preprocess)
+        serve = build_serve(
+            self.network,
+            answers=answers_of(self.network),
+            input_type=input_type,
+            preprocess=preprocess,
+            add_masks=add_masks,
+        )
         self.__call__ = trace(serve, INPUT_SPECS[input_type]).get_concrete_function()
         self.description = tf.function(lambda: tf.constant(description), input_signature=[])
         self.describe = trace(_build_describe(description), DESCRIBE_SPEC)
@@ -98,6 +111,8 @@ def describe(
     mask_convention: str,
     label_map: label_map_lib.LabelMap,
     score_threshold: float | None = None,
+    max_image_pixels: int = preprocessing.MAX_IMAGE_PIXELS,
+    added_masks: str | None = None,
 ) -> str:
     """Return the JSON text that a loaded SavedModel answers to `description()`.
 
@@ -106,8 +121,16 @@ def describe(
       mask_convention: how `ops/paste.py` puts the masks into the image.
       label_map: the data set's ids and names.
       score_threshold: from which score on a detection should be believed, if a report suggests it.
+      max_image_pixels: larger files are not decoded.
+      added_masks: a key of `full_masks.KINDS`, or None.
     """
-    fields: dict[str, Any] = {"input_type": input_type, "mask_convention": mask_convention}
+    fields: dict[str, Any] = {
+        "input_type": input_type,
+        "mask_convention": mask_convention,
+        "max_image_pixels": max_image_pixels,
+    }
+    if added_masks is not None:
+        fields["added_masks"] = added_masks
     if score_threshold is not None:
         fields["suggested_score_threshold"] = score_threshold
     return json.dumps(fields | json.loads(label_map.to_json()), ensure_ascii=False)
@@ -167,53 +190,51 @@ def build_network(detect: Detect, category_ids: tuple[int, ...]) -> Network:
 
 
 def build_serve(
-    network: Network, *, input_type: str, preprocess: preprocessing.Preprocessor
+    network: Network,
+    *,
+    answers: Mapping[str, tf.TensorSpec],
+    input_type: str,
+    preprocess: preprocessing.Preprocessor,
+    add_masks: full_masks.AddMasks | None = None,
 ) -> Serve:
     """Put preprocessing before the network: the function that is served.
 
     Args:
       network: what `build_network` returned.
+      answers: specs of its outputs, see `answers_of`.
       input_type: a key of `INPUT_SPECS`.
       preprocess: resizes, normalises and pads.
+      add_masks: what `full_masks.build` returned, if masks in the image's frame are wanted.
 
     Returns:
-      A function from a batch of that input type to the outputs of
-      `postprocessing.object_detection_outputs`.
+      A function from a batch of that input type, of any length, to the outputs of
+      `each_canvas.answer` and of `add_masks`.
 
-    Raises:
-      ValueError: unknown input type.
     """
-    if input_type not in INPUT_SPECS:
-        raise ValueError(f"input_type: {input_type!r} is not one of {sorted(INPUT_SPECS)}")
-    to_network_input = {
-        "image_bytes": preprocess.from_image_bytes,
-        "image_tensor": preprocess.from_image_tensor,
-        "tf_example": preprocess.from_tf_example,
+    look = {
+        "image_bytes": preprocess.look_at_image_bytes,
+        "image_tensor": preprocess.look_at_image_tensor,
+        "tf_example": preprocess.look_at_tf_example,
     }[input_type]
 
     def serve(input_tensor: tf.Tensor) -> dict[str, tf.Tensor]:
         # Resizing stays on the CPU, where training does it: other kernels round differently.
         with tf.device("CPU:0"):
-            count = tf.shape(input_tensor)[0]
-            # Neither a canvas nor a network exists for no image, so a request of length 0 goes
-            # through with one black pixel, whose row is then cut off.
-            request = tf.cond(count > 0, lambda: input_tensor, lambda: _black_pixel(input_type))
-            network_input = to_network_input(request)
-        answer = network(*network_input)
-        return {name: value[:count] for name, value in answer.items()}
+            request = look(input_tensor)
+        answer = each_canvas.answer(network, answers, preprocess, request)
+        return answer if add_masks is None else answer | add_masks(answer)
 
     return serve
 
 
-def _black_pixel(input_type: str) -> tf.Tensor:
-    """Return a request of one image of one pixel."""
-    pixel = np.zeros([1, 1, 1, 3], np.uint8)
-    if input_type == "image_tensor":
-        return tf.constant(pixel)
-    encoded = reading.encode(pixel[0])
-    if input_type == "tf_example":
-        encoded = preprocessing.encode_example(encoded)
-    return tf.constant([encoded])
+def answers_of(network: Any) -> dict[str, tf.TensorSpec]:
+    """Return the specs of a traced network's outputs, [None, ...] each."""
+    specs = {
+        name: tf.TensorSpec(v.shape, v.dtype) for name, v in network.structured_outputs.items()
+    }
+    for name, spec in specs.items():  # or rows of several canvases would not fit together
+        assert spec.shape[1:].is_fully_defined(), f"{name}: {spec.shape}"
+    return specs
 
 
 def export_saved_model(
@@ -225,6 +246,7 @@ def export_saved_model(
     preprocess: preprocessing.Preprocessor,
     mask_convention: str,
     score_threshold: float | None = None,
+    added_masks: str | None = None,
 ) -> verification.Verification:
     """Write the SavedModel, run it once, compare with the Python model, then give it its name.
 
@@ -239,17 +261,20 @@ def export_saved_model(
       preprocess: resizes, normalises and pads.
       mask_convention: how masks are to be pasted, told to `predict.py`.
       score_threshold: that a report suggests, told to `predict.py`.
+      added_masks: a key of `full_masks.KINDS`: clients get masks in the image's frame too.
 
     Returns:
       What the comparison found.
 
     Raises:
-      ValueError: unknown input type.
+      ValueError: unknown input type, or masks of a network that has none.
       FileExistsError: `export_dir` holds something that is not a SavedModel.
       verification.VerificationError: the SavedModel answers differently from the Python model.
     """
+    if input_type not in INPUT_SPECS:
+        raise ValueError(f"input_type: {input_type!r} is not one of {sorted(INPUT_SPECS)}")
     network = build_network(detect, label_map.ids)
-    serve = build_serve(network, input_type=input_type, preprocess=preprocess)
+    add_masks = None if added_masks is None else full_masks.build(added_masks, mask_convention)
     export_dir = export_dir.rstrip("/")
     _refuse_foreign_folder(export_dir)
     rounded = [i for i in label_map.ids if int(np.float32(i)) != i]
@@ -267,10 +292,24 @@ def export_saved_model(
         path = os.path.join(folder, schema.LABEL_MAP_FILE)
         with open(path, "w", encoding="utf-8") as file:
             file.write(label_map.to_json())
-        description = describe(input_type, mask_convention, label_map, score_threshold)
-        module = ServingModule(network, preprocess, input_type, description, path)
+        description = describe(
+            input_type,
+            mask_convention,
+            label_map,
+            score_threshold,
+            preprocess.max_image_pixels,
+            added_masks,
+        )
+        module = ServingModule(network, preprocess, input_type, description, path, add_masks)
         signatures = {"serving_default": module.__call__, "describe": module.describe}
         tf.saved_model.save(module, incomplete, signatures=signatures)
+    serve = build_serve(
+        network,
+        answers=answers_of(module.network),
+        input_type=input_type,
+        preprocess=preprocess,
+        add_masks=add_masks,
+    )
     found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
     warmup.write(incomplete, warmup.requests("serving_default", INPUT_NAME, input_type))
     if tf.io.gfile.exists(export_dir):

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.data import label_map
+from mrcnn_tf.images import decoding
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import preprocessing, signatures
 
@@ -110,14 +111,41 @@ def export_of_0_1_0(tmp_path_factory, model, detect, labels, preprocess):
     """Return f(input_type) -> path of a SavedModel as release 0.1.0 wrote it: one function."""
     folder = tmp_path_factory.mktemp("old_models")
 
+    def all_or_none(serve, input_type):
+        """One file that cannot be decoded fails the call, which answers no status."""
+
+        def size_of_decoded(file):
+            return tf.shape(decoding.decode_as_stored(file))
+
+        def function(input_tensor):
+            answer = dict(serve(input_tensor))
+            del answer["detection_status"]
+            decoded = []
+            if input_type == "image_bytes":
+                sizes = tf.map_fn(size_of_decoded, input_tensor, fn_output_signature=tf.int32)
+                decoded.append(sizes)
+            with tf.control_dependencies(decoded):
+                return {name: tf.identity(value) for name, value in answer.items()}
+
+        return function
+
     def path(input_type):
         target = folder / input_type
         if not target.exists():
             module = tf.Module()
             module.model_variables = list(model.variables)
             network = signatures.build_network(detect, labels.ids)
-            serve = signatures.build_serve(network, input_type=input_type, preprocess=preprocess)
-            module.__call__ = signatures.trace(serve, signatures.INPUT_SPECS[input_type])
+            traced = signatures.trace(network, *signatures.NETWORK_SPECS).get_concrete_function()
+            serve = signatures.build_serve(
+                network,
+                answers=signatures.answers_of(traced),
+                input_type=input_type,
+                preprocess=preprocess,
+            )
+
+            module.__call__ = signatures.trace(
+                all_or_none(serve, input_type), signatures.INPUT_SPECS[input_type]
+            )
             description = signatures.describe(input_type, "pixel_centres", labels)
             module.description = signatures.trace(lambda: tf.constant(description))
             signature = module.__call__.get_concrete_function()

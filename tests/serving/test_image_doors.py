@@ -75,17 +75,22 @@ def detect(images, image_size_hw, training=False):
     """Answer the network input itself as three masks of the whole image."""
     boxes = tf.concat([tf.zeros_like(image_size_hw), image_size_hw], axis=-1)[:, tf.newaxis]
     ones = tf.ones([tf.shape(images)[0], 3], tf.int32)
-    masks = tf.transpose(
-        tf.pad(images, [[0, 0], [0, 64], [0, 64], [0, 0]])[:, :64, :64], [0, 3, 1, 2]
-    )
+    padded = tf.pad(images, [[0, 0], [0, 64], [0, 64], [0, 0]])[:, :64, :64]
+    masks = tf.transpose(tf.ensure_shape(padded, [None, 64, 64, 3]), [0, 3, 1, 2])
     scores = tf.cast(ones, tf.float32)
-    return Detections(tf.repeat(boxes, 3, axis=1), ones, scores, ones > 0, masks)
+    return Detections(tf.tile(boxes, [1, 3, 1]), ones, scores, ones > 0, masks)
 
 
 def serve(prepare, input_type, request):
+    network = signatures.trace(
+        signatures.build_network(detect, (1,)), *signatures.NETWORK_SPECS
+    ).get_concrete_function()
     function = tf.function(
         signatures.build_serve(
-            signatures.build_network(detect, (1,)), input_type=input_type, preprocess=prepare
+            network,
+            answers=signatures.answers_of(network),
+            input_type=input_type,
+            preprocess=prepare,
         )
     )
     return {name: value.numpy() for name, value in function(tf.constant(request)).items()}

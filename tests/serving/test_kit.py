@@ -1,5 +1,6 @@
 """The files beside the models, read as those who use them read them."""
 
+import dataclasses
 import pathlib
 import re
 import types
@@ -212,15 +213,16 @@ def command(monkeypatch, detect, labels, preprocess):
     """Return f(**flags): the command, with a network that is there already."""
 
     class Loaded:
-        def export(self, export_dir, input_type, score_threshold):
+        def export(self, export_dir, input_type, score_threshold, max_image_pixels, added_masks):
             return signatures.export_saved_model(
                 detect,
                 export_dir,
                 input_type=input_type,
                 label_map=labels,
-                preprocess=preprocess,
+                preprocess=dataclasses.replace(preprocess, max_image_pixels=max_image_pixels),
                 mask_convention="pixel_centres",
                 score_threshold=score_threshold,
+                added_masks=added_masks,
             )
 
     monkeypatch.setattr(export_command.detector.Detector, "load", lambda *_: Loaded())

@@ -11,7 +11,7 @@ from PIL import Image
 from mrcnn_tf.data import canvases, schema
 from mrcnn_tf.data import preprocess as data_preprocess
 from mrcnn_tf.images import decoding
-from mrcnn_tf.serving import preprocessing, signatures
+from mrcnn_tf.serving import encoded_files, preprocessing, signatures
 
 
 def encode(image: Image.Image, file_format: str, **options) -> bytes:
@@ -29,6 +29,16 @@ def example(file: bytes) -> bytes:
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
     features = tf.train.Features(feature={schema.IMAGE_ENCODED: feature})
     return tf.train.Example(features=features).SerializeToString()
+
+
+def load_all(preprocess, look, given):
+    """Load all images of a request onto one canvas, the smallest that holds them."""
+    request = look(given)
+    rows = tf.range(tf.size(request.status, tf.int64))
+    canvas_hw = tf.reduce_max(request.canvas_hw, axis=0)
+    loaded, batch = preprocess.load(request, rows, canvas_hw)
+    tf.debugging.assert_equal(loaded, rows)
+    return batch
 
 
 FORMATS = {
@@ -52,8 +62,6 @@ def test_decodes_bit_equal_to_pillow(file):
     expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
     decoded = tf.function(decoding.decode_as_stored)(tf.constant(file))
     np.testing.assert_array_equal(decoded, expected)
-    size = tf.function(decoding.stored_size_hw)(tf.constant(file))
-    np.testing.assert_array_equal(size, expected.shape[:2])
 
 
 def test_cmyk_and_16_bits():
@@ -85,7 +93,7 @@ def test_unequal_images_equal_the_data_path(convention):
     # By hand: 64/90 * 120 = 85.3; 2/3 is 96 x 64; 1 x 1 fills the square; 300 x 10 is cut at 100.
     sizes = [[64, 85], [96, 64], [64, 64], [100, 3]]
     files = tf.constant([encode(p, "PNG") for p in images])
-    batch = tf.function(prepare.from_image_bytes)(files)
+    batch = tf.function(load_all)(prepare, prepare.look_at_image_bytes, files)
     assert batch.images.shape == [4, 128, 96, 3]
     np.testing.assert_array_equal(batch.image_size_hw, np.float32(sizes))
     np.testing.assert_array_equal(batch.original_size_hw, [[90, 120], [30, 20], [1, 1], [300, 10]])
@@ -106,29 +114,40 @@ def test_unequal_images_equal_the_data_path(convention):
 
 
 def test_padded_as_in_evaluation(preprocess):
-    """On the canvases of 64/100, (64, 96), (64, 128) and transposes; all of a request on one."""
+    """On the canvases of 64/100, (64, 96), (64, 128) and transposes, each on its own."""
     as_evaluated = dataclasses.replace(preprocess, short_edge=64, long_edge=100)
     as_evaluated = dataclasses.replace(as_evaluated, canvas_sizes=canvases.make((64,), 100))
-    square, wide, tall = (encode(image(*hw), "PNG") for hw in ((50, 50), (50, 90), (90, 60)))
-    prepare = tf.function(as_evaluated.from_image_bytes)
-    for files, canvas in (
-        ([square], (64, 96)),
-        ([wide], (64, 128)),
-        ([tall], (96, 64)),
-        ([square, wide], (64, 128)),
-        ([wide, tall], (96, 128)),
-    ):
-        assert prepare(tf.constant(files)).images.shape[1:3] == canvas
+    files = tf.constant([encode(image(*hw), "PNG") for hw in ((50, 50), (50, 90), (90, 60))])
+    request = as_evaluated.look_at_image_bytes(files)
+    np.testing.assert_array_equal(request.canvas_hw, [(64, 96), (64, 128), (96, 64)])
     exact = dataclasses.replace(as_evaluated, canvas_sizes=None)
-    assert exact.from_image_bytes(tf.constant([square])).images.shape[1:3] == (64, 64)
+    request = exact.look_at_image_bytes(files)
+    np.testing.assert_array_equal(request.canvas_hw, [(64, 64), (64, 128), (96, 64)])
+    rows, tall = exact.load(request, tf.constant([2], tf.int64), tf.constant([96, 64]))
+    np.testing.assert_array_equal(rows, [2])
+    assert tall.images.shape == (1, 96, 64, 3)
+    np.testing.assert_array_equal(tall.image_size_hw, [[96, 64]])
+    np.testing.assert_array_equal(tall.original_size_hw, [[90, 60]])
+
+
+def test_more_than_are_decoded_at_a_time(preprocess):
+    """In their order, also where some of them turn out to be damaged."""
+    count = 2 * encoded_files.PARALLEL
+    files = [encode(image(20, 30, seed), "PNG") for seed in range(count)]
+    damaged = [0, 5, len(files) - 3]
+    broken = [file[:-20] if k in damaged else file for k, file in enumerate(files)]
+    request = preprocess.look_at_image_bytes(tf.constant(broken))
+    rows = tf.range(len(files), dtype=tf.int64)
+    loaded, batch = preprocess.load(request, rows, request.canvas_hw[0])
+    np.testing.assert_array_equal(loaded, np.setdiff1d(rows, damaged))
+    whole = load_all(preprocess, preprocess.look_at_image_bytes, tf.constant(files))
+    np.testing.assert_array_equal(batch.images, whole.images.numpy()[loaded])
 
 
 def test_eager_is_the_same(preprocess):
     files = tf.constant([encode(image(40, 60), "PNG"), encode(image(60, 40, 1), "JPEG")])
-    eager, graph = (
-        preprocess.from_image_bytes(files),
-        tf.function(preprocess.from_image_bytes)(files),
-    )
+    eager = load_all(preprocess, preprocess.look_at_image_bytes, files)
+    graph = tf.function(load_all)(preprocess, preprocess.look_at_image_bytes, files)
     for a, b in zip(eager, graph, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -136,9 +155,11 @@ def test_eager_is_the_same(preprocess):
 def test_the_three_kinds_of_input_agree(preprocess):
     images = [image(50, 75, seed) for seed in (1, 2, 3)]
     files = [encode(p, "PNG") for p in images]
-    from_bytes = preprocess.from_image_bytes(tf.constant(files))
-    from_examples = preprocess.from_tf_example(tf.constant([example(f) for f in files]))
-    from_tensor = preprocess.from_image_tensor(tf.constant(np.stack(images)))
+    examples = [example(f) for f in files]
+    from_bytes = load_all(preprocess, preprocess.look_at_image_bytes, tf.constant(files))
+    from_examples = load_all(preprocess, preprocess.look_at_tf_example, tf.constant(examples))
+    stacked = tf.constant(np.stack(images))
+    from_tensor = load_all(preprocess, preprocess.look_at_image_tensor, stacked)
     assert from_bytes.images.shape == [3, 128, 192, 3]
     for other in (from_examples, from_tensor):
         for a, b in zip(from_bytes, other, strict=True):
@@ -165,12 +186,14 @@ def test_one_by_one_and_put_together_is_the_same(preprocess, convention):
         (128, 192), (192, 128), (128, 192), (128, 224),
     ]  # fmt: skip
     files = tf.constant([encode(Image.fromarray(pixels), "PNG") for pixels in images])
-    expected = tf.function(own.from_image_bytes)(files)
+    expected = tf.function(load_all)(own, own.look_at_image_bytes, files)
     for ours, theirs in zip(preprocessing.stack(prepared), expected, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
     spec = signatures.INPUT_SPECS["image_tensor"]
-    from_image_tensor = signatures.trace(own.from_image_tensor, spec)
+    from_image_tensor = signatures.trace(
+        lambda images: load_all(own, own.look_at_image_tensor, images), spec
+    )
     for one, pixels in zip(prepared, images, strict=True):
         alone = from_image_tensor(tf.constant(pixels[np.newaxis]))
         for ours, theirs in zip(preprocessing.stack([one]), alone, strict=True):

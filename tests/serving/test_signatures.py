@@ -68,7 +68,8 @@ def check_answer(answer, row, pixels, truth, labels):
     np.testing.assert_array_equal(answer["detection_class_ids"][row, : len(expected)], ids)
     np.testing.assert_allclose(answer["detection_scores"][row, : len(expected)], scores)
     np.testing.assert_array_equal(answer["image_size"][row], [height, width])
-    for name in set(answer) - {"num_detections", "image_size"}:
+    per_image = {"num_detections", "image_size", "detection_status"}
+    for name in set(answer) - per_image:
         assert not answer[name][row, len(expected) :].any(), name
 
 
@@ -155,7 +156,10 @@ def test_pixels_that_python_has_decoded(export, scenes, labels, input_type):
         prepared = preprocessing.NetworkInput(*loaded.prepare(tf.constant(pixels)))
         answer = {k: v.numpy() for k, v in loaded.network(*preprocessing.stack([prepared])).items()}
         check_answer(answer, 0, pixels, truth, labels)
-        for name, value in files(tf.constant([encode_png(pixels)])).items():
+        expected = files(tf.constant([encode_png(pixels)]))
+        assert expected.pop("detection_status").numpy() == [0]
+        assert answer.keys() == expected.keys()
+        for name, value in expected.items():
             np.testing.assert_array_equal(answer[name], value, err_msg=name)
 
 
