@@ -27,10 +27,10 @@ if not __package__:  # run as a file: neither its package nor the project's is k
 
 from mrcnn_tf.console import command_line
 from mrcnn_tf.console.progress_bar import ProgressBar
+from mrcnn_tf.data.pixel_polygons import mask_to_polygons
 from mrcnn_tf.data.rle import run_lengths
 
 from . import shape_scene
-from .pixel_polygons import mask_to_polygons
 
 # Ids with gaps, as COCO's own: class k is not category id k.
 CATEGORY_IDS = (1, 2, 4, 7, 8)

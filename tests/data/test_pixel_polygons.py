@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from data_prep.pixel_polygons import mask_to_polygons
+from mrcnn_tf.data import pixel_polygons
+from mrcnn_tf.data.pixel_polygons import mask_to_polygons
 
 
 def _mask(*rows):
@@ -55,3 +56,10 @@ def test_random_masks_survive_the_round_trip():
         np.testing.assert_array_equal(coco_mask.decode(rle), mask)
         num_compared += 1
     assert num_compared > 60
+
+
+def test_holes_run_the_other_way():
+    outer, hole = pixel_polygons.trace(_mask("####", "#..#", "####"))
+    assert outer.tolist() == [[4, 0], [4, 3], [0, 3], [0, 0]]
+    assert hole.tolist() == [[1, 2], [3, 2], [3, 1], [1, 1]]
+    assert [pixel_polygons.is_hole(outline) for outline in (outer, hole)] == [False, True]

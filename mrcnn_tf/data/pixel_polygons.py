@@ -9,24 +9,42 @@ _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 def mask_to_polygons(mask: np.ndarray) -> list[list[int]] | None:
     """Trace the pixel edges around every part of a mask.
 
-    Each polygon runs clockwise along pixel edges, so its vertices are integers: corner (x, y) is
-    the top left corner of pixel column x, row y. Parts that touch only at a corner are separate.
+    Args:
+      mask: bool [H, W].
+
+    Returns:
+      One [x1, y1, x2, y2, ...] per part, as `trace` finds them; `None` if some part has a hole,
+      which COCO polygons cannot say.
+    """
+    outlines = trace(mask)
+    if any(is_hole(corners) for corners in outlines):
+        return None
+    return [corners.ravel().tolist() for corners in outlines]
+
+
+def trace(mask: np.ndarray) -> list[np.ndarray]:
+    """Trace the pixel edges around every part and every hole of a mask.
+
+    Corners are integers: corner (x, y) is the top left corner of pixel column x, row y. Parts that
+    touch only at a corner are separate.
 
     Args:
       mask: bool [H, W].
 
     Returns:
-      One [x1, y1, x2, y2, ...] per part, in pixels, in the order of their topmost left pixel;
-      `None` if some part has a hole, which COCO polygons cannot say.
+      int64 [k, (x, y)] of each outline, in the order of their topmost left pixel; parts run
+      clockwise, holes counterclockwise.
     """
     edges = _boundary_edges(mask)
-    polygons = []
+    outlines = []
     while edges:
-        corners = _follow(edges, next(iter(edges)))
-        if _signed_area(corners) < 0:  # counterclockwise: the border of a hole
-            return None
-        polygons.append(corners.ravel().tolist())
-    return polygons
+        outlines.append(_follow(edges, next(iter(edges))))
+    return outlines
+
+
+def is_hole(corners: np.ndarray) -> bool:
+    """Whether an outline, int64 [k, (x, y)], runs counterclockwise."""
+    return _signed_area(corners) < 0
 
 
 def _boundary_edges(mask: np.ndarray) -> dict[tuple[int, int, int], None]:
