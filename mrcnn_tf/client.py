@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from mrcnn_tf.remote import served_model
 from mrcnn_tf.remote.failures import ServerError
+from mrcnn_tf.results.detection import ImageDetections
 from mrcnn_tf.serving import answers
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -58,7 +59,7 @@ class Client:
         self._served = served_model.ServedModel(where)
         self.suggested_score_threshold = self._served.suggested_score_threshold
 
-    def __call__(self, images: Iterable[Picture]) -> list[list[answers.Detection]]:
+    def __call__(self, images: Iterable[Picture]) -> list[ImageDetections]:
         """Detect objects, one request per picture.
 
         Args:
@@ -80,7 +81,7 @@ class Client:
         """Close the connection."""
         self._served.close()
 
-    def _detect(self, image: Picture, number: int) -> list[answers.Detection]:
+    def _detect(self, image: Picture, number: int) -> ImageDetections:
         is_path = isinstance(image, str | os.PathLike)
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
         try:

@@ -27,6 +27,7 @@ from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
+from mrcnn_tf.results.detection import ImageDetections
 from mrcnn_tf.serving import answers, predictor, preprocessing, signatures, verification
 from mrcnn_tf.staged import stages
 from mrcnn_tf.staged.two_networks import ProposalsAsDetections, TwoNetworks
@@ -90,9 +91,7 @@ class Detector:
         """The bare network; see `MaskRCNN.call`."""
         return self.model(images, image_size_hw, training=False)
 
-    def __call__(
-        self, images: Iterable[str | os.PathLike | np.ndarray]
-    ) -> list[list[answers.Detection]]:
+    def __call__(self, images: Iterable[str | os.PathLike | np.ndarray]) -> list[ImageDetections]:
         """Detect objects.
 
         Args:
@@ -122,7 +121,7 @@ class Detector:
         answer = self._network(*preprocessing.stack([image.request for image in batch]))
         return {name: value.numpy() for name, value in answer.items()}
 
-    def _read(self, answer: answers.Answer, row: int) -> list[answers.Detection]:
+    def _read(self, answer: answers.Answer, row: int) -> ImageDetections:
         return answers.read_detections(answer, row, self._names, self.mask_paste)
 
     def export(

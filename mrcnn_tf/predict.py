@@ -8,6 +8,9 @@ its id. All detections are in it; only those from `--score_threshold` on are dra
 `output_dir/drawn/`; by default that is what the network's report found best (`mrcnn_tf.report`,
 made before the export), else 0.5. `--nodraw` draws none. `--input` may be given several times.
 
+`--results=coco,labelme` (yolo, masks, crops) writes what is drawn in the forms of other tools too,
+into `output_dir/results/`, see docs/predict.md.
+
 An image is turned upright first if its EXIF orientation says so, and boxes and masks refer to the
 upright image. In a folder, everything that is an image by its content is taken, whatever it is
 called; hidden files are not looked at. Files that are no images are named at the end, and so is,
@@ -34,6 +37,7 @@ with start_tensorflow.quickly():
 from absl import flags
 
 from mrcnn_tf.remote import failures, served_model
+from mrcnn_tf.results import forms
 from mrcnn_tf.serving import image_run
 
 
@@ -71,6 +75,14 @@ def _define_flags() -> None:
     flags.DEFINE_integer(
         "batch_size", 1, "Images per call of the network, of one canvas each.", lower_bound=1
     )
+    flags.DEFINE_list(
+        "results", [], f"Other forms of what is found, with commas: {', '.join(forms.NAMES)}."
+    )
+    flags.register_validator(
+        "results",
+        lambda names: all(name in forms.NAMES for name in names),
+        f"known: {', '.join(forms.NAMES)}",
+    )
     threads.define_flag()
 
 
@@ -106,6 +118,7 @@ def main(argv: Sequence[str]) -> int:
             values.score_threshold,
             values.batch_size,
             values.draw,
+            [*dict.fromkeys(values.results)],
         )
     except _Terminated:
         print("stopped by SIGTERM")

@@ -44,6 +44,14 @@ def write(path: str, content: bytes) -> None:
         file.write(content)
 
 
+def make_folder(path: str) -> None:
+    """Make a folder and those above it, as far as they are absent; raises as `read` does."""
+    if is_remote(path):
+        tf.io.gfile.makedirs(path)
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
 def is_file(path: str) -> bool:
     """Whether there is a file."""
     if is_remote(path):

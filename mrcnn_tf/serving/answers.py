@@ -3,11 +3,10 @@
 Whoever has an answer reads it here: a SavedModel's, a server's.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from mrcnn_tf.ops import paste
+from mrcnn_tf.results.detection import Detection, ImageDetections
 from mrcnn_tf.serving import detection_status
 
 Answer = dict[str, np.ndarray]
@@ -17,46 +16,9 @@ class RefusedPictureError(ValueError):
     """A server answered that it could not use one picture of a request."""
 
 
-class Detection(NamedTuple):
-    """One object in the frame of the image as it was given.
-
-    Attributes:
-      box: float64 [(y1, x1, y2, x2)], pixels of the upright image; never empty.
-      score: in [0, 1].
-      category_id: the data set's own id.
-      category: its name.
-      mask: COCO run lengths {"size": [height, width], "counts": bytes}, or None for a network
-        without masks.
-    """
-
-    box: np.ndarray
-    score: float
-    category_id: int
-    category: str
-    mask: dict | None
-
-    def to_coco(self, image_id: str) -> dict:
-        """Return COCO's result dictionary, plus the category's name.
-
-        Pixels are rounded to thousandths; a side shorter than one is written as one.
-        """
-        y1, x1, y2, x2 = (float(v) for v in self.box)
-        row = {
-            "image_id": image_id,
-            "category_id": self.category_id,
-            "category": self.category,
-            "bbox": [round(v, 3) for v in (x1, y1, max(x2 - x1, 1e-3), max(y2 - y1, 1e-3))],
-            "score": round(self.score, 6),
-        }
-        if self.mask is None:
-            return row
-        counts = self.mask["counts"].decode("ascii")  # JSON knows no bytes
-        return row | {"segmentation": {"size": self.mask["size"], "counts": counts}}
-
-
 def read_detections(
     answer: Answer, row: int, category_names: dict[int, str], mask_convention: str
-) -> list[Detection]:
+) -> ImageDetections:
     """Read one image's rows of an answer and paste its masks.
 
     Args:
@@ -87,7 +49,7 @@ def read_detections(
         masks = [*paste.paste_to_rles(probs, boxes, height, width, convention=mask_convention)]
     ids = answer["detection_class_ids"][row, :count].tolist()
     scores = answer["detection_scores"][row, :count].tolist()
-    return [
+    return ImageDetections(
         Detection(box, score, category_id, category_names[category_id], mask)
         for box, score, category_id, mask in zip(boxes, scores, ids, masks, strict=True)
-    ]
+    )

@@ -4,7 +4,6 @@ Reading goes on before the network and drawing behind it, in threads, while it c
 cannot be read is noted by name, and the others go on.
 """
 
-import hashlib
 import io
 import os
 import sys
@@ -20,13 +19,15 @@ from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import drawing, finding, reading, storage
 from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.remote.served_model import Server
-from mrcnn_tf.serving import answers, predictor, read_ahead, remote_predictor
+from mrcnn_tf.results.detection import Detection
+from mrcnn_tf.results.found import fitting
+from mrcnn_tf.serving import answers, other_forms, predictor, read_ahead, remote_predictor
 from mrcnn_tf.serving.results_file import ResultsFile
 
 DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
-DETECTIONS, DRAWN = "detections.json", "drawn"  # in the output folder
+# In the output folder.
+DETECTIONS, DRAWN, FORMS = "detections.json", "drawn", "results"
 _MAX_NAMED = 20  # of files that are no images; behind, their number is said
-_MAX_NAME_BYTES = 255  # of file systems
 _DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 AnyPredictor = predictor.Predictor | remote_predictor.RemotePredictor
@@ -41,18 +42,10 @@ def drawing_path(drawn_dir: str, name: str) -> str:
     """
     kept = name.lower().endswith(_DRAWN_SUFFIXES)
     folder, last = os.path.split(name if kept else name + ".png")
-    encoded = os.fsencode(last)
-    if len(encoded) > _MAX_NAME_BYTES:
-        end = b"-" + hashlib.sha256(encoded).hexdigest()[:8].encode() + encoded[-4:]
-        # Cut within a letter, what is left of it goes too.
-        start = encoded[: _MAX_NAME_BYTES - len(end)].decode("utf-8", "ignore")
-        last = start + os.fsdecode(end)
-    return os.path.join(drawn_dir, folder, last)
+    return os.path.join(drawn_dir, folder, fitting(last, kept=len(".png")))
 
 
-def draw(
-    pixels: np.ndarray, detections: Sequence[answers.Detection], score_threshold: float
-) -> np.ndarray:
+def draw(pixels: np.ndarray, detections: Sequence[Detection], score_threshold: float) -> np.ndarray:
     """Draw the detections with at least that score: uint8 [h, w, 3] -> uint8 [h', w', 3]."""
     shown = [d for d in detections if d.score >= score_threshold]
     return drawing.draw_detections(
@@ -70,13 +63,15 @@ class _Read(NamedTuple):
     Attributes:
       number: its place in the run.
       name: of the image.
-      pixels: uint8 [h, w, 3], to be drawn into; None if it is not.
+      path: of its file.
+      pixels: uint8 [h, w, 3], to be drawn into or cut out of; None if neither is wanted.
       prepared: for the network.
       turned: an EXIF orientation was applied.
     """
 
     number: int
     name: str
+    path: str
     pixels: np.ndarray | None
     prepared: predictor.Prepared
     turned: bool
@@ -90,12 +85,14 @@ class _Outcome(NamedTuple):
       rows: its detections, as they are written.
       failure: what went wrong; "" if nothing did.
       turned: an EXIF orientation was applied.
+      written: what came of it in other forms, if any.
     """
 
     name: str
     rows: list[dict]
     failure: str
     turned: bool
+    written: other_forms.Written | None = None
 
 
 class ImageRun:
@@ -106,11 +103,25 @@ class ImageRun:
       num_turned: images whose EXIF orientation was applied.
     """
 
-    def __init__(self, detect: AnyPredictor, drawn_dir: str | None, threshold: float):
-        """Prepare; nothing is drawn if `drawn_dir` is None."""
+    def __init__(
+        self,
+        detect: AnyPredictor,
+        drawn_dir: str | None,
+        threshold: float,
+        forms: other_forms.OtherForms | None = None,
+    ):
+        """Prepare.
+
+        Args:
+          detect: finds objects.
+          drawn_dir: where drawings go; None draws none.
+          threshold: score from which on objects are drawn.
+          forms: other forms in which results are wanted.
+        """
         self._detect = detect
         self._drawn_dir = drawn_dir
         self._threshold = threshold
+        self._forms = forms
         self.failures: dict[str, str] = {}
         self.num_turned = 0
         self._called = isinstance(detect, remote_predictor.RemotePredictor)
@@ -137,6 +148,8 @@ class ImageRun:
             if outcome.failure:
                 self.failures[outcome.name] = outcome.failure
             self.num_turned += outcome.turned
+            if self._forms is not None and outcome.written is not None:
+                self._forms.add(outcome.written)
             show(1)
 
         num_threads = max(2, min(_MAX_THREADS, os.cpu_count() or 1))
@@ -171,8 +184,9 @@ class ImageRun:
             prepared = self._detect.prepare(image)
         except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
             return _Outcome(name, [], reading.reason(error), False)
-        pixels = None if self._drawn_dir is None else image.pixels
-        return _Read(number, name, pixels, prepared, image.turned)
+        is_used_again = self._drawn_dir is not None or self._forms is not None
+        pixels = image.pixels if is_used_again else None
+        return _Read(number, name, path, pixels, prepared, image.turned)
 
     def _answers(
         self, batch: Sequence[_Read]
@@ -182,7 +196,7 @@ class ImageRun:
         An image that fails does not take its batch along: the others are sent again, one by one.
         """
         try:
-            answer = self._call(batch)
+            answer = self._call([image.prepared for image in batch])
         except (tf.errors.OpError, ServerError, ValueError, MemoryError) as error:
             if len(batch) == 1:
                 yield batch[0], error, 0
@@ -193,33 +207,48 @@ class ImageRun:
         for row, image in enumerate(batch):
             yield image, answer, row
 
-    def _call(self, batch: Sequence[_Read]) -> answers.Answer:
+    def _call(self, batch: Sequence[predictor.Prepared]) -> answers.Answer:
         """Call the network; say why nothing moves while TensorFlow prepares it."""
         start = time.monotonic()
         if not self._called:
             print("first call: TensorFlow prepares the graph, which takes a while", flush=True)
-        answer = self._detect.call([image.prepared for image in batch])
+        answer = self._detect.call(batch)
         if not self._called:
             print(f"first call took {time.monotonic() - start:.1f} s", flush=True)
             self._called = True
         return answer
 
     def _finish(self, image: _Read, answer: answers.Answer | Exception, row: int) -> _Outcome:
-        """Paste, and draw and write the drawing; in a thread."""
-        rows: list[dict] = []
-        failure = ""
+        """Paste masks, and write what is wanted of an image; in a thread."""
         try:
             if isinstance(answer, Exception):
                 raise answer
             detections = self._detect.read(answer, row)
-            rows = [detection.to_coco(image.name) for detection in detections]
-            if image.pixels is not None:
-                self._draw(image.name, image.pixels, detections)
-        except (OSError, ValueError, MemoryError, ServerError, tf.errors.OpError) as error:
-            failure = reading.reason(error)
-        return _Outcome(image.name, rows, failure, image.turned)
+        except (ValueError, MemoryError, ServerError, tf.errors.OpError) as error:
+            return _Outcome(image.name, [], reading.reason(error), image.turned)
+        return self._write(image.name, image.path, image.pixels, detections, image.turned)
 
-    def _draw(self, name: str, pixels: np.ndarray, detections: Sequence[answers.Detection]) -> None:
+    def _write(
+        self,
+        name: str,
+        path: str,
+        pixels: np.ndarray | None,
+        detections: Sequence[Detection],
+        turned: bool,
+    ) -> _Outcome:
+        """Write an image's other forms and its drawing, as far as they are wanted."""
+        rows = [detection.to_coco(name) for detection in detections]
+        failure, written = "", None
+        try:
+            if self._forms is not None and pixels is not None:
+                written = self._forms.write(name, path, pixels, detections)
+            if self._drawn_dir is not None and pixels is not None:
+                self._draw(name, pixels, detections)
+        except (OSError, ValueError, MemoryError, tf.errors.OpError) as error:
+            failure = reading.reason(error)
+        return _Outcome(name, rows, failure, turned, written)
+
+    def _draw(self, name: str, pixels: np.ndarray, detections: Sequence[Detection]) -> None:
         assert self._drawn_dir is not None
         path = drawing_path(self._drawn_dir, name)
         buffer = io.BytesIO()
@@ -236,6 +265,7 @@ def run(
     score_threshold: float | None,
     batch_size: int,
     draw_images: bool = True,
+    forms: Sequence[str] = (),
 ) -> int:
     """Predict on everything that the patterns name, and print what happens.
 
@@ -246,6 +276,7 @@ def run(
       score_threshold: of what is drawn; None for the one that the export suggests.
       batch_size: images per call, at most; those of one call share a canvas.
       draw_images: whether images with what was found are written.
+      forms: other forms in which results are wanted, of `results.forms.NAMES`.
 
     Returns:
       The exit code: 0, or 1 if an image failed.
@@ -255,10 +286,11 @@ def run(
       ServerError: the server does not answer, or not with an export of ours.
       ValueError: the SavedModel is not ours, or two images have the same name.
     """
+    forms_dir = os.path.join(output_dir, FORMS)
     drawn_dir = os.path.join(output_dir, DRAWN)
     results_path = os.path.join(output_dir, DETECTIONS)
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    written = (drawn_dir, results_path, results_path + ".incomplete")
+    written = (drawn_dir, results_path, results_path + ".incomplete", forms_dir)
     images, others = finding.find_images(patterns, written)
     print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {model}", flush=True)
     detect: AnyPredictor = (
@@ -272,11 +304,18 @@ def run(
         if detect.suggested_score_threshold is not None:
             score_threshold = round(detect.suggested_score_threshold, 3)
             why = ", as the report of this network suggests (--score_threshold changes it)"
-    this_run = ImageRun(detect, drawn_dir if draw_images else None, score_threshold)
-    tf.io.gfile.makedirs(drawn_dir if draw_images else output_dir)
+    in_forms = other_forms.OtherForms(forms, detect.category_names, forms_dir, score_threshold)
+    in_forms.check(images)
+    this_run = ImageRun(
+        detect,
+        drawn_dir if draw_images else None,
+        score_threshold,
+        in_forms if forms else None,
+    )
+    storage.make_folder(drawn_dir if draw_images else output_dir)
     progress = ProgressBar("predicting", len(images), "images", stream=sys.stdout)
     try:
-        with ResultsFile(results_path) as results:
+        with ResultsFile(results_path) as results, in_forms:
             this_run.process(images, batch_size, results, progress.add)
     except KeyboardInterrupt:
         progress.close()
@@ -288,6 +327,10 @@ def run(
     print(f"{results.num_rows} detections: {results_path}")
     if draw_images:
         print(f"those with a score of {score_threshold} or more are drawn{why}: {drawn_dir}")
+    if forms:
+        print(f"those with a score of {score_threshold} or more as {', '.join(forms)}: {forms_dir}")
+    if in_forms.num_empty:
+        print(f"{in_forms.num_empty} of them whose mask has no pixel are not there")
     _report(others, this_run.failures)
     return 1 if this_run.failures else 0
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from mrcnn_tf.console import start_tensorflow
 from mrcnn_tf.images import reading
+from mrcnn_tf.results.detection import ImageDetections
 from mrcnn_tf.serving import preprocessing
-from mrcnn_tf.serving.answers import Answer, Detection, read_detections
+from mrcnn_tf.serving.answers import Answer, read_detections
 
 
 class Prepared(NamedTuple):
@@ -127,12 +128,17 @@ class Predictor:
         outputs = self._steps.call([image.request for image in batch])
         return {name: value.numpy() for name, value in outputs.items()}
 
-    def read(self, answer: Answer, row: int) -> list[Detection]:
+    def read(self, answer: Answer, row: int) -> ImageDetections:
         """Read one image's rows of an answer and paste its masks; the best detection first."""
         return read_detections(answer, row, self.category_names, self._mask_convention)
 
-    def __call__(self, images: Sequence[reading.UprightImage]) -> list[list[Detection]]:
+    def __call__(
+        self, images: Sequence[reading.UprightImage | np.ndarray]
+    ) -> list[ImageDetections]:
         """Detect objects in images of any sizes, one call for all that share a canvas.
+
+        Args:
+          images: as `reading.read` returns them, or upright pixels: uint8 [h, w, 3], RGB.
 
         Returns:
           Per image its detections, best first.
@@ -140,16 +146,22 @@ class Predictor:
         Raises:
           tf.errors.OpError: see `call`.
         """
-        return detect([self.prepare(image) for image in images], self.call, self.read)
+        upright = [
+            reading.UprightImage(image, None, turned=False)
+            if isinstance(image, np.ndarray)
+            else image
+            for image in images
+        ]
+        return detect([self.prepare(image) for image in upright], self.call, self.read)
 
 
 def detect(
     prepared: Sequence[Prepared],
     call: Callable[[Sequence[Prepared]], Answer],
-    read: Callable[[Answer, int], list[Detection]],
-) -> list[list[Detection]]:
+    read: Callable[[Answer, int], ImageDetections],
+) -> list[ImageDetections]:
     """Call a network once for all images that share a canvas; return each image's detections."""
-    found: dict[int, list[Detection]] = {}
+    found: dict[int, ImageDetections] = {}
     for canvas_hw in dict.fromkeys(image.canvas_hw for image in prepared):
         rows = [k for k, image in enumerate(prepared) if image.canvas_hw == canvas_hw]
         answer = call([prepared[k] for k in rows])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mrcnn_tf.images import reading
 from mrcnn_tf.remote import served_model
+from mrcnn_tf.results.detection import ImageDetections
 from mrcnn_tf.serving import answers, predictor
 
 
@@ -48,7 +49,7 @@ class RemotePredictor:
         is_pixels = self._served.input_type == "image_tensor"
         return self._served.call(np.stack(requests) if is_pixels else requests)
 
-    def read(self, answer: answers.Answer, row: int) -> list[answers.Detection]:
+    def read(self, answer: answers.Answer, row: int) -> ImageDetections:
         """Read one image's rows of an answer and paste its masks; the best detection first.
 
         Raises:

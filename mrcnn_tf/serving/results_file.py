@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -15,15 +16,24 @@ class ResultsFile:
       num_rows: rows so far.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, head: bytes = b"[", tail: Callable[[], bytes] = lambda: b"\n]\n"):
+        """Name the file.
+
+        Args:
+          path: of the file.
+          head: what stands before the first row.
+          tail: returns what stands behind the last one.
+        """
         self._path = path
         self._incomplete = path + ".incomplete"
+        self._head = head
+        self._tail = tail
         self.num_rows = 0
 
     def __enter__(self) -> "ResultsFile":
         opener = tf.io.gfile.GFile if storage.is_remote(self._path) else open
         self._file = opener(self._incomplete, "wb")
-        self._file.write(b"[")
+        self._file.write(self._head)
         return self
 
     def add(self, row: dict) -> None:
@@ -34,7 +44,7 @@ class ResultsFile:
         self.num_rows += 1
 
     def __exit__(self, error_type: type | None, *unused: object) -> None:
-        self._file.write(b"\n]\n")
+        self._file.write(self._tail())
         self._file.close()
         if error_type is not None:
             return

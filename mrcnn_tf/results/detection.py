@@ -1,0 +1,80 @@
+"""One object that was found, and the list of those of an image, wherever they come from."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrcnn_tf.data import rle
+
+
+class Crop(NamedTuple):
+    """A mask without what is empty around it.
+
+    Attributes:
+      y: row of the image that `pixels[0]` belongs to.
+      x: column of the image that `pixels[:, 0]` belongs to.
+      pixels: bool [h, w]; h and w are 0 if the mask has no pixel.
+    """
+
+    y: int
+    x: int
+    pixels: np.ndarray
+
+
+class Detection(NamedTuple):
+    """One object in the frame of the image as it was given.
+
+    Attributes:
+      box: float64 [(y1, x1, y2, x2)], pixels of the upright image; never empty.
+      score: in [0, 1].
+      category_id: the data set's own id.
+      category: its name.
+      mask: COCO run lengths {"size": [height, width], "counts": bytes}, or None for a network
+        without masks.
+    """
+
+    box: np.ndarray
+    score: float
+    category_id: int
+    category: str
+    mask: dict | None
+
+    def to_coco(self, image_id: str) -> dict:
+        """Return COCO's result dictionary, plus the category's name.
+
+        Pixels are rounded to thousandths; a side shorter than one is written as one.
+        """
+        y1, x1, y2, x2 = (float(v) for v in self.box)
+        row = {
+            "image_id": image_id,
+            "category_id": self.category_id,
+            "category": self.category,
+            "bbox": [round(v, 3) for v in (x1, y1, max(x2 - x1, 1e-3), max(y2 - y1, 1e-3))],
+            "score": round(self.score, 6),
+        }
+        if self.mask is None:
+            return row
+        counts = self.mask["counts"].decode("ascii")  # JSON knows no bytes
+        return row | {"segmentation": {"size": self.mask["size"], "counts": counts}}
+
+    def mask_crop(self) -> Crop:
+        """Return the mask's own part of the image, whose size does not matter to the cost.
+
+        Raises:
+          ValueError: there is no mask.
+        """
+        if self.mask is None:
+            raise ValueError("this network makes no masks, only boxes")
+        runs = rle.column_runs_from_string(self.mask["counts"])
+        (y, x, height, width), row_runs = rle.crop_from_column_runs(runs, self.mask["size"][0])
+        return Crop(y, x, rle.pixels_from_runs(row_runs).reshape(height, width))
+
+
+class ImageDetections(list[Detection]):
+    """What was found in one image: a list, best first."""
+
+    def to_supervision(self) -> Any:
+        """Return `supervision.Detections` of that package; see `supervision.to_supervision`."""
+        from mrcnn_tf.results import supervision
+
+        return supervision.to_supervision(self)
