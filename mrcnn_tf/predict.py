@@ -14,8 +14,8 @@ into `output_dir/results/`, see docs/predict.md.
 An image is turned upright first if its EXIF orientation says so, and boxes and masks refer to the
 upright image. In a folder, everything that is an image by its content is taken, whatever it is
 called; hidden files are not looked at. Files that are no images are named at the end, and so is,
-as FAILED, what cannot be read; the others go on, and the exit code is then 1. Which files are
-read and how is said in docs/images.md.
+as FAILED, what cannot be read; the others go on, and the exit code is then 1. `unread.json` names
+all of them with the reason. Which files are read and how is said in docs/images.md.
 
     python -m mrcnn_tf.predict --server=HOST:PORT [--protocol=grpc|rest] --model_name=NAME ...
 

@@ -16,19 +16,19 @@ class Found(NamedTuple):
     Attributes:
       images: (name relative to the folder or to the pattern's fixed part, with forward slashes;
         path) of each, sorted by name.
-      others: names of the files that lie between them and are no images.
+      others: likewise, of the files that lie between them and are no images.
     """
 
     images: list[tuple[str, str]]
-    others: list[str]
+    others: list[tuple[str, str]]
 
 
 def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
     """Find images.
 
     What is an image is told by a file's first bytes; a file that is called as images are counts as
-    one whatever it holds, so that a broken one is met when it is read. A file that is named itself
-    counts in any case.
+    one whatever it holds, so that a broken one is met when it is read, and so does one whose bytes
+    cannot be looked at. A file that is named itself counts in any case.
 
     Args:
       patterns: each a file; a folder, searched with its sub-folders but without hidden files; a
@@ -43,15 +43,15 @@ def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
     """
     skipped = [_normal(path) for path in written]
     images: dict[str, str] = {}
-    others: set[str] = set()
+    others: dict[str, str] = {}
     for pattern in patterns:
         found_any = False
         for name, path, is_named in _files_of(pattern):
             if any((_normal(path) + "/").startswith(folder + "/") for folder in skipped):
                 continue
             found_any = True
-            if not (is_named or kinds.is_image_name(name) or _begins_as_image(path)):
-                others.add(name)
+            if not (is_named or kinds.is_image_name(name) or _may_be_image(path)):
+                others[name] = path
             elif images.setdefault(name, path) != path and _normal(images[name]) != _normal(path):
                 raise ValueError(
                     f"two images are called {name}: {images[name]} and {path}. Give the folder "
@@ -62,7 +62,7 @@ def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
     if not images:
         more = f", only {', '.join(sorted(others)[:3])}" if others else ""
         raise FileNotFoundError(f"{' '.join(patterns)}: there are no images{more}")
-    return Found(sorted(images.items()), sorted(others))
+    return Found(sorted(images.items()), sorted(others.items()))
 
 
 def _files_of(pattern: str) -> list[tuple[str, str, bool]]:
@@ -115,11 +115,12 @@ def _split(pattern: str) -> tuple[str, str]:
     return head, rest
 
 
-def _begins_as_image(path: str) -> bool:
+def _may_be_image(path: str) -> bool:
+    """Whether a file begins as an image does, or cannot be read, which reading it will tell."""
     try:
         return kinds.is_image(storage.read(path, kinds.HEAD_BYTES))
     except (OSError, ValueError, tf.errors.OpError):
-        return False
+        return True
 
 
 def _relative(path: str, folder: str) -> str:

@@ -44,6 +44,16 @@ def write(path: str, content: bytes) -> None:
         file.write(content)
 
 
+def remove(path: str) -> None:
+    """Remove a file if there is one; raises as `read` does."""
+    if not is_file(path):
+        return
+    if is_remote(path):
+        tf.io.gfile.remove(path)
+    else:
+        os.remove(path)
+
+
 def make_folder(path: str) -> None:
     """Make a folder and those above it, as far as they are absent; raises as `read` does."""
     if is_remote(path):

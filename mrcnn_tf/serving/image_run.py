@@ -21,13 +21,12 @@ from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.remote.served_model import Server
 from mrcnn_tf.results.detection import Detection
 from mrcnn_tf.results.found import fitting
-from mrcnn_tf.serving import answers, other_forms, predictor, read_ahead, remote_predictor
+from mrcnn_tf.serving import answers, other_forms, predictor, read_ahead, remote_predictor, unread
 from mrcnn_tf.serving.results_file import ResultsFile
 
 DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
 # In the output folder.
-DETECTIONS, DRAWN, FORMS = "detections.json", "drawn", "results"
-_MAX_NAMED = 20  # of files that are no images; behind, their number is said
+DETECTIONS, DRAWN, FORMS, UNREAD = "detections.json", "drawn", "results", "unread.json"
 _DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 AnyPredictor = predictor.Predictor | remote_predictor.RemotePredictor
@@ -286,11 +285,11 @@ def run(
       ServerError: the server does not answer, or not with an export of ours.
       ValueError: the SavedModel is not ours, or two images have the same name.
     """
-    forms_dir = os.path.join(output_dir, FORMS)
+    forms_dir, unread_path = os.path.join(output_dir, FORMS), os.path.join(output_dir, UNREAD)
     drawn_dir = os.path.join(output_dir, DRAWN)
     results_path = os.path.join(output_dir, DETECTIONS)
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    written = (drawn_dir, results_path, results_path + ".incomplete", forms_dir)
+    written = (drawn_dir, results_path, results_path + ".incomplete", forms_dir, unread_path)
     images, others = finding.find_images(patterns, written)
     print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {model}", flush=True)
     detect: AnyPredictor = (
@@ -313,6 +312,7 @@ def run(
         in_forms if forms else None,
     )
     storage.make_folder(drawn_dir if draw_images else output_dir)
+    storage.remove(unread_path)  # of an earlier run
     progress = ProgressBar("predicting", len(images), "images", stream=sys.stdout)
     try:
         with ResultsFile(results_path) as results, in_forms:
@@ -331,15 +331,5 @@ def run(
         print(f"those with a score of {score_threshold} or more as {', '.join(forms)}: {forms_dir}")
     if in_forms.num_empty:
         print(f"{in_forms.num_empty} of them whose mask has no pixel are not there")
-    _report(others, this_run.failures)
+    unread.tell(unread.list_all(others, this_run.failures), unread_path)
     return 1 if this_run.failures else 0
-
-
-def _report(others: Sequence[str], failures: dict[str, str]) -> None:
-    """Name every file that was found and has no detections."""
-    for name in others[:_MAX_NAMED]:
-        print(f"PASSED OVER {name}: not an image")
-    if len(others) > _MAX_NAMED:
-        print(f"PASSED OVER {len(others) - _MAX_NAMED} more files that are no images")
-    for name, why in failures.items():
-        print(f"FAILED {name}: {why}")

@@ -2,13 +2,15 @@
 
 import io
 import os
+import sys
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps, features
 
-from mrcnn_tf.images import decoding, reading
+from mrcnn_tf.images import decoding, kinds, reading
 from mrcnn_tf.images.reading import UnusableImageError
 
 
@@ -172,8 +174,14 @@ UNUSABLE = {
     "text": (b"hello", "not an image, or of an unknown kind"),
     "empty": (b"", "the file is empty"),
     "jpeg": (b"\xff\xd8\xff nothing behind it", "begins as a JPEG image does, but is broken"),
-    "jxl": (b"\xff\x0a" + bytes(20), "a JPEG XL image, for which no decoder is installed"),
+    "jxl": (b"\xff\x0a" + bytes(20), "JPEG XL image"),
     "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC image"),
+    "cr3": (
+        b"\0\0\0\x18ftypcrx \0",
+        "a camera's raw image, for which no decoder .*: develop it first",
+    ),
+    "exr": (b"v/1\x01" + bytes(30), "a high dynamic range image, for .*: save it with 8 bits"),
+    "dicom": (bytes(128) + b"DICM", "a DICOM image, for .*: save it as PNG"),
     "psd": (b"8BPS" + bytes(30), "begins as a Photoshop image does, but is broken"),
 }
 
@@ -184,6 +192,59 @@ def test_what_is_no_image_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnusableImageError, match=message):
         reading.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "decoder", "module", "package"),
+    [
+        ("heic", "HEIF", "pillow_heif", "pillow-heif"),
+        ("jxl", "JXL", "pillow_jxl", "pillow-jxl-plugin"),
+    ],
+)
+def test_what_would_read_it_is_named(tmp_path, monkeypatch, name, decoder, module, package):
+    """As it is where the extra is not installed; where it is, its decoder is asked for."""
+    (tmp_path / name).write_bytes(UNUSABLE[name][0])
+    monkeypatch.delitem(Image.OPEN, decoder, raising=False)
+    monkeypatch.setattr(Image, "ID", [one for one in Image.ID if one != decoder])
+    advice = rf"no decoder is installed: pip install 'mrcnn-tf\[images\]', or {package} alone"
+    with pytest.raises(UnusableImageError, match=advice):
+        reading.read(tmp_path / name)
+    called = []
+    plugin = types.SimpleNamespace(register_heif_opener=lambda: called.append(module))
+    monkeypatch.setitem(sys.modules, module, plugin)
+    kinds.register_decoders()
+    assert called == (["pillow_heif"] if module == "pillow_heif" else [])
+
+
+@pytest.mark.parametrize(
+    ("module", "image_format"), [("pillow_heif", "HEIF"), ("pillow_jxl", "JXL")]
+)
+def test_what_the_extra_reads(tmp_path, module, image_format):
+    pytest.importorskip(module, reason="the extra images is not installed")
+    pixels = smooth()
+    found = read(save(tmp_path / "a", pixels, image_format))
+    assert found.pixels.shape == pixels.shape
+    assert np.abs(found.pixels.astype(int) - pixels).max() < 40
+    assert np.abs(found.pixels.astype(int) - pixels).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"%PDF-1.7", "a PDF: save its pages as PNG"),
+        (b"\0\0\0\x20ftypisom", "a film"),
+        (b"\0\0\0\x14ftypqt  ", "a film"),
+        (b"RIFF\1\2\3\4AVI LIST", "a film"),
+        (b"\x1aE\xdf\xa3", "a film"),
+        (b'<?xml version="1.0"?>\n<!-- x -->\n<svg width="1">', "an SVG: save it as PNG"),
+        (b"PK\3\4", "an archive: unpack it first"),
+        (b"some text", ""),
+        (b"", ""),
+    ],
+)
+def test_what_lies_between_images(head, what):
+    assert not kinds.is_image(head)
+    assert kinds.what_else(head) == what
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000"])

@@ -179,14 +179,16 @@ def test_nothing_is_drawn_with_nodraw(model_path, folder, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "are drawn" not in done.stdout
-    assert [path.name for path in plain.iterdir()] == ["detections.json"]
+    assert {path.name for path in plain.iterdir()} == {"detections.json", "unread.json"}
     assert (plain / "detections.json").read_bytes() == (drawn / "detections.json").read_bytes()
 
 
 def test_each_file_is_decoded_once(model_path, folder, tmp_path, monkeypatch):
     decoded = []
     decode = reading.decode
-    monkeypatch.setattr(reading, "decode", lambda raw: decoded.append(raw) or decode(raw))
+    monkeypatch.setattr(
+        reading, "decode", lambda raw, *more: decoded.append(raw) or decode(raw, *more)
+    )
     monkeypatch.setattr(reading, "encode", None)
     image_run.run(model_path, str(folder), str(tmp_path / "out"), 0.5, 2)
     assert len(decoded) == len(set(decoded)) == 5
@@ -307,7 +309,10 @@ def test_every_file_of_a_folder_is_processed_or_named(
     (folder / "cut.png").write_bytes((folder / "no suffix").read_bytes()[:-12])  # no IEND
     Image.fromarray(np.full([9, 9], 4095, np.uint16)).save(folder / "12 bits.png")
     (folder / "empty.jpg").write_bytes(b"")
+    (folder / "raw.CR3").write_bytes(b"\0\0\0\x18ftypcrx " + bytes(99))
     (folder / "dead.jpg").symlink_to(folder / "absent")
+    (folder / "dead").symlink_to(folder / "absent")
+    (folder / "page.pdf").write_bytes(b"%PDF-1.7")
     (folder / "notes.txt").write_text("text")
     (folder / ".DS_Store").write_bytes(b"")
     command = [sys.executable, "-m", "mrcnn_tf.predict", f"--saved_model={model_path}"]
@@ -323,15 +328,25 @@ def test_every_file_of_a_folder_is_processed_or_named(
     named = {line.split(":")[0].removeprefix("FAILED ") for line in done.stdout.splitlines()
              if line.startswith("FAILED ")}  # fmt: skip
     assert named == {
-        "telephone.heic", "new.jxl", "cut.png", "12 bits.png", "empty.jpg", "dead.jpg",
+        "telephone.heic", "new.jxl", "cut.png", "12 bits.png", "empty.jpg", "raw.CR3", "dead.jpg",
+        "dead",
     }  # fmt: skip
+    unread = json.loads((folder / "unread.json").read_text(encoding="utf-8"))
+    assert {row["file"]: row["status"] for row in unread} == {
+        **dict.fromkeys(named, "failed"), "notes.txt": "no image", "page.pdf": "no image",
+    }  # fmt: skip
+    why = {row["file"]: row["why"] for row in unread}
+    assert why["page.pdf"] == "not an image but a PDF: save its pages as PNG"
+    assert why["dead"] == "the file cannot be read: No such file or directory"
+    assert "develop it first" in why["raw.CR3"]
+    assert f"FAILED raw.CR3: {why['raw.CR3']}\n" in done.stdout
     assert "PASSED OVER notes.txt: not an image\n" in done.stdout
     assert "DS_Store" not in done.stdout
-    assert "12/12 images" in done.stdout
+    assert "14/14 images" in done.stdout
     # Again: what the first run wrote into the same folder is not taken for input.
     assert image_run.run(model_path, str(folder), str(folder), 0.5, 3) == 1
     printed = capsys.readouterr().out
-    assert "12/12 images" in printed
+    assert "14/14 images" in printed
     assert "PASSED OVER detections" not in printed
 
 
