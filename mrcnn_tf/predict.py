@@ -9,7 +9,8 @@ its id. All detections are in it; only those from `--score_threshold` on are dra
 made before the export), else 0.5. `--nodraw` draws none. `--input` may be given several times.
 
 `--results=coco,labelme` (yolo, masks, crops) writes what is drawn in the forms of other tools too,
-into `output_dir/results/`, see docs/predict.md.
+into `output_dir/results/`. `--tiles=1024` cuts large images into overlapping tiles and puts
+together what is found in them. Both are described in docs/predict.md.
 
 An image is turned upright first if its EXIF orientation says so, and boxes and masks refer to the
 upright image. In a folder, everything that is an image by its content is taken, whatever it is
@@ -38,7 +39,7 @@ from absl import flags
 
 from mrcnn_tf.remote import failures, served_model
 from mrcnn_tf.results import forms
-from mrcnn_tf.serving import image_run
+from mrcnn_tf.serving import image_run, tiles
 
 
 def _define_flags() -> None:
@@ -83,6 +84,10 @@ def _define_flags() -> None:
         lambda names: all(name in forms.NAMES for name in names),
         f"known: {', '.join(forms.NAMES)}",
     )
+    flags.DEFINE_integer(
+        "tiles", None, "Cut images into tiles of this many pixels a side.", lower_bound=2
+    )
+    flags.DEFINE_float("overlap", 0.2, "Of neighbouring tiles, as a fraction of the side.", 0, 1)
     threads.define_flag()
 
 
@@ -111,6 +116,7 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be printable
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        tiling = tiles.Tiling(values.tiles, values.overlap) if values.tiles else None
         return image_run.run(
             model,
             values.input,
@@ -119,6 +125,7 @@ def main(argv: Sequence[str]) -> int:
             values.batch_size,
             values.draw,
             [*dict.fromkeys(values.results)],
+            tiling,
         )
     except _Terminated:
         print("stopped by SIGTERM")

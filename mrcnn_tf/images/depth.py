@@ -44,7 +44,8 @@ def to_8_bits(image: Image.Image) -> np.ndarray:
       ValueError: it does not follow the rule above, or Pillow cannot make it RGB.
     """
     if not is_deep(image):
-        return np.asarray(image.convert("RGB"))
+        # Converting copies, also where there is nothing to convert.
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if image.mode == "F":
         gray = _from_floats(np.asarray(image))
     elif image.mode.startswith("I"):

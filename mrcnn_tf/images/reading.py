@@ -7,6 +7,7 @@ rule, how more than 8 bits become 8 is `depth.py`'s.
 
 import io
 import os
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from mrcnn_tf.images import decoding, depth, kinds, orientation, storage
 
 _BY_TENSORFLOW = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more images behind it, from telephones
+# Of a large picture, where TensorFlow's decoders of JPEG and PNG end: 1.6 GB of pixels.
+MAX_PIXELS = 2**29 - 1
 _THUMBNAIL = 1  # a bit of TIFF's NewSubfileType
 # Lines around the one that says what TensorFlow found wrong.
 _BOILERPLATE = ("Graph execution error", "Detected at node", "<stack traces", "[[")
@@ -80,17 +83,19 @@ class UprightImage(NamedTuple):
         return encode(self.pixels) if self.file is None else self.file
 
 
-def read(path: str | os.PathLike) -> UprightImage:
+def read(path: str | os.PathLike, large: bool = False) -> UprightImage:
     """Read an image file and turn it upright.
 
     Args:
       path: of any file system that `tf.io.gfile` knows.
+      large: whether it may have up to `MAX_PIXELS`. Else Pillow's bound holds (twice
+        `PIL.Image.MAX_IMAGE_PIXELS`, 358 million), behind which it takes a file for an attack.
 
     Raises:
       UnusableImageError: it cannot be read, is no image, or is one that cannot be used.
     """
     raw = read_bytes(path)
-    header, pixels = decode(raw)
+    header, pixels = decode(raw, large)
     turned = header.orientation != 1
     if turned:
         pixels = turn(pixels, header.orientation)
@@ -120,16 +125,20 @@ def read_header(raw: bytes) -> Header:
         return _header(image, raw)
 
 
-def decode(raw: bytes) -> tuple[Header, np.ndarray]:
+def decode(raw: bytes, large: bool = False) -> tuple[Header, np.ndarray]:
     """Decode a file's content.
 
+    Args:
+      raw: the content.
+      large: see `read`.
+
     Returns:
-      The header, and the pixels as they are stored: uint8 [h, w, 3], RGB.
+      The header, and the pixels as they are stored: uint8 [h, w, 3], RGB; not to be written to.
 
     Raises:
       UnusableImageError: not an image, a broken one, or one whose samples cannot become 8 bits.
     """
-    with _open(raw) as image:
+    with _open(raw, large) as image:
         header = _header(image, raw)
         try:
             if header.kind not in _BY_TENSORFLOW:
@@ -137,7 +146,7 @@ def decode(raw: bytes) -> tuple[Header, np.ndarray]:
             if header.kind == "PNG" and header.is_deep:
                 deep = tf.io.decode_png(raw, channels=3, dtype=tf.uint16).numpy()
                 return header, depth.checked((deep >> 8).astype(np.uint8), "16 bits")
-            return header, decoding.decode_as_stored(tf.constant(raw)).numpy()
+            return header, _without_copy(decoding.decode_as_stored(tf.constant(raw)))
         except Exception as error:  # Pillow raises almost anything on broken files
             raise UnusableImageError(reason(error)) from error
 
@@ -167,13 +176,38 @@ def reason(error: Exception) -> str:
     return telling[0].rpartition("}} ")[2].partition(" [Op:")[0][:300]
 
 
-def _open(raw: bytes) -> Image.Image:
+def _without_copy(pixels: tf.Tensor) -> np.ndarray:
+    """Return an eager tensor's own memory, which cannot be written to."""
+    return np.asarray(memoryview(pixels))
+
+
+_pillows_bound = threading.Lock()  # it is one for the process
+
+
+def _open(raw: bytes, large: bool = False) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(raw))
+        image = _open_large(raw) if large else Image.open(io.BytesIO(raw))
     except UnidentifiedImageError as error:  # its text names a buffer in memory
         raise UnusableImageError(kinds.why_unknown(raw)) from error
+    except Image.DecompressionBombError as error:
+        why = f"larger than images usually are; predict --tiles reads up to {MAX_PIXELS:,} pixels"
+        raise UnusableImageError(why, "too large") from error
     except Exception as error:  # of a broken header, Pillow raises almost anything
         raise UnusableImageError(reason(error)) from error
+    if large and image.width * image.height > MAX_PIXELS:
+        image.close()
+        why = f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}: cut it up first"
+        raise UnusableImageError(why, "too large")
+    return image
+
+
+def _open_large(raw: bytes) -> Image.Image:
+    with _pillows_bound:
+        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(raw))
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
 
 
 def _header(image: Image.Image, raw: bytes) -> Header:

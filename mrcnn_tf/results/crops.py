@@ -25,7 +25,7 @@ class Crops:
 
     def __init__(self, categories: Mapping[int, str], folder: str) -> None:
         del folder
-        self._folder_of = {k: _NOT_IN_NAMES.sub("_", name) for k, name in categories.items()}
+        self._folder_of = {k: _NOT_IN_NAMES.sub("_", name) or "_" for k, name in categories.items()}
 
     def of_classes(self) -> Iterator[File]:
         """Yield nothing: classes are folders."""

@@ -59,8 +59,9 @@ class Labelme:
         """Return the image's path, seen from its JSON file; of another file system, its name."""
         if "://" in found.path or "://" in self._folder:
             return found.name
-        here = os.path.dirname(os.path.join(self._folder, name))
-        return os.path.relpath(os.path.realpath(found.path), os.path.realpath(here))
+        here = os.path.realpath(os.path.dirname(os.path.join(self._folder, name)))
+        folder, file = os.path.split(found.path)  # of a link, the link: it has the image's name
+        return os.path.join(os.path.relpath(os.path.realpath(folder), here), file)
 
 
 def _shapes(detection: Detection, group: int) -> list[dict[str, Any]]:

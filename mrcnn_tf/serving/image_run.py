@@ -19,14 +19,24 @@ from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import drawing, finding, reading, storage
 from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.remote.served_model import Server
-from mrcnn_tf.results.detection import Detection
+from mrcnn_tf.results import column_runs
+from mrcnn_tf.results.detection import Detection, ImageDetections
 from mrcnn_tf.results.found import fitting
-from mrcnn_tf.serving import answers, other_forms, predictor, read_ahead, remote_predictor, unread
+from mrcnn_tf.serving import (
+    answers,
+    other_forms,
+    predictor,
+    read_ahead,
+    remote_predictor,
+    tiles,
+    unread,
+)
 from mrcnn_tf.serving.results_file import ResultsFile
 
 DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
 # In the output folder.
 DETECTIONS, DRAWN, FORMS, UNREAD = "detections.json", "drawn", "results", "unread.json"
+_MAX_DRAWN = 4096  # pixels of the longer side of a drawing where images are cut into tiles
 _DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 AnyPredictor = predictor.Predictor | remote_predictor.RemotePredictor
@@ -54,6 +64,24 @@ def draw(pixels: np.ndarray, detections: Sequence[Detection], score_threshold: f
         names=[d.category for d in shown],
         scores=[d.score for d in shown],
     )
+
+
+def _reduced(
+    pixels: np.ndarray, detections: Sequence[Detection]
+) -> tuple[np.ndarray, list[Detection]]:
+    """Leave out rows and columns, alike in both, until `_MAX_DRAWN` is reached."""
+    step = -(-max(pixels.shape[:2]) // _MAX_DRAWN)
+    if step == 1:
+        return pixels, [*detections]
+    pixels = pixels[::step, ::step]
+
+    def reduced(one: Detection) -> Detection:
+        mask = one.mask
+        if mask is not None:
+            mask = column_runs.from_rle(mask).every(step).to_rle(*pixels.shape[:2])
+        return one._replace(box=one.box / step, mask=mask)
+
+    return pixels, [reduced(one) for one in detections]
 
 
 class _Read(NamedTuple):
@@ -108,6 +136,7 @@ class ImageRun:
         drawn_dir: str | None,
         threshold: float,
         forms: other_forms.OtherForms | None = None,
+        tiling: tiles.Tiling | None = None,
     ):
         """Prepare.
 
@@ -116,11 +145,13 @@ class ImageRun:
           drawn_dir: where drawings go; None draws none.
           threshold: score from which on objects are drawn.
           forms: other forms in which results are wanted.
+          tiling: how images are cut; None for whole ones.
         """
         self._detect = detect
         self._drawn_dir = drawn_dir
         self._threshold = threshold
         self._forms = forms
+        self._tiling = tiling
         self.failures: dict[str, str] = {}
         self.num_turned = 0
         self._called = isinstance(detect, remote_predictor.RemotePredictor)
@@ -151,6 +182,11 @@ class ImageRun:
                 self._forms.add(outcome.written)
             show(1)
 
+        if self._tiling is not None:
+            # One by one: of large images, one is as much as memory should hold.
+            for name, path in images:
+                take(self._in_tiles(name, path, self._tiling, batch_size))
+            return
         num_threads = max(2, min(_MAX_THREADS, os.cpu_count() or 1))
         with read_ahead.threads(num_threads) as pool:
             finished = read_ahead.InOrder[_Outcome](pool, 2 * num_threads + batch_size)
@@ -217,6 +253,21 @@ class ImageRun:
             self._called = True
         return answer
 
+    def _in_tiles(self, name: str, path: str, tiling: tiles.Tiling, batch_size: int) -> _Outcome:
+        """Read an image, find objects in it tile by tile, and write what is wanted of them."""
+
+        def detect_in(batch: Sequence[np.ndarray]) -> list[ImageDetections]:
+            upright = [reading.UprightImage(tile, None, turned=False) for tile in batch]
+            prepared = [self._detect.prepare(image) for image in upright]
+            return predictor.detect(prepared, self._call, self._detect.read)
+
+        try:
+            image = reading.read(path, large=True)
+            detections = tiles.detect(image.pixels, detect_in, tiling, batch_size)
+        except (tf.errors.OpError, ServerError, ValueError, MemoryError) as error:
+            return _Outcome(name, [], reading.reason(error), False)
+        return self._write(name, path, image.pixels, detections, image.turned)
+
     def _finish(self, image: _Read, answer: answers.Answer | Exception, row: int) -> _Outcome:
         """Paste masks, and write what is wanted of an image; in a thread."""
         try:
@@ -249,6 +300,8 @@ class ImageRun:
 
     def _draw(self, name: str, pixels: np.ndarray, detections: Sequence[Detection]) -> None:
         assert self._drawn_dir is not None
+        if self._tiling is not None:
+            pixels, detections = _reduced(pixels, detections)
         path = drawing_path(self._drawn_dir, name)
         buffer = io.BytesIO()
         kind = "PNG" if path.lower().endswith(".png") else "JPEG"
@@ -265,6 +318,7 @@ def run(
     batch_size: int,
     draw_images: bool = True,
     forms: Sequence[str] = (),
+    tiling: tiles.Tiling | None = None,
 ) -> int:
     """Predict on everything that the patterns name, and print what happens.
 
@@ -276,6 +330,7 @@ def run(
       batch_size: images per call, at most; those of one call share a canvas.
       draw_images: whether images with what was found are written.
       forms: other forms in which results are wanted, of `results.forms.NAMES`.
+      tiling: how images are cut into tiles; None for whole ones.
 
     Returns:
       The exit code: 0, or 1 if an image failed.
@@ -310,6 +365,7 @@ def run(
         drawn_dir if draw_images else None,
         score_threshold,
         in_forms if forms else None,
+        tiling,
     )
     storage.make_folder(drawn_dir if draw_images else output_dir)
     storage.remove(unread_path)  # of an earlier run

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from data_prep import to_coco
 from mrcnn_tf.data import pixel_polygons
 from mrcnn_tf.ops import coco_rle
-from mrcnn_tf.results import crops, forms, supervision, voc_masks, yolo
+from mrcnn_tf.results import crops, forms, labelme, supervision, voc_masks, yolo
 from mrcnn_tf.results.detection import Detection, ImageDetections
 from mrcnn_tf.results.found import Found
 
@@ -166,6 +166,10 @@ def test_labelme_says_where_the_image_is(photos, tmp_path):
         path = tmp_path / "out" / f"{name}.json"
         stated = json.loads(path.read_text("utf-8"))["imagePath"]
         assert os.path.samefile(path.parent / stated, photos / f"{name}.png")
+    (photos / "link.png").symlink_to(photos / "a b.png")
+    found = next(found_in(photos))._replace(name="link.png", path=str(photos / "link.png"))
+    ((_, content),) = labelme.Labelme(CATEGORIES, str(tmp_path / "out")).of_image(found)
+    assert json.loads(content)["imagePath"] == "../photos/link.png"
     shapes = json.loads((tmp_path / "out/a b.json").read_text("utf-8"))["shapes"]
     kinds = [(s["shape_type"], s["group_id"], s["description"]) for s in shapes]
     assert kinds == [
@@ -214,13 +218,14 @@ def test_crops_are_the_masks_pixels(photos, tmp_path):
     assert len(list((tmp_path / "out").rglob("*.png"))) == 5
 
 
-@pytest.mark.parametrize("category", ["../up", ".hidden", "a/b", "..", "nul\0"])
+@pytest.mark.parametrize("category", ["../up", ".hidden", "a/b", "..", "nul\0", "", "/"])
 def test_no_category_leads_out_of_the_folder(photos, category):
     found = next(found_in(photos))
     found = found._replace(detections=found.detections[:1])
     ((name, _),) = crops.Crops({7: category}, "").of_image(found)
     folder, _, rest = name.partition("/")
     assert rest == "a b.png-0.png"
+    assert folder
     assert not folder.startswith(".")
     assert "\0" not in folder
 
