@@ -25,6 +25,7 @@ from mrcnn_tf.experiment import loading
 def fail(name):
     raise
 modules = [m.name for m in pkgutil.walk_packages(mrcnn_tf.__path__, "mrcnn_tf.", onerror=fail)]
+modules.remove("mrcnn_tf.sahi_model")  # it takes SAHI, which is no dependency
 files = [importlib.import_module(name).__file__ for name in modules]
 scripts = importlib.metadata.distribution("mrcnn-tf").entry_points
 print(json.dumps({
