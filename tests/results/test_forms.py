@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import subprocess
 import sys
 import types
 
@@ -17,6 +19,7 @@ from mrcnn_tf.results import crops, forms, labelme, supervision, voc_masks, yolo
 from mrcnn_tf.results.detection import Detection, ImageDetections
 from mrcnn_tf.results.found import Found
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 60, 90
 CATEGORIES = {7: "pear: red", 3: "äpple", 2**24 + 1: "never seen"}
 
@@ -281,3 +284,15 @@ def test_without_supervision(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match="pip install supervision"):
         supervision.to_supervision([])
+
+
+def test_nothing_here_takes_tensorflow():
+    """So that what a runtime without it finds can be written alike, and joined from tiles."""
+    program = """
+import sys
+from mrcnn_tf.results import forms, joining, supervision
+from mrcnn_tf.serving import tiles
+assert "tensorflow" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert done.returncode == 0
