@@ -1,28 +1,37 @@
 """Work that goes on beside the network: threads whose results come in a known order.
 
-The network runs in the main thread. Images are read before it needs them (`ahead`), put together
-by canvas (`by_canvas`), and what it answers is pasted, drawn and written behind it (`InOrder`). All
-three hold a bounded number of images, however many there are.
+The network runs in the main thread. Images are read before it needs them (`ahead`; `in_thread` if
+one can only be read behind the other), put together by canvas (`by_canvas`), and what it answers is
+pasted, drawn and written behind it (`InOrder`). All four hold a bounded number of images, however
+many there are.
 """
 
 import collections
 import concurrent.futures
 import contextlib
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 Element = TypeVar("Element")
 Result = TypeVar("Result")
 
+_SECONDS_TO_STOP = 2.0  # that a camera without pictures may take to be left
+
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[concurrent.futures.ThreadPoolExecutor]:
-    """Provide threads; what waits for one when the block is left is dropped."""
+def threads(count: int, *, wait: bool = False) -> Iterator[concurrent.futures.ThreadPoolExecutor]:
+    """Provide threads; what waits for one when the block is left is dropped.
+
+    Args:
+      count: of threads.
+      wait: whether the block is left only once what runs has ended.
+    """
     pool = concurrent.futures.ThreadPoolExecutor(count)
     try:
         yield pool
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def ahead(
@@ -126,3 +135,61 @@ class InOrder(Generic[Result]):
         result = self._jobs.pop(self._next).result()
         self._next += 1
         return result
+
+
+def in_thread(
+    elements: Iterable[Element], depth: int, *, newest_only: bool = False
+) -> Generator[Element, None, None]:
+    """Go through elements in a thread of its own, up to `depth` of them ahead of the caller.
+
+    Args:
+      elements: gone through until the caller closes this generator; it may be a little longer.
+      depth: elements that wait.
+      newest_only: elements do not wait for a place; the oldest that waits is dropped.
+
+    Yields:
+      The elements; what going through them raises is raised here, behind them.
+    """
+    waiting: collections.deque[Element] = collections.deque()
+    changed = threading.Condition()
+    is_closed = False
+    ended: list[BaseException | None] = []  # once they are all there: what went wrong
+
+    def go_through() -> None:
+        error = None
+        try:
+            for element in elements:
+                with changed:
+                    while len(waiting) >= depth and not is_closed and not newest_only:
+                        changed.wait()
+                    if is_closed:
+                        break
+                    if len(waiting) >= depth:
+                        waiting.popleft()
+                    waiting.append(element)
+                    changed.notify_all()
+        except BaseException as raised:  # it is the caller's
+            error = raised
+        with changed:
+            ended.append(error)
+            changed.notify_all()
+
+    thread = threading.Thread(target=go_through, daemon=True)
+    thread.start()
+    try:
+        while True:
+            with changed:
+                while not waiting and not ended:
+                    changed.wait()
+                if not waiting:
+                    break
+                element = waiting.popleft()
+                changed.notify_all()
+            yield element
+        if ended[0] is not None:
+            raise ended[0]
+    finally:
+        with changed:
+            is_closed = True
+            changed.notify_all()
+        thread.join(_SECONDS_TO_STOP)

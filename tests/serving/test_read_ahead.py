@@ -127,3 +127,79 @@ def test_leaving_drops_what_waits():
             pool.submit(job, k)
     time.sleep(0.2)
     assert len(done) <= 2
+
+
+def test_in_thread_keeps_the_order_and_its_distance():
+    started = []
+
+    def numbers():
+        for k in range(50):
+            started.append(k)
+            yield k
+
+    elements = read_ahead.in_thread(numbers(), depth=3)
+    for k, element in enumerate(elements):
+        assert element == k
+        time.sleep(0.001)
+        assert max(started) <= k + 4  # three wait, one is there and has no place yet
+    assert started == list(range(50))
+    assert list(read_ahead.in_thread([], depth=3)) == []
+
+
+def test_in_thread_goes_on_beside_the_caller():
+    caller, has_started = threading.get_ident(), threading.Event()
+
+    def one():
+        assert threading.get_ident() != caller
+        has_started.set()
+        yield 1
+
+    elements = read_ahead.in_thread(one(), depth=1)
+    assert next(elements) == 1
+    assert has_started.is_set()
+
+
+def test_in_thread_raises_behind_what_was_there():
+    def two_then_wrong():
+        yield from (1, 2)
+        raise ValueError("broken")
+
+    elements = read_ahead.in_thread(two_then_wrong(), depth=5)
+    assert (next(elements), next(elements)) == (1, 2)
+    with pytest.raises(ValueError, match="broken"):
+        next(elements)
+
+
+def test_in_thread_ends_when_it_is_closed():
+    is_closed = threading.Event()
+
+    def endless():
+        try:
+            while True:
+                yield 0
+        finally:
+            is_closed.set()
+
+    before = threading.active_count()
+    elements = read_ahead.in_thread(endless(), depth=2)
+    assert next(elements) == 0
+    elements.close()
+    assert threading.active_count() == before
+    assert is_closed.wait(5)
+
+
+def test_in_thread_drops_what_the_caller_has_no_time_for():
+    """Ten are there before the caller comes for the second: it gets the newest two."""
+    go_on, all_there = threading.Event(), threading.Event()
+
+    def numbers():
+        yield 0
+        go_on.wait(5)
+        yield from range(1, 11)
+        all_there.set()
+
+    elements = read_ahead.in_thread(numbers(), depth=2, newest_only=True)
+    assert next(elements) == 0
+    go_on.set()
+    assert all_there.wait(5)
+    assert list(elements) == [9, 10]
