@@ -53,7 +53,7 @@ OF_ROOM = {
     "evaluation": LIBRARIES - {"tf_keras"} | {"hotcoco"},
     "remote": {"numpy", "grpc", "google"},
     "analysis": {"numpy", "pycocotools"},
-    "serving": LIBRARIES - {"tf_keras"} | {"PIL"},
+    "serving": LIBRARIES - {"tf_keras"} | {"PIL", "av"},
     "modeling": LIBRARIES,
 }
 

@@ -16,7 +16,11 @@ from typing import Any
 from absl import app, flags
 
 # What each extra of pyproject.toml installs, by the names under which it is imported.
-_MODULES = {"train": ("official", "orbit", "yaml", "hotcoco"), "convert": ("safetensors",)}
+_MODULES = {
+    "train": ("official", "orbit", "yaml", "hotcoco"),
+    "convert": ("safetensors",),
+    "video": ("av",),
+}
 
 
 def require(*extras: str) -> None:

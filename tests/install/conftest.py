@@ -34,8 +34,8 @@ def plain(wheel, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel, tmp_path_factory) -> pathlib.Path:
-    """Python of an environment with the wheel, and what training and other weights need."""
-    extras = ["train", "convert"]
+    """Python of an environment with the wheel, and what training, other weights and films need."""
+    extras = ["train", "convert", "video"]
     python = environments.environment(tmp_path_factory.mktemp("installed"), extras)
     environments.pip("install", f"{wheel}[{','.join(extras)}]", python=python)
     return python

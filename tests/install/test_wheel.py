@@ -76,7 +76,7 @@ def test_metadata(wheel):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["License-File"] == "LICENSE"
     assert metadata.get_payload().startswith("# Mask R-CNN for TensorFlow")
-    assert metadata.get_all("Provides-Extra") == ["train", "gpu", "convert", "dev"]
+    assert metadata.get_all("Provides-Extra") == ["train", "gpu", "convert", "video", "dev"]
     assert "Apache License" in _read(wheel, "licenses/LICENSE")
 
 
