@@ -20,8 +20,13 @@ all of them with the reason. Which files are read and how is said in docs/images
 
     python -m mrcnn_tf.predict --server=HOST:PORT [--protocol=grpc|rest] --model_name=NAME ...
 
-does the same with a SavedModel that a TensorFlow Serving holds, see docs/serving.md. Runs without
-tf_keras and without tf-models-official.
+does the same with a SavedModel that a TensorFlow Serving holds, see docs/serving.md.
+
+    python -m mrcnn_tf.predict --saved_model=DIR --input=FILM|CAMERA --output_dir=DIR
+
+A film, or a camera by its number (0 is the first; Ctrl-C ends it), gives `detections.jsonl`, a line
+per frame with numbers that objects keep, and the film with them drawn, its sound as it was. See
+docs/video.md. Runs without tf_keras and without tf-models-official.
 """
 
 import io
@@ -39,7 +44,7 @@ from absl import flags
 
 from mrcnn_tf.remote import failures, served_model
 from mrcnn_tf.results import forms
-from mrcnn_tf.serving import image_run, tiles
+from mrcnn_tf.serving import film_source, image_run, tiles
 
 
 def _define_flags() -> None:
@@ -62,7 +67,10 @@ def _define_flags() -> None:
         lower_bound=0.001,
     )
     flags.DEFINE_multi_string(
-        "input", None, "Image, folder of images, glob, or list (.txt).", required=True
+        "input",
+        None,
+        "Image, folder of images, glob, or list (.txt); or a film, or a camera's number.",
+        required=True,
     )
     flags.DEFINE_string("output_dir", None, "Where detections.json and drawn/ go.", required=True)
     flags.DEFINE_float(
@@ -88,6 +96,12 @@ def _define_flags() -> None:
         "tiles", None, "Cut images into tiles of this many pixels a side.", lower_bound=2
     )
     flags.DEFINE_float("overlap", 0.2, "Of neighbouring tiles, as a fraction of the side.", 0, 1)
+    flags.DEFINE_integer(
+        "every_nth", 1, "Films: the network looks at every n-th frame only.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "max_frames", None, "Films and cameras: end after so many frames.", lower_bound=1
+    )
     threads.define_flag()
 
 
@@ -116,6 +130,25 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be printable
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        source = film_source.find(values.input)
+        if source is not None:
+            if values.results or values.tiles:
+                raise ValueError("--results and --tiles are for images, not for a film or a camera")
+            command_line.require("video")
+            from mrcnn_tf.serving import film_run
+
+            return film_run.run(
+                model,
+                source,
+                values.output_dir,
+                values.score_threshold,
+                values.batch_size,
+                values.draw,
+                values.every_nth,
+                values.max_frames,
+            )
+        if values.every_nth != 1 or values.max_frames is not None:
+            raise ValueError("--every_nth and --max_frames are for a film or a camera as --input")
         tiling = tiles.Tiling(values.tiles, values.overlap) if values.tiles else None
         return image_run.run(
             model,

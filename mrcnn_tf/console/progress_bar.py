@@ -17,14 +17,14 @@ class ProgressBar:
 
     Args:
       title: what is being done, shown first.
-      total: how many units there are.
+      total: how many units there are; None if nobody knows.
       unit: their name, plural.
       done: units that were ready before the start; they do not count for the rate.
       stream: where to write; stderr by default.
     """
 
     def __init__(
-        self, title: str, total: int, unit: str, done: int = 0, stream: TextIO | None = None
+        self, title: str, total: int | None, unit: str, done: int = 0, stream: TextIO | None = None
     ) -> None:
         stream = stream or sys.stderr
         is_terminal = stream.isatty()

@@ -39,7 +39,7 @@ class Detection(NamedTuple):
     category: str
     mask: dict | None
 
-    def to_coco(self, image_id: str) -> dict:
+    def to_coco(self, image_id: str | int) -> dict:
         """Return COCO's result dictionary, plus the category's name.
 
         Pixels are rounded to thousandths; a side shorter than one is written as one.

@@ -24,6 +24,7 @@ from mrcnn_tf.results.detection import Detection, ImageDetections
 from mrcnn_tf.results.found import fitting
 from mrcnn_tf.serving import (
     answers,
+    any_predictor,
     other_forms,
     predictor,
     read_ahead,
@@ -38,8 +39,6 @@ DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
 DETECTIONS, DRAWN, FORMS, UNREAD = "detections.json", "drawn", "results", "unread.json"
 _MAX_DRAWN = 4096  # pixels of the longer side of a drawing where images are cut into tiles
 _DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-AnyPredictor = predictor.Predictor | remote_predictor.RemotePredictor
 
 _MAX_THREADS = 8  # that read and draw; a network on a GPU keeps about as many busy
 
@@ -132,7 +131,7 @@ class ImageRun:
 
     def __init__(
         self,
-        detect: AnyPredictor,
+        detect: any_predictor.AnyPredictor,
         drawn_dir: str | None,
         threshold: float,
         forms: other_forms.OtherForms | None = None,
@@ -347,11 +346,7 @@ def run(
     written = (drawn_dir, results_path, results_path + ".incomplete", forms_dir, unread_path)
     images, others = finding.find_images(patterns, written)
     print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {model}", flush=True)
-    detect: AnyPredictor = (
-        remote_predictor.RemotePredictor(model)
-        if isinstance(model, Server)
-        else predictor.Predictor(model)
-    )
+    detect = any_predictor.load(model)
     why = ""
     if score_threshold is None:
         score_threshold = DEFAULT_THRESHOLD

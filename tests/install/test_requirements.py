@@ -29,7 +29,7 @@ EXTRAS = {
     "mrcnn-export": ["train"],
     "mrcnn-finetune": [],  # itself; it calls the others
     "mrcnn-inspect-data": ["train"],  # with --experiment only
-    "mrcnn-predict": [],
+    "mrcnn-predict": ["video"],  # with a film or a camera only
     "mrcnn-report": ["train"],
     "mrcnn-split-coco": [],
     "mrcnn-to-coco": [],
