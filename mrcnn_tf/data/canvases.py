@@ -92,7 +92,7 @@ def choose(size_hw: tf.Tensor, canvases: tuple[tuple[int, int], ...]) -> tf.Tens
         ["no canvas holds an image of size", size_hw, "canvases:", canvases_hw],
     )
     # The first one that fits: they come in order of area.
-    return tf.gather(canvases_hw, tf.argmax(fits, axis=-1))
+    return tf.gather(canvases_hw, tf.argmax(tf.cast(fits, tf.int32), axis=-1))
 
 
 def round_up(size_hw: tf.Tensor, multiple: int = 32) -> tf.Tensor:
@@ -105,4 +105,5 @@ def round_up(size_hw: tf.Tensor, multiple: int = 32) -> tf.Tensor:
     Returns:
       int32 [..., (height, width)].
     """
-    return -(-size_hw // multiple) * multiple
+    # As `-(-size // multiple)` rounds, which other runtimes' integer division would not.
+    return (size_hw + multiple - 1) // multiple * multiple

@@ -36,7 +36,7 @@ class RoIs(NamedTuple):
 
     def num_items(self) -> tf.Tensor:
         """Return the work items of each RoI, int32 [R]."""
-        return -(-self.rows.num_taps * self.cols.num_taps // _ITEM_TAPS)
+        return adaptive_taps.num_items(self.rows, self.cols, _ITEM_TAPS)
 
     def taps(
         self, roi: tf.Tensor, ordinal: tf.Tensor, num_bins: int

@@ -123,6 +123,13 @@ def _on_map(position: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     return is_on, tf.where(tf.math.is_nan(position), 0.0, inside)
 
 
+def num_items(rows: Axis, cols: Axis, taps: int) -> tf.Tensor:
+    """Return how many work items of so many taps each RoI is cut into, int32 [R]."""
+    # Rounded up by an addition: ONNX divides integers towards zero, so that -(-a // b), which is
+    # the same in Python and TensorFlow, silently becomes a // b there.
+    return (rows.num_taps * cols.num_taps + taps - 1) // taps
+
+
 def item_weights(
     rows: Axis, cols: Axis, first_tap: tf.Tensor, num_taps: int, num_bins: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -181,7 +188,9 @@ def for_all_items(
     def one_round(begin, total):
         item = begin + tf.range(items_per_round)
         valid = item < num_all
-        roi = tf.searchsorted(end, item, side="right")
+        # The RoIs that end before the item. XLA makes the same of `tf.searchsorted`, which neither
+        # LiteRT nor ONNX knows.
+        roi = tf.reduce_sum(tf.cast(end <= item[:, tf.newaxis], tf.int32), axis=1)
         roi = tf.where(valid, roi, 0)
         ordinal = tf.where(valid, item - tf.gather(end - num_items, roi), 0)
         return begin + items_per_round, add(roi, ordinal, valid, total)

@@ -228,7 +228,7 @@ def _coverage_adaptive(bits, offsets, sizes, frames, image_size_hw, boxes, mask_
         part = tf.reduce_sum(value * row_weight * col_weight, axis=-1)
         return tf.tensor_scatter_nd_add(total, roi[:, tf.newaxis], part)
 
-    num_items = -(-rows.num_taps * cols.num_taps // _ITEM_TAPS)
+    num_items = adaptive_taps.num_items(rows, cols, _ITEM_TAPS)
     total = tf.zeros([num_images * num_rois, mask_size, mask_size])
     coverage = adaptive_taps.for_all_items(num_items, _ROUND, add, total)
     return tf.reshape(coverage, [num_images, num_rois, mask_size, mask_size])

@@ -186,17 +186,18 @@ class _Maps(NamedTuple):
 
 def _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned):
     """Return float32 [N, C]; boxes [B, R, 4] in pixels of their map."""
-    y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
-    rows, row_weight = axis_taps(y1, y2, maps.height, output_size, sampling_ratio, aligned)
-    cols, col_weight = axis_taps(x1, x2, maps.width, output_size, sampling_ratio, aligned)
-    rows = maps.first_row[..., tf.newaxis, tf.newaxis] + (
-        rows * maps.width[..., tf.newaxis, tf.newaxis]
-    )
-    # [B, R, P, K] of each axis -> [B, R, P, P, K, K] -> [N, K * K]
-    index = rows[:, :, :, tf.newaxis, :, tf.newaxis] + cols[:, :, tf.newaxis, :, tf.newaxis, :]
-    weight = row_weight[:, :, :, tf.newaxis, :, tf.newaxis]
-    weight = weight * col_weight[:, :, tf.newaxis, :, tf.newaxis, :]
-    taps = index.shape[-1] * index.shape[-2]
+    first_row, height, width = (tf.reshape(x, [-1]) for x in maps)  # [B * R]
+    y1, x1, y2, x2 = tf.unstack(tf.reshape(boxes, [-1, 4]), axis=-1)
+    rows, row_weight = axis_taps(y1, y2, height, output_size, sampling_ratio, aligned)
+    cols, col_weight = axis_taps(x1, x2, width, output_size, sampling_ratio, aligned)
+    rows = first_row[:, tf.newaxis, tf.newaxis] + rows * width[:, tf.newaxis, tf.newaxis]
+    # [B * R, P, K] of each axis -> [B * R, P, P, K, K] -> [N, K * K]. By reshapes, and with the
+    # RoIs of all images in one row, because LiteRT's slices have five dimensions at most.
+    taps = 2 * sampling_ratio
+    of_row, of_col = [-1, output_size, 1, taps, 1], [-1, 1, output_size, 1, taps]
+    index = tf.reshape(rows, of_row) + tf.reshape(cols, of_col)
+    weight = tf.reshape(row_weight, of_row) * tf.reshape(col_weight, of_col)
+    taps = taps**2
     index, weight = (tf.reshape(x, [-1, taps]) for x in (index, weight))
     return weighted_gather.weighted_gather(table, index, weight)
 
