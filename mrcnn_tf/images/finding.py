@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from mrcnn_tf.images import kinds, storage
 
 
@@ -119,8 +117,11 @@ def _may_be_image(path: str) -> bool:
     """Whether a file begins as an image does, or cannot be read, which reading it will tell."""
     try:
         return kinds.is_image(storage.read(path, kinds.HEAD_BYTES))
-    except (OSError, ValueError, tf.errors.OpError):
-        return True
+    except Exception as error:
+        # On other file systems TensorFlow raises errors of its own.
+        if isinstance(error, OSError | ValueError) or storage.is_remote(path):
+            return True
+        raise
 
 
 def _relative(path: str, folder: str) -> str:

@@ -7,8 +7,7 @@ import errno
 import glob as local_glob
 import os
 from collections.abc import Iterator
-
-import tensorflow as tf
+from typing import Any
 
 
 def is_remote(path: str) -> bool:
@@ -24,7 +23,7 @@ def read(path: str, num_bytes: int = -1) -> bytes:
       tf.errors.OpError: of another file system.
     """
     if is_remote(path):
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with gfile().GFile(path, "rb") as file:
             return file.read(num_bytes)
     if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would never end
         raise OSError(errno.EINVAL, "not a file")
@@ -35,8 +34,8 @@ def read(path: str, num_bytes: int = -1) -> bytes:
 def write(path: str, content: bytes) -> None:
     """Write a file and the folders above it; raises as `read` does."""
     if is_remote(path):
-        tf.io.gfile.makedirs(os.path.dirname(path))
-        with tf.io.gfile.GFile(path, "wb") as file:
+        gfile().makedirs(os.path.dirname(path))
+        with gfile().GFile(path, "wb") as file:
             file.write(content)
         return
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -65,13 +64,13 @@ def make_folder(path: str) -> None:
 def is_file(path: str) -> bool:
     """Whether there is a file."""
     if is_remote(path):
-        return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+        return gfile().exists(path) and not gfile().isdir(path)
     return os.path.isfile(path)
 
 
 def is_folder(path: str) -> bool:
     """Whether there is a folder."""
-    return tf.io.gfile.isdir(path) if is_remote(path) else os.path.isdir(path)
+    return gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
 
 
 def files_below(folder: str) -> Iterator[str]:
@@ -83,7 +82,7 @@ def files_below(folder: str) -> Iterator[str]:
       OSError: a folder may not be read.
     """
     remote = is_remote(folder)
-    walk = tf.io.gfile.walk(folder) if remote else os.walk(folder, True, _raise, followlinks=True)
+    walk = gfile().walk(folder) if remote else os.walk(folder, True, _raise, followlinks=True)
     seen: set[str] = set()
     for parent, folders, names in walk:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -100,8 +99,15 @@ def files_below(folder: str) -> Iterator[str]:
 def matching(pattern: str) -> list[str]:
     """Return the files that a pattern matches; `**` crosses folders on this machine only."""
     if is_remote(pattern):
-        return [path for path in tf.io.gfile.glob(pattern) if is_file(path)]
+        return [path for path in gfile().glob(pattern) if is_file(path)]
     return [path for path in local_glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
+
+
+def gfile() -> Any:
+    """Return `tf.io.gfile`, through which other file systems are reached."""
+    import tensorflow as tf  # here: who stays on this machine need not have it, nor wait for it
+
+    return tf.io.gfile
 
 
 def _raise(error: OSError) -> None:

@@ -3,8 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-
-import tensorflow as tf
+from typing import Any
 
 from mrcnn_tf.images import storage
 
@@ -31,7 +30,7 @@ class ResultsFile:
         self.num_rows = 0
 
     def __enter__(self) -> "ResultsFile":
-        opener = tf.io.gfile.GFile if storage.is_remote(self._path) else open
+        opener: Any = storage.gfile().GFile if storage.is_remote(self._path) else open
         self._file = opener(self._incomplete, "wb")
         self._file.write(self._head)
         return self
@@ -49,6 +48,6 @@ class ResultsFile:
         if error_type is not None:
             return
         if storage.is_remote(self._path):
-            tf.io.gfile.rename(self._incomplete, self._path, overwrite=True)
+            storage.gfile().rename(self._incomplete, self._path, overwrite=True)
         else:
             os.replace(self._incomplete, self._path)
