@@ -1,6 +1,9 @@
 """Detect objects in images: a SavedModel and images in, detections.json and drawings out.
 
     python -m mrcnn_tf.predict --saved_model=DIR --input=FILE|FOLDER|GLOB|LIST --output_dir=DIR
+    python -m mrcnn_tf.predict --model=FILE.tflite|FILE.onnx --input=... --output_dir=DIR
+    python -m mrcnn_tf.predict --server=HOST:PORT [--protocol=grpc|rest] --model_name=NAME ...
+    python -m mrcnn_tf.predict --model=FILE.tflite|FILE.onnx --input=... --output_dir=DIR
 
 `detections.json` is a list of COCO results, with run-length masks where the network makes masks;
 `image_id` is the file's name relative to the input folder, and the category's name stands beside
@@ -18,15 +21,15 @@ called; hidden files are not looked at. Files that are no images are named at th
 as FAILED, what cannot be read; the others go on, and the exit code is then 1. `unread.json` names
 all of them with the reason. Which files are read and how is said in docs/images.md.
 
-    python -m mrcnn_tf.predict --server=HOST:PORT [--protocol=grpc|rest] --model_name=NAME ...
-
-does the same with a SavedModel that a TensorFlow Serving holds, see docs/serving.md.
-
     python -m mrcnn_tf.predict --saved_model=DIR --input=FILM|CAMERA --output_dir=DIR
 
 A film, or a camera by its number (0 is the first; Ctrl-C ends it), gives `detections.jsonl`, a line
 per frame with numbers that objects keep, and the film with them drawn, its sound as it was. See
-docs/video.md. Runs without tf_keras and without tf-models-official.
+docs/video.md.
+
+`--model` takes what `mrcnn_tf.export --format=litert` or `onnx` wrote (docs/edge.md) and runs
+without TensorFlow; `--server`, a SavedModel that a TensorFlow Serving holds (docs/serving.md).
+Nothing here needs tf_keras or tf-models-official.
 """
 
 import io
@@ -34,23 +37,28 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mrcnn_tf.console import command_line, start_tensorflow, threads
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-with start_tensorflow.quickly():
-    import tensorflow as tf
 from absl import flags
 
 from mrcnn_tf.remote import failures, served_model
 from mrcnn_tf.results import forms
-from mrcnn_tf.serving import film_source, image_run, tiles
+
+if TYPE_CHECKING:
+    from mrcnn_tf.serving import film_source
+
+# Ways to a network, of which one is taken.
+_NETWORKS = ("saved_model", "model", "server")
 
 
 def _define_flags() -> None:
     # In a function: importing this module must not claim flag names.
     flags.DEFINE_string("saved_model", None, "Folder written by mrcnn_tf.export.")
-    flags.DEFINE_string("server", None, "HOST:PORT of a TensorFlow Serving that has it instead.")
+    flags.DEFINE_string("model", None, "Or a .tflite or .onnx file written by mrcnn_tf.export.")
+    flags.DEFINE_string("server", None, "Or HOST:PORT of a TensorFlow Serving.")
     flags.DEFINE_enum(
         "protocol",
         served_model.PROTOCOLS[0],
@@ -120,36 +128,61 @@ def main(argv: Sequence[str]) -> int:
         print(f"unexpected argument {argv[1]!r}: quote a glob, so that the shell keeps it")
         return 2
     values = flags.FLAGS
-    if (values.saved_model is None) == (values.server is None):
-        print("give either --saved_model=FOLDER or --server=HOST:PORT")
+    if sum(values[name].value is not None for name in _NETWORKS) != 1:
+        print("give one of --saved_model=FOLDER, --model=FILE and --server=HOST:PORT")
         return 2
-    model = values.saved_model or served_model.Server(
-        values.server, values.protocol, values.model_name, values.deadline
-    )
     threads.use(values.threads)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be printable
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        return _run_file() if values.model else _run_saved_model()
+    except _Terminated:
+        print("stopped by SIGTERM")
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        print("interrupted")
+        return 130
+    except (OSError, ValueError, ImportError, failures.ServerError) as error:
+        print(error)
+        return 2
+
+
+def _run_file() -> int:
+    """Run with a .tflite or .onnx file; nothing here imports TensorFlow."""
+    from mrcnn_tf.edge import image_run
+
+    values = flags.FLAGS
+    if values.tiles or values.every_nth != 1 or values.max_frames is not None:
+        raise ValueError("--tiles, --every_nth and --max_frames are not for --model")
+    if values.batch_size != 1:
+        raise ValueError("--batch_size: a file for --model takes one image at a time")
+    return image_run.run(
+        values.model,
+        values.input,
+        values.output_dir,
+        values.score_threshold,
+        values.draw,
+        [*dict.fromkeys(values.results)],
+        values.threads,
+    )
+
+
+def _run_saved_model() -> int:
+    """Run with a SavedModel, here or behind a server."""
+    with start_tensorflow.quickly():
+        import tensorflow as tf
+    from mrcnn_tf.serving import film_source, image_run, tiles
+
+    values = flags.FLAGS
+    model = values.saved_model or served_model.Server(
+        values.server, values.protocol, values.model_name, values.deadline
+    )
+    try:
         source = film_source.find(values.input)
         if source is not None:
-            if values.results or values.tiles:
-                raise ValueError("--results and --tiles are for images, not for a film or a camera")
-            command_line.require("video")
-            from mrcnn_tf.serving import film_run
-
-            return film_run.run(
-                model,
-                source,
-                values.output_dir,
-                values.score_threshold,
-                values.batch_size,
-                values.draw,
-                values.every_nth,
-                values.max_frames,
-            )
+            return _run_film(model, source)
         if values.every_nth != 1 or values.max_frames is not None:
             raise ValueError("--every_nth and --max_frames are for a film or a camera as --input")
-        tiling = tiles.Tiling(values.tiles, values.overlap) if values.tiles else None
         return image_run.run(
             model,
             values.input,
@@ -158,17 +191,29 @@ def main(argv: Sequence[str]) -> int:
             values.batch_size,
             values.draw,
             [*dict.fromkeys(values.results)],
-            tiling,
+            tiles.Tiling(values.tiles, values.overlap) if values.tiles else None,
         )
-    except _Terminated:
-        print("stopped by SIGTERM")
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        print("interrupted")
-        return 130
-    except (OSError, ValueError, failures.ServerError, tf.errors.OpError) as error:
-        print(error)
-        return 2
+    except tf.errors.OpError as error:
+        raise ValueError(str(error)) from error
+
+
+def _run_film(model: str | served_model.Server, source: "film_source.Source") -> int:
+    values = flags.FLAGS
+    if values.results or values.tiles:
+        raise ValueError("--results and --tiles are for images, not for a film or a camera")
+    command_line.require("video")
+    from mrcnn_tf.serving import film_run
+
+    return film_run.run(
+        model,
+        source,
+        values.output_dir,
+        values.score_threshold,
+        values.batch_size,
+        values.draw,
+        values.every_nth,
+        values.max_frames,
+    )
 
 
 def run_main() -> None:

@@ -28,6 +28,10 @@ ARROWS = {
     "modeling": {"ops", "data", "fields"},
     "remote": set(),
     "serving": {"data", "ops", "modeling", "images", "results", "console", "remote"},
+    "edge": {
+        *("serving", "results", "evaluation", "data", "ops", "modeling", "images", "console"),
+        "experiment",
+    },
     "checkpoints": {"data"},
     "experiment": {"fields", "modeling", "data", "console"},
     "weights": {"modeling", "data", "ops", "fields", "experiment", "checkpoints"},
@@ -54,6 +58,10 @@ OF_ROOM = {
     "remote": {"numpy", "grpc", "google"},
     "analysis": {"numpy", "pycocotools"},
     "serving": LIBRARIES - {"tf_keras"} | {"PIL", "av"},
+    "edge": {
+        *("tensorflow", "numpy", "PIL", "absl", "yaml", "onnx", "tf2onnx"),
+        *("ai_edge_litert", "tflite_runtime", "onnxruntime"),
+    },
     "modeling": LIBRARIES,
 }
 

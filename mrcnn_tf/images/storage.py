@@ -48,7 +48,7 @@ def remove(path: str) -> None:
     if not is_file(path):
         return
     if is_remote(path):
-        tf.io.gfile.remove(path)
+        gfile().remove(path)
     else:
         os.remove(path)
 
@@ -56,7 +56,7 @@ def remove(path: str) -> None:
 def make_folder(path: str) -> None:
     """Make a folder and those above it, as far as they are absent; raises as `read` does."""
     if is_remote(path):
-        tf.io.gfile.makedirs(path)
+        gfile().makedirs(path)
     else:
         os.makedirs(path, exist_ok=True)
 

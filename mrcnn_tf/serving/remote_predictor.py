@@ -19,7 +19,8 @@ class RemotePredictor:
     pixels; else as PNG.
 
     Attributes:
-      suggested_score_threshold: see `predictor.Predictor`.
+      category_names: see `predictor.Predictor`, as the other.
+      suggested_score_threshold: likewise.
     """
 
     def __init__(self, server: served_model.Server):
@@ -29,6 +30,7 @@ class RemotePredictor:
           ServerError, ValueError: see `served_model.ServedModel`.
         """
         self._served = served_model.ServedModel(server)
+        self.category_names = self._served.category_names
         self.suggested_score_threshold = self._served.suggested_score_threshold
 
     def prepare(self, image: reading.UprightImage) -> predictor.Prepared:
