@@ -1,8 +1,9 @@
-"""Export a checkpoint as a SavedModel for TensorFlow Serving.
+"""Export a checkpoint as a SavedModel for TensorFlow Serving, or as a LiteRT or ONNX file.
 
 Used as
 
     python -m mrcnn_tf.export --experiment=NAME --checkpoint_path=runs/NAME --export_dir=DIR
+    python -m mrcnn_tf.export --format=litert --input_size=H,W --experiment=NAME --export_dir=DIR
 
 or, for a folder that TensorFlow Serving is started with (docs/serving.md),
 
@@ -12,7 +13,8 @@ which writes KIT/models/NAME/1, the next time 2, and so on, and what a server ne
 Every system is exported so. Of one whose RPN was trained separately, both networks become one
 SavedModel; an RPN by itself answers its proposals, as detections of one category, "object".
 If `mrcnn_tf.report` was made of this checkpoint, the score threshold that it suggests goes along,
-for `mrcnn_tf.predict`. What goes in and out is described in docs/exported-model.md.
+for `mrcnn_tf.predict`. What goes in and out is described in docs/exported-model.md; of LiteRT and
+ONNX files, in docs/edge.md.
 """
 
 import os
@@ -26,6 +28,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints, detector
+from mrcnn_tf.edge import command as edge
 from mrcnn_tf.experiment import precision
 from mrcnn_tf.serving import (
     full_masks,
@@ -64,6 +67,7 @@ def _define_flags() -> None:
         "Answer masks of the image's size, or their run lengths, beside those in their boxes.",
     )
     flags.DEFINE_string("params_override", "", "As for mrcnn_tf.train.")
+    edge.define_flags()
     precision.define_flag()
     threads.define_flag()
 
@@ -82,8 +86,18 @@ def main(argv: list[str]) -> None:
     try:
         model_name = _model_name(values) if values.serving_kit is not None else ""
         override = precision.laid_over(values.params_override, values.mixed_precision)
+        override = edge.laid_over(override)
         loaded = detector.Detector.load(values.experiment, checkpoint, override)
         threshold = _suggested(checkpoint)
+        if values.format != edge.SAVED_MODEL:
+            edge.run(
+                loaded.detect,
+                label_map=loaded.label_map,
+                preprocess=loaded.preprocess,
+                mask_convention=loaded.mask_paste,
+                score_threshold=threshold,
+            )
+            return
         export_dir = values.export_dir or kit.next_version(values.serving_kit, model_name)
         compared = loaded.export(
             export_dir,

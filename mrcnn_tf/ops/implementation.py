@@ -21,7 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-_forced: bool | None = None  # for tests and benchmarks: True for accelerators, False for CPUs
+_forced: bool | None = None  # see `force`: True for accelerators, False for CPUs
 
 
 class Either:
@@ -71,8 +71,9 @@ class Either:
 
 @contextlib.contextmanager
 def force(accelerators: bool) -> Iterator[None]:
-    """Take one implementation wherever it runs, for tests and benchmarks.
+    """Take one implementation wherever it runs: for tests, for benchmarks, and for other runtimes.
 
+    Those have the plain tensor operations that accelerators get, and no kernels of TensorFlow's.
     Gradients of what runs inside keep to it.
     """
     global _forced
