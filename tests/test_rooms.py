@@ -59,7 +59,7 @@ OF_ROOM = {
     "analysis": {"numpy", "pycocotools"},
     "serving": LIBRARIES - {"tf_keras"} | {"PIL", "av"},
     "edge": {
-        *("tensorflow", "numpy", "PIL", "absl", "yaml", "onnx", "tf2onnx"),
+        *("tensorflow", "numpy", "PIL", "absl", "yaml", "onnx", "tf2onnx", "flatbuffers"),
         *("ai_edge_litert", "tflite_runtime", "onnxruntime"),
     },
     "modeling": LIBRARIES,
