@@ -110,3 +110,16 @@ def test_near_duplicates(measure, tmp_path):
     assert (line["photos"], line["pairs"]) == (3, 3)
     assert min(line["least_distances"]) > line["max_distance"]
     assert line["altered"]["shades of gray"] == {"median": 0, "p95": 0, "most": 0, "within": 1}
+
+
+@pytest.mark.slow
+def test_edge(measure):
+    [line] = measure(
+        "edge.py", "--experiment=maskrcnn_lite0_fpn", "--input_size=64,96", "--rounds=1",
+        "--files=litert_dynamic", "--max_instances=5",
+    )  # fmt: skip
+    assert line["file"] == "litert_dynamic"
+    assert 5 < line["mb"] < 100
+    assert set(line["ms"]) == {"1", "2"}
+    assert all(taken["median"] > 0 for taken in line["ms"].values())
+    assert "ap" not in line  # random weights
