@@ -62,7 +62,7 @@ def export(
         raise ValueError(f"quantize: {quantize!r}: only LiteRT files are quantised")
     if quantize == "full" and not len(pictures):
         raise ValueError(
-            "quantize: full measures the ranges of activations on pictures: name some, a hundred "
+            "quantize: full measures the ranges of activations on pictures: name fifty "
             "from where the network will be used, with --pictures"
         )
     _refuse(export_dir)
