@@ -52,11 +52,7 @@ def average_precision(
             raise ValueError(f"{records}: image {name}: {error}") from error
         image, size_hw = device.fit(pixels, input_hw, description["resize"])
         found = device.to_picture(answer(image, size_hw), size_hw, pixels.shape[:2], description)
-        evaluator.add_coco_results([_row(one, name, pixels.shape[:2]) for one in found])
+        detections = image_run.detections_of(found, pixels.shape[:2])
+        evaluator.add_coco_results([one.to_coco(name) for one in detections])
     numbers = evaluator.evaluate()
     return {kind: numbers[kind] for kind in ("box_ap", "mask_ap") if kind in numbers}
-
-
-def _row(found: device.Found, name: str, picture_hw: tuple[int, ...]) -> dict[str, Any]:
-    rle = None if found.mask is None else image_run.run_lengths(found, picture_hw)
-    return image_run.to_coco(found, name, rle)

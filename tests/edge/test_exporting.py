@@ -312,7 +312,7 @@ def test_the_folder_alone_runs_on_a_device(exported, tmp_path):
         (["--format=litert", "--input_size=320,300"], "multiples of 32"),
         (
             ["--format=litert", "--input_size=64,96", "--input_type=tf_example"],
-            "litert files take pixels",
+            "is for SavedModels, not for --format=litert",
         ),
         (
             [
