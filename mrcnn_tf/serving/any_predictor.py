@@ -1,10 +1,9 @@
 """A network that is called alike wherever it runs: in this process, or behind a server."""
 
 from mrcnn_tf.remote.served_model import Server
-from mrcnn_tf.serving.predictor import Predictor
-from mrcnn_tf.serving.remote_predictor import RemotePredictor
+from mrcnn_tf.serving import predictor, remote_predictor
 
-AnyPredictor = Predictor | RemotePredictor
+AnyPredictor = predictor.Predictor | remote_predictor.RemotePredictor
 
 
 def load(model: str | Server) -> AnyPredictor:
@@ -18,4 +17,6 @@ def load(model: str | Server) -> AnyPredictor:
       ServerError: the server does not answer, or not with an export of ours.
       ValueError: the SavedModel is not ours.
     """
-    return RemotePredictor(model) if isinstance(model, Server) else Predictor(model)
+    if isinstance(model, Server):
+        return remote_predictor.RemotePredictor(model)
+    return predictor.Predictor(model)

@@ -120,7 +120,7 @@ def test_the_command_wants_one_of_both(flags):
     command = [sys.executable, "-m", "mrcnn_tf.predict", "--input=x", "--output_dir=y", *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "either --saved_model=FOLDER or --server=HOST:PORT" in done.stdout
+    assert "give one of --saved_model=FOLDER, --model=FILE and --server=HOST:PORT" in done.stdout
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.images import drawing
+from mrcnn_tf.results.detection import Detection
 from mrcnn_tf.serving import film_source, predictor
 
 av = pytest.importorskip("av", reason="films need PyAV: pip install 'mrcnn-tf[video]'")
@@ -58,7 +59,7 @@ class ByColor:
                 rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
                 box = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1], np.float64)
                 mask = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
-                found.append(predictor.Detection(box, score, category_id, name, mask))
+                found.append(Detection(box, score, category_id, name, mask))
         return found
 
 

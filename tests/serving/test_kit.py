@@ -227,12 +227,14 @@ def command(monkeypatch, detect, labels, preprocess):
 
     monkeypatch.setattr(export_command.detector.Detector, "load", lambda *_: Loaded())
     monkeypatch.setattr(export_command, "_suggested", lambda checkpoint: None)
+    monkeypatch.setattr(export_command.edge, "laid_over", lambda override: override)
 
     def run(**given):
         values = {
             **{"experiment": "rectangles", "checkpoint_path": "", "export_dir": None},
             **{"serving_kit": None, "model_name": None, "input_type": "image_bytes"},
             **{"params_override": "", "mixed_precision": None, "threads": None},
+            **{"format": "saved_model", "max_image_pixels": 10**6, "add_masks": None},
         }
         stub = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**(values | given)))
         monkeypatch.setattr(export_command, "flags", stub)
