@@ -165,7 +165,9 @@ function filter(size, newSize) {
 
 // Three channels at `from`, a pixel `step` apart from the next, become three at `to`.
 function weigh(weights, source, from, step, target, to) {
-  let [red, green, blue] = [POINT / 2, POINT / 2, POINT / 2];
+  let red = POINT / 2;
+  let green = POINT / 2;
+  let blue = POINT / 2;
   for (let i = 0; i < weights.length; i += 1) {
     const pixel = from + i * step;
     red += source[pixel] * weights[i];
