@@ -10,7 +10,7 @@
 The server sees the folder as /kit, in both containers. docs/serving.md explains every line. A file
 that is there is the user's: it is never written over.
 
-Source: flags and messages are those of TensorFlow Serving 2.20: model_servers/main.cc,
+Source: flags and messages are those of the sources of TensorFlow Serving: model_servers/main.cc,
   config/model_server_config.proto, config/monitoring_config.proto and
   servables/tensorflow/session_bundle_config.proto.
 """
