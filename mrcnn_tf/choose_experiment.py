@@ -184,7 +184,8 @@ def _choose(
 
     images = len(objects.image_sizes_hw)
     least_steps = choices.least_steps(images, batch)
-    pace, measured = choices.pace(wanted.value, minutes, least_steps, seconds_of)
+    possible = choices.possible_edges(objects)
+    pace, measured = choices.pace(wanted.value, possible, minutes, least_steps, seconds_of)
     each = max(1, int(60 * minutes / pace.seconds / EVALUATIONS))
     steps = each * EVALUATIONS
     tried = "; ".join(
@@ -233,7 +234,9 @@ def _of_edge(
 ) -> list[Choice]:
     """The fields that follow from the size of the images."""
     reason = wanted.reason
-    if edge != wanted.value:
+    if edge > wanted.value:
+        reason += f"; {edge}, because the minutes hold enough steps for sharper outlines"
+    if edge < wanted.value:
         reason += f"; {edge}, because larger ones leave too few steps or too little memory"
     low, high = augmentation.scale_jitter
     found = [

@@ -22,10 +22,10 @@ SHORT_EDGES = (320, 416, 512, 640, 800)
 # the finest feature map, whose stride is 4, such an object has 8 x 8 places.
 CLEAR_SIDE = 32.0
 CLEAR_FRACTION = 0.95
-# A photo should be seen this often; more steps than the largest number teach less than larger
-# images do, and fewer than the smallest teach too little, whatever the size of the images.
+# A photo should be seen this often. Fewer steps than the smallest number teach too little, whatever
+# the size of the images; more than the largest teach less than larger images do.
 _TIMES_SEEN = 10
-_FEWEST_STEPS, _ENOUGH_STEPS = 300, 1000
+_FEWEST_STEPS, ENOUGH_STEPS = 300, 800
 # Candidates for the smallest anchor and for the ratio of neighbouring levels' anchors.
 _SMALLEST_ANCHORS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 _STEPS_BETWEEN_LEVELS = (1.6, 1.8, 2.0)
@@ -106,6 +106,15 @@ def long_edge_of(short_edge: int) -> int:
     return round(short_edge * 1333 / 800)
 
 
+def possible_edges(objects: Objects) -> list[int]:
+    """The short edges that photos of this size can have, from the smallest on.
+
+    Enlarging photos shows nothing new, and a little enlarging still helps small objects.
+    """
+    stored = float(np.median(objects.image_sizes_hw.min(axis=1)))
+    return [edge for edge in SHORT_EDGES if edge <= 1.5 * stored] or [SHORT_EDGES[0]]
+
+
 def short_edge(objects: Objects) -> Choice:
     """The smallest short edge at which nearly all objects are large enough to be found."""
 
@@ -114,16 +123,14 @@ def short_edge(objects: Objects) -> Choice:
         areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
         return float(np.mean(np.sqrt(areas) >= CLEAR_SIDE - 1e-6))
 
-    # Enlarging photos shows nothing new, and a little enlarging still helps small objects.
-    stored = float(np.median(objects.image_sizes_hw.min(axis=1)))
-    allowed = [edge for edge in SHORT_EDGES if edge <= 1.5 * stored] or [SHORT_EDGES[0]]
-    chosen = next((edge for edge in allowed if clear(edge) >= CLEAR_FRACTION), allowed[-1])
+    possible = possible_edges(objects)
+    chosen = next((edge for edge in possible if clear(edge) >= CLEAR_FRACTION), possible[-1])
     reason = (
         f"at a short edge of {chosen} pixels {clear(chosen):.0%} of the objects are at least "
         f"{CLEAR_SIDE:.0f} pixels large; smaller ones are found far less often"
     )
-    if chosen != allowed[0]:
-        reason += f"; at {allowed[0]} it would be {clear(allowed[0]):.0%}"
+    if chosen != possible[0]:
+        reason += f"; at {possible[0]} it would be {clear(possible[0]):.0%}"
     return Choice("short_edge", chosen, reason)
 
 
@@ -211,26 +218,50 @@ def least_steps(num_images: int, batch: int) -> int:
       num_images: of the training set.
       batch: images in a step.
     """
-    return min(max(_TIMES_SEEN * num_images // batch, _FEWEST_STEPS), _ENOUGH_STEPS)
+    return min(max(_TIMES_SEEN * num_images // batch, _FEWEST_STEPS), ENOUGH_STEPS)
 
 
 def pace(
-    wanted_edge: int, minutes: float, least_steps: int, seconds_of: Callable[[int], float]
+    wanted_edge: int,
+    possible: Sequence[int],
+    minutes: float,
+    least_steps: int,
+    seconds_of: Callable[[int], float],
 ) -> tuple[Pace, list[Pace]]:
-    """Find the largest short edge, up to the wanted one, that leaves enough steps.
+    """Find the short edge that makes the best use of the time.
+
+    From what the objects ask for, images shrink until there are the least steps. If there are more
+    than enough, they grow instead: outlines become sharper.
 
     Args:
       wanted_edge: what the objects ask for.
+      possible: short edges, from the smallest on.
       minutes: of training.
-      least_steps: below so many, a smaller image is the better use of the time.
+      least_steps: what `least_steps` says.
       seconds_of: measures a step at a short edge.
 
     Returns:
       What is taken, and all that was measured.
     """
-    measured = []
-    for edge in sorted((e for e in SHORT_EDGES if e <= wanted_edge), reverse=True):
+
+    def measure(edge: int) -> Pace:
         measured.append(Pace(edge, seconds_of(edge)))
-        if 60 * minutes / measured[-1].seconds >= least_steps:
+        return measured[-1]
+
+    def steps(one: Pace) -> float:
+        return 60 * minutes / one.seconds
+
+    measured: list[Pace] = []
+    for edge in sorted((e for e in possible if e <= wanted_edge), reverse=True):
+        taken = measure(edge)
+        if steps(taken) >= least_steps:
             break
-    return measured[-1], measured
+    for edge in (e for e in possible if e > wanted_edge):
+        # Time grows with the pixels: what cannot suffice need not be tried.
+        if steps(taken) * (taken.short_edge / edge) ** 2 < ENOUGH_STEPS:
+            break
+        larger = measure(edge)
+        if steps(larger) < ENOUGH_STEPS:
+            break
+        taken = larger
+    return taken, measured

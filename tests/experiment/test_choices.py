@@ -137,7 +137,7 @@ def test_nothing_to_learn_from():
 
 @pytest.mark.parametrize(
     ("num_images", "batch", "steps"),
-    [(14, 2, 300), (61, 2, 305), (163, 2, 815), (163, 8, 300), (5000, 2, 1000)],
+    [(14, 2, 300), (61, 2, 305), (140, 2, 700), (163, 8, 300), (5000, 2, 800)],
 )
 def test_each_photo_is_seen_ten_times_before_images_grow(num_images, batch, steps):
     assert choices.least_steps(num_images, batch) == steps
@@ -148,14 +148,41 @@ def test_each_photo_is_seen_ten_times_before_images_grow(num_images, batch, step
     [(30, 640, [640]), (5, 512, [640, 512]), (0.5, 320, [640, 512, 416, 320])],
 )
 def test_time_decides_where_it_is_short(minutes, taken, measured):
-    # A step takes 1 s at 320 and grows with the pixels: 4 s at 640, 2.56 s at 512. Six hundred
-    # seconds hold 300 steps of 2 s.
-    pace, all_measured = choices.pace(640, minutes, 100, lambda edge: (edge / 320) ** 2)
+    # A step takes 1 s at 320 and grows with the pixels: 4 s at 640, 2.56 s at 512. Three hundred
+    # seconds hold 117 steps of 2.56 s.
+    pace, all_measured = choices.pace(
+        640, choices.SHORT_EDGES, minutes, 100, lambda edge: (edge / 320) ** 2
+    )
     assert pace.short_edge == taken
     assert [m.short_edge for m in all_measured] == measured
 
 
+@pytest.mark.parametrize(
+    ("minutes", "taken", "measured"),
+    [
+        (22, 320, [320]),  # 1,320 steps; 781 at 416 would be too few
+        (23, 416, [320, 416]),  # 816 at 416
+        (60, 640, [320, 416, 512, 640]),  # 900 at 640, which is as large as photos may be here
+    ],
+)
+def test_images_grow_where_there_is_more_than_enough_time(minutes, taken, measured):
+    pace, all_measured = choices.pace(
+        320, (320, 416, 512, 640), minutes, 300, lambda edge: (edge / 320) ** 2
+    )
+    assert pace.short_edge == taken
+    assert [m.short_edge for m in all_measured] == measured
+
+
+def test_images_do_not_grow_if_the_larger_ones_are_slower_than_thought():
+    pace, measured = choices.pace(320, (320, 416), 30, 300, lambda edge: edge / 320 * edge / 200)
+    assert (pace.short_edge, [m.short_edge for m in measured]) == (320, [320])
+    pace, measured = choices.pace(320, (320, 416), 30, 300, {320: 1.0, 416: 2.5}.__getitem__)
+    assert (pace.short_edge, [m.short_edge for m in measured]) == (320, [320, 416])
+
+
 def test_what_does_not_fit_into_memory_is_passed_over():
-    pace, measured = choices.pace(640, 5, 100, lambda edge: math.inf if edge > 416 else 1.0)
+    pace, measured = choices.pace(
+        640, choices.SHORT_EDGES, 5, 100, lambda edge: math.inf if edge > 416 else 1.0
+    )
     assert pace == choices.Pace(416, 1.0)
     assert [m.short_edge for m in measured] == [640, 512, 416]
