@@ -120,7 +120,7 @@ def write(detector: Any, name: str, folder: str, args: argparse.Namespace) -> di
     Raises:
       RuntimeError: it answers something else than the network.
     """
-    from mrcnn_tf.edge import device, exporting, graph
+    from mrcnn_tf.edge import device, exporting, formats, graph
     from mrcnn_tf.images import finding, reading
     from mrcnn_tf.serving import verification as serving
 
@@ -140,7 +140,7 @@ def write(detector: Any, name: str, folder: str, args: argparse.Namespace) -> di
         )
         fitted = [device.fit(pixels, _size(args), "detectron2") for pixels in pictures]
         content = exporting.convert(network, file_format, quantize, described, fitted)
-        path = os.path.join(folder, exporting.NAMES[file_format])
+        path = os.path.join(folder, formats.NAMES[file_format])
         pathlib.Path(path).write_bytes(content)
         return {"path": path}
     try:
@@ -213,7 +213,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 written = write(detector, name, folder, args)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 timing.print_line(**line, refused=str(error))
                 continue
             path = written.pop("path")

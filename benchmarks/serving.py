@@ -35,7 +35,8 @@ import timing
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from mrcnn_tf.remote.served_model import ServedModel, Server  # noqa: E402
+from mrcnn_tf.remote.served_model import ServedModel  # noqa: E402
+from mrcnn_tf.remote.server import Server  # noqa: E402
 
 COUNTS = (1, 2, 4, 8)
 _DEADLINE_S = 600.0  # eight photos at once on a slow machine

@@ -29,7 +29,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from mrcnn_tf.remote.failures import ServerError  # noqa: E402
-from mrcnn_tf.remote.served_model import ServedModel, Server  # noqa: E402
+from mrcnn_tf.remote.served_model import ServedModel  # noqa: E402
+from mrcnn_tf.remote.server import Server  # noqa: E402
 
 PROTOCOLS = ("grpc", "grpc", "rest", "rest")
 SCORE_TOLERANCE = 1e-3  # threads add up in another order

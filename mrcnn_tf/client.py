@@ -17,8 +17,9 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageOps
 
-from mrcnn_tf.remote import served_model
+from mrcnn_tf.remote import server as servers
 from mrcnn_tf.remote.failures import ServerError
+from mrcnn_tf.remote.served_model import ServedModel
 from mrcnn_tf.results.detection import ImageDetections
 from mrcnn_tf.serving import answers
 
@@ -38,9 +39,9 @@ class Client:
     def __init__(
         self,
         server: str,
-        model_name: str = served_model.DEFAULT_MODEL_NAME,
+        model_name: str = servers.DEFAULT_MODEL_NAME,
         protocol: str = "grpc",
-        deadline_s: float = served_model.DEFAULT_DEADLINE_S,
+        deadline_s: float = servers.DEFAULT_DEADLINE_S,
     ):
         """Connect, and ask the network what it is.
 
@@ -55,8 +56,8 @@ class Client:
           ServerError: the server is not there, has no such model, or it is not from
             `mrcnn_tf.export`.
         """
-        where = served_model.Server(server, protocol, model_name, deadline_s)
-        self._served = served_model.ServedModel(where)
+        where = servers.Server(server, protocol, model_name, deadline_s)
+        self._served = ServedModel(where)
         self.suggested_score_threshold = self._served.suggested_score_threshold
 
     def __call__(self, images: Iterable[Picture]) -> list[ImageDetections]:

@@ -1,7 +1,6 @@
 """Detect objects in images: a SavedModel and images in, detections.json and drawings out.
 
     python -m mrcnn_tf.predict --saved_model=DIR --input=FILE|FOLDER|GLOB|LIST --output_dir=DIR
-    python -m mrcnn_tf.predict --model=FILE.tflite|FILE.onnx --input=... --output_dir=DIR
     python -m mrcnn_tf.predict --server=HOST:PORT [--protocol=grpc|rest] --model_name=NAME ...
     python -m mrcnn_tf.predict --model=FILE.tflite|FILE.onnx --input=... --output_dir=DIR
 
@@ -44,7 +43,8 @@ from mrcnn_tf.console import command_line, start_tensorflow, threads
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 from absl import flags
 
-from mrcnn_tf.remote import failures, served_model
+from mrcnn_tf.remote import failures
+from mrcnn_tf.remote import server as servers
 from mrcnn_tf.results import forms
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 # Ways to a network, of which one is taken.
 _NETWORKS = ("saved_model", "model", "server")
+_OF_SERVERS = ("protocol", "model_name", "deadline")
 
 
 def _define_flags() -> None:
@@ -61,16 +62,14 @@ def _define_flags() -> None:
     flags.DEFINE_string("server", None, "Or HOST:PORT of a TensorFlow Serving.")
     flags.DEFINE_enum(
         "protocol",
-        served_model.PROTOCOLS[0],
-        served_model.PROTOCOLS,
+        servers.PROTOCOLS[0],
+        servers.PROTOCOLS,
         "What the server's port speaks.",
     )
-    flags.DEFINE_string(
-        "model_name", served_model.DEFAULT_MODEL_NAME, "The model's name on the server."
-    )
+    flags.DEFINE_string("model_name", servers.DEFAULT_MODEL_NAME, "The model's name on the server.")
     flags.DEFINE_float(
         "deadline",
-        served_model.DEFAULT_DEADLINE_S,
+        servers.DEFAULT_DEADLINE_S,
         "Seconds that a request to the server may take, retries included.",
         lower_bound=0.001,
     )
@@ -128,13 +127,14 @@ def main(argv: Sequence[str]) -> int:
         print(f"unexpected argument {argv[1]!r}: quote a glob, so that the shell keeps it")
         return 2
     values = flags.FLAGS
-    if sum(values[name].value is not None for name in _NETWORKS) != 1:
+    if sum(bool(values[name].value) for name in _NETWORKS) != 1:
         print("give one of --saved_model=FOLDER, --model=FILE and --server=HOST:PORT")
         return 2
     threads.use(values.threads)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be printable
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _refuse_idle_flags()
         return _run_file() if values.model else _run_saved_model()
     except _Terminated:
         print("stopped by SIGTERM")
@@ -145,6 +145,19 @@ def main(argv: Sequence[str]) -> int:
     except (OSError, ValueError, ImportError, failures.ServerError) as error:
         print(error)
         return 2
+
+
+def _refuse_idle_flags() -> None:
+    """Refuse flags that would do nothing.
+
+    Raises:
+      ValueError: names one.
+    """
+    values = flags.FLAGS
+    for needed, names in (("server", _OF_SERVERS), ("tiles", ("overlap",))):
+        idle = [name for name in names if values[name].present]
+        if idle and not values[needed].value:
+            raise ValueError(f"--{idle[0]} needs --{needed}")
 
 
 def _run_file() -> int:
@@ -174,7 +187,7 @@ def _run_saved_model() -> int:
     from mrcnn_tf.serving import film_source, image_run, tiles
 
     values = flags.FLAGS
-    model = values.saved_model or served_model.Server(
+    model = values.saved_model or servers.Server(
         values.server, values.protocol, values.model_name, values.deadline
     )
     try:
@@ -197,7 +210,7 @@ def _run_saved_model() -> int:
         raise ValueError(str(error)) from error
 
 
-def _run_film(model: str | served_model.Server, source: "film_source.Source") -> int:
+def _run_film(model: str | servers.Server, source: "film_source.Source") -> int:
     values = flags.FLAGS
     if values.results or values.tiles:
         raise ValueError("--results and --tiles are for images, not for a film or a camera")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import yaml
 from absl import flags
 
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.edge import exporting, graph, litert
+from mrcnn_tf.edge import formats, graph
 from mrcnn_tf.experiment import overrides
-from mrcnn_tf.images import finding, reading
+from mrcnn_tf.images import finding, reading, storage
 from mrcnn_tf.serving.preprocessing import Preprocessor
 
 SAVED_MODEL = "saved_model"
@@ -26,11 +26,11 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "format",
         SAVED_MODEL,
-        [SAVED_MODEL, *exporting.FORMATS],
+        [SAVED_MODEL, *formats.FORMATS],
         "What is written; onnx is experimental.",
     )
     flags.DEFINE_list("input_size", None, "litert, onnx: H,W of the input, multiples of 32.")
-    flags.DEFINE_enum("quantize", "none", litert.QUANTIZE, "litert: how weights are stored.")
+    flags.DEFINE_enum("quantize", "none", formats.QUANTIZE, "litert: how weights are stored.")
     flags.DEFINE_float(
         "score_threshold", None, "litert, onnx: of what is answered; default the experiment's."
     )
@@ -65,6 +65,8 @@ def laid_over(params_override: str) -> str:
         return params_override
     if wrong := [name for name in given if name in _OF_SAVED_MODELS]:
         raise ValueError(f"--{wrong[0]} is for SavedModels, not for --format={values.format}")
+    if storage.is_remote(values.export_dir):
+        raise ValueError(f"--export_dir={values.export_dir}: a folder on this machine")
     _input_hw()
     layer = overrides.parse_override(params_override or "{}")
     _set(layer, ("task", "model"), "max_instances", values.max_instances)
@@ -106,6 +108,8 @@ def run(
     score_threshold: float | None,
 ) -> None:
     """Export as the flags say, and print what was compared; see `exporting.export`."""
+    from mrcnn_tf.edge import exporting  # it imports packages that SavedModels do not need
+
     values = flags.FLAGS
     start = time.monotonic()
     path, found = exporting.export(
@@ -132,18 +136,16 @@ def run(
     print(f"{os.path.join(values.export_dir, exporting.HELPER)} runs it on a device")
 
 
-def _read(patterns: Sequence[str]) -> list[np.ndarray]:
-    """Read the pictures that are named: uint8 [h, w, 3] each.
+def _read(patterns: Sequence[str]) -> Iterator[np.ndarray]:
+    """Read the pictures that are named, one at a time: uint8 [h, w, 3] each.
 
     Raises:
       ValueError: one cannot be read.
     """
     if not patterns:
-        return []
-    pictures = []
+        return
     for name, path in finding.find_images(patterns).images[:_MAX_PICTURES]:
         try:
-            pictures.append(reading.read(path).pixels)
+            yield reading.read(path).pixels
         except reading.UnusableImageError as error:
             raise ValueError(f"{name}: {error}") from error
-    return pictures

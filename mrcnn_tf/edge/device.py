@@ -98,15 +98,21 @@ def load(path: str, threads: int | None = None) -> Network:
         run, text = _load_litert(path, threads)
     else:
         raise ValueError(f"{path}: neither .tflite nor .onnx")
-    description = json.loads(text)
-    height, width = description["input_size"]
+    try:
+        description = json.loads(text)
+        height, width = description["input_size"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not written by mrcnn_tf.export") from error
     return Network(run, (height, width), description)
 
 
 def read(path: str) -> np.ndarray:
     """Return a picture, upright as its EXIF orientation says: uint8 [h, w, 3], RGB."""
     with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):  # 16 bits; Pillow would cut off at 255
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return np.asarray(upright.convert("RGB"))
 
 
 def find(network: Network, pixels: np.ndarray) -> list[Found]:
@@ -237,8 +243,10 @@ def _load_litert(path: str, threads: int | None) -> tuple[Callable, str]:
             text = archive.read(DESCRIPTION).decode("utf-8")
     except (zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{path}: damaged, or not written by mrcnn_tf.export") from error
-    interpreter = Interpreter(model_path=path, num_threads=threads)
-    runner = interpreter.get_signature_runner()
+    try:
+        runner = Interpreter(model_path=path, num_threads=threads).get_signature_runner()
+    except Exception as error:  # an operation that an older runtime does not know, or damage
+        raise ValueError(f"{path}: {error}") from error
 
     def run(image: np.ndarray, image_size: np.ndarray) -> Outputs:
         return runner(image=image, image_size=image_size)
@@ -349,16 +357,16 @@ def main() -> None:
     try:
         network = load(given.model, given.threads)
         pixels = read(given.picture)
-    except (OSError, ValueError, ImportError) as error:
+        threshold = given.score_threshold
+        if threshold is None:
+            threshold = network.description.get("suggested_score_threshold", 0.5)
+        found = [one for one in find(network, pixels) if one.score >= threshold]
+        for line in _lines(found):
+            print(line)
+        if given.output:
+            Image.fromarray(draw(pixels, found)).save(given.output)
+    except (OSError, ValueError, ImportError, Image.DecompressionBombError) as error:
         sys.exit(f"error: {error}")
-    threshold = given.score_threshold
-    if threshold is None:
-        threshold = network.description.get("suggested_score_threshold", 0.5)
-    found = [one for one in find(network, pixels) if one.score >= threshold]
-    for line in _lines(found):
-        print(line)
-    if given.output:
-        Image.fromarray(draw(pixels, found)).save(given.output)
 
 
 if __name__ == "__main__":

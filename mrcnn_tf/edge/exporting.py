@@ -4,18 +4,17 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.edge import device, graph, litert, verification
+from mrcnn_tf.edge.formats import NAMES
 from mrcnn_tf.serving import verification as serving
 from mrcnn_tf.serving.preprocessing import Preprocessor
 
 HELPER = "detect.py"  # the name of `device.py` beside the file
-NAMES = {"litert": "model.tflite", "onnx": "model.onnx"}
-FORMATS = tuple(NAMES)
 
 
 def export(
@@ -28,7 +27,7 @@ def export(
     label_map: LabelMap,
     preprocess: Preprocessor,
     mask_convention: str,
-    pictures: Sequence[np.ndarray] = (),
+    pictures: Iterable[np.ndarray] = (),
     records: str = "",
     score_threshold: float | None = None,
 ) -> tuple[str, verification.Verification]:
@@ -39,9 +38,9 @@ def export(
     Args:
       detect: the network, see `graph.Graph`.
       export_dir: folder on this machine; what else it holds stays.
-      file_format: one of `FORMATS`.
+      file_format: one of `formats.FORMATS`.
       input_hw: (H, W) of the input.
-      quantize: one of `litert.QUANTIZE`; "none" for ONNX.
+      quantize: one of `formats.QUANTIZE`; "none" for ONNX.
       label_map: the data set's ids and names.
       preprocess: how the network wants its pictures.
       mask_convention: how masks are to be pasted.
@@ -60,16 +59,16 @@ def export(
     """
     if file_format == "onnx" and quantize != "none":
         raise ValueError(f"quantize: {quantize!r}: only LiteRT files are quantised")
-    if quantize == "full" and not len(pictures):
+    _refuse(export_dir)
+    # Each is made small as it comes: fifty photos of a camera would be gigabytes.
+    resize = preprocess.resize_convention
+    fitted = [device.fit(pixels, input_hw, resize) for pixels in pictures]
+    if quantize == "full" and not fitted:
         raise ValueError(
             "quantize: full measures the ranges of activations on pictures: name fifty "
             "from where the network will be used, with --pictures"
         )
-    _refuse(export_dir)
-    fitted = [
-        device.fit(pixels, input_hw, preprocess.resize_convention)
-        for pixels in (pictures if len(pictures) else _drawn(input_hw))
-    ]
+    fitted = fitted or [device.fit(pixels, input_hw, resize) for pixels in _drawn(input_hw)]
     description = describe(
         input_hw,
         quantize,
@@ -110,7 +109,7 @@ def convert(
 
     Args:
       network: the graph.
-      file_format: one of `FORMATS`.
+      file_format: one of `formats.FORMATS`.
       quantize: see `export`.
       description: of `describe`.
       pictures: what `device.fit` returns, to calibrate with.

@@ -17,8 +17,6 @@ import tensorflow as tf
 
 from mrcnn_tf.edge import calibration, device, graph
 
-QUANTIZE = ("none", "float16", "dynamic", "full")
-
 
 def convert(
     network: graph.Graph, quantize: str, pictures: Iterable[calibration.Picture] = ()
@@ -27,7 +25,7 @@ def convert(
 
     Args:
       network: the graph.
-      quantize: one of `QUANTIZE`.
+      quantize: one of `formats.QUANTIZE`.
       pictures: for "full": where the ranges of activations are measured.
 
     Returns:

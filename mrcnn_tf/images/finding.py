@@ -41,7 +41,7 @@ def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
     """
     skipped = [_normal(path) for path in written]
     images: dict[str, str] = {}
-    others: dict[str, str] = {}
+    others: set[tuple[str, str]] = set()  # two of one name are two
     for pattern in patterns:
         found_any = False
         for name, path, is_named in _files_of(pattern):
@@ -49,7 +49,7 @@ def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
                 continue
             found_any = True
             if not (is_named or kinds.is_image_name(name) or _may_be_image(path)):
-                others[name] = path
+                others.add((name, path))
             elif images.setdefault(name, path) != path and _normal(images[name]) != _normal(path):
                 raise ValueError(
                     f"two images are called {name}: {images[name]} and {path}. Give the folder "
@@ -58,9 +58,9 @@ def find_images(patterns: Sequence[str], written: Sequence[str] = ()) -> Found:
         if not found_any:
             raise FileNotFoundError(f"{pattern}: there is no such file, or nothing in it")
     if not images:
-        more = f", only {', '.join(sorted(others)[:3])}" if others else ""
+        more = f", only {', '.join(name for name, _ in sorted(others)[:3])}" if others else ""
         raise FileNotFoundError(f"{' '.join(patterns)}: there are no images{more}")
-    return Found(sorted(images.items()), sorted(others.items()))
+    return Found(sorted(images.items()), sorted(others))
 
 
 def _files_of(pattern: str) -> list[tuple[str, str, bool]]:

@@ -1,38 +1,15 @@
 """An export of ours behind a server: what it takes, what it knows of itself, one call."""
 
 import json
-from typing import NamedTuple
 
 import numpy as np
 
 from mrcnn_tf.remote import messages, over_grpc, over_rest, retries
 from mrcnn_tf.remote.failures import ServerError
-
-PROTOCOLS = ("grpc", "rest")
-DEFAULT_MODEL_NAME = "model"  # of TensorFlow Serving's container
-DEFAULT_DEADLINE_S = 60.0
+from mrcnn_tf.remote.server import PROTOCOLS, Server
 
 _SIGNATURE, _DESCRIBE, _INPUT = "serving_default", "describe", "input_tensor"
 _IMAGE_FEATURE = "image/encoded"
-
-
-class Server(NamedTuple):
-    """Where a model is served.
-
-    Attributes:
-      address: "host:port".
-      protocol: of `PROTOCOLS`.
-      model_name: as the server has it.
-      deadline_s: seconds that a request may take, retries included.
-    """
-
-    address: str
-    protocol: str = "grpc"
-    model_name: str = DEFAULT_MODEL_NAME
-    deadline_s: float = DEFAULT_DEADLINE_S
-
-    def __str__(self) -> str:
-        return f"{self.model_name} on {self.address}"
 
 
 class ServedModel:

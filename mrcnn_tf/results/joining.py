@@ -93,8 +93,15 @@ def join(
 
 
 def _overlapping(windows: Sequence[Rectangle]) -> list[tuple[int, int]]:
-    """List all pairs of tiles that share pixels."""
-    return [(a, b) for a, b in _meeting(windows, windows) if a < b]
+    """List all pairs of tiles that share pixels; tiles come in order of their first rows."""
+    pairs = []
+    for a, first in enumerate(windows):
+        for b in range(a + 1, len(windows)):
+            if windows[b].y1 >= first.y2:
+                break
+            if windows[b].x1 < first.x2 and first.x1 < windows[b].x2:
+                pairs.append((a, b))
+    return pairs
 
 
 def _meeting(a: Sequence[Rectangle], b: Sequence[Rectangle]) -> list[tuple[int, int]]:

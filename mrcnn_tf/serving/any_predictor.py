@@ -1,6 +1,6 @@
 """A network that is called alike wherever it runs: in this process, or behind a server."""
 
-from mrcnn_tf.remote.served_model import Server
+from mrcnn_tf.remote.server import Server
 from mrcnn_tf.serving import predictor, remote_predictor
 
 AnyPredictor = predictor.Predictor | remote_predictor.RemotePredictor

@@ -126,6 +126,7 @@ class FilmReader:
           Its frames, by increasing time.
         """
         last_ticks = -1
+        lost: list[av.Packet] = []  # that came with frames that could not be used
         step = max(1, round(1 / (self.rate * self.time_base)))
         for number, (packets, decoded) in enumerate(self._decoded()):
             ticks = last_ticks + step
@@ -133,7 +134,14 @@ class FilmReader:
                 ticks = max(last_ticks + 1, self._from_beginning(decoded.pts, self.time_base))
             last_ticks = ticks
             time = float(ticks * self.time_base)
-            yield Frame(number, time, ticks, _upright_pixels(decoded), packets)
+            try:
+                pixels = _upright_pixels(decoded)
+            except av.FFmpegError:
+                self.num_damaged += 1
+                lost += packets
+                continue
+            yield Frame(number, time, ticks, pixels, [*lost, *packets])
+            lost = []
         self._check_end()
 
     def to_beginning(self, packet: av.Packet) -> None:
@@ -270,11 +278,11 @@ class FilmWriter:
         Raises:
           OSError: the disk is full, or fails.
         """
-        shown = av.VideoFrame.from_ndarray(_with_even_edges(pixels), "rgb24")
-        shown = shown.reformat(self._hw[1], self._hw[0], "yuv420p", dst_colorspace="ITU709")
-        shown.pts, shown.time_base = frame.ticks, self._reader.time_base
-        shown.pict_type = av.video.frame.PictureType.NONE
         try:
+            shown = av.VideoFrame.from_ndarray(_with_even_edges(pixels), "rgb24")
+            shown = shown.reformat(self._hw[1], self._hw[0], "yuv420p", dst_colorspace="ITU709")
+            shown.pts, shown.time_base = frame.ticks, self._reader.time_base
+            shown.pict_type = av.video.frame.PictureType.NONE
             self._container.mux(self._video.encode(shown))
         except av.FFmpegError as error:
             raise OSError(f"{self.incomplete_path}: {_reason(error)}") from error

@@ -18,18 +18,19 @@ import numpy as np
 
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import drawing, reading, storage
-from mrcnn_tf.remote.served_model import Server
+from mrcnn_tf.remote.server import Server
 from mrcnn_tf.results.detection import Detection
 from mrcnn_tf.serving import (
     answers,
     any_predictor,
     film,
     film_source,
+    output_folder,
     predictor,
     read_ahead,
+    remote_predictor,
     tracking,
 )
-from mrcnn_tf.serving.image_run import DEFAULT_THRESHOLD, DRAWN
 from mrcnn_tf.serving.lines_file import LinesFile
 
 DETECTIONS = "detections.jsonl"  # in the output folder
@@ -105,7 +106,7 @@ class FilmRun:
         self._batch_size = batch_size
         self._tracker = tracking.Tracker()
         self._shown: tuple[list[Detection], list[int]] = ([], [])
-        self._called = False
+        self._called = isinstance(detect, remote_predictor.RemotePredictor)
 
     def process(
         self,
@@ -315,7 +316,7 @@ def run(
     """
     if storage.is_remote(output_dir):
         raise ValueError(f"{output_dir}: what is found in films is written on this machine only")
-    stem = os.path.join(output_dir, DRAWN, source.name) if draw_film else None
+    stem = os.path.join(output_dir, output_folder.DRAWN, source.name) if draw_film else None
     if stem is not None and os.path.realpath(stem) == os.path.realpath(source.path):
         raise ValueError(
             f"{source.path}: the drawn film would take its place: another --output_dir"
@@ -323,12 +324,9 @@ def run(
     reader = film.FilmReader(source, copy=draw_film)
     print(f"{source.name}: {_described(reader)}; loading {model}", flush=True)
     detect = any_predictor.load(model)
-    why = ""
-    if score_threshold is None:
-        score_threshold = DEFAULT_THRESHOLD
-        if detect.suggested_score_threshold is not None:
-            score_threshold = round(detect.suggested_score_threshold, 3)
-            why = ", as the report of this network suggests (--score_threshold changes it)"
+    score_threshold, why = output_folder.threshold(
+        score_threshold, detect.suggested_score_threshold
+    )
     this_run = FilmRun(detect, stem, score_threshold, every_nth, batch_size)
     os.makedirs(output_dir, exist_ok=True)
     counts = [count for count in (reader.num_frames, max_frames) if count is not None]

@@ -63,6 +63,8 @@ def find(patterns: Sequence[str]) -> Source | None:
 
 
 def _source(pattern: str) -> Source | None:
+    if pattern.lower().endswith(".txt"):  # a list of images, however it begins
+        return None
     if storage.is_file(pattern):
         return Source(os.path.basename(pattern), pattern, False) if _is_film(pattern) else None
     if re.fullmatch(r"[0-9]+", pattern) and not storage.is_folder(pattern):

@@ -4,7 +4,6 @@ Reading goes on before the network and drawing behind it, in threads, while it c
 cannot be read is noted by name, and the others go on.
 """
 
-import io
 import os
 import sys
 import time
@@ -13,56 +12,31 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from mrcnn_tf.console.progress_bar import ProgressBar
-from mrcnn_tf.images import drawing, finding, reading, storage
+from mrcnn_tf.images import finding, reading, storage
 from mrcnn_tf.remote.failures import ServerError
-from mrcnn_tf.remote.served_model import Server
+from mrcnn_tf.remote.server import Server
 from mrcnn_tf.results import column_runs
 from mrcnn_tf.results.detection import Detection, ImageDetections
-from mrcnn_tf.results.found import fitting
 from mrcnn_tf.serving import (
     answers,
     any_predictor,
+    drawn,
     other_forms,
+    output_folder,
     predictor,
     read_ahead,
     remote_predictor,
     tiles,
     unread,
 )
+from mrcnn_tf.serving.output_folder import OutputFolder
 from mrcnn_tf.serving.results_file import ResultsFile
 
-DEFAULT_THRESHOLD = 0.5  # of what is drawn, where no report suggests another
-# In the output folder.
-DETECTIONS, DRAWN, FORMS, UNREAD = "detections.json", "drawn", "results", "unread.json"
 _MAX_DRAWN = 4096  # pixels of the longer side of a drawing where images are cut into tiles
-_DRAWN_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _MAX_THREADS = 8  # that read and draw; a network on a GPU keeps about as many busy
-
-
-def drawing_path(drawn_dir: str, name: str) -> str:
-    """Return where an image's drawing goes: its own name, with .png behind unless JPEG or PNG.
-
-    A name that so becomes too long is cut, and a few digits of its hash tell it from others.
-    """
-    kept = name.lower().endswith(_DRAWN_SUFFIXES)
-    folder, last = os.path.split(name if kept else name + ".png")
-    return os.path.join(drawn_dir, folder, fitting(last, kept=len(".png")))
-
-
-def draw(pixels: np.ndarray, detections: Sequence[Detection], score_threshold: float) -> np.ndarray:
-    """Draw the detections with at least that score: uint8 [h, w, 3] -> uint8 [h', w', 3]."""
-    shown = [d for d in detections if d.score >= score_threshold]
-    return drawing.draw_detections(
-        pixels,
-        np.array([d.box for d in shown], np.float32).reshape(-1, 4),
-        masks=[d.mask for d in shown],
-        names=[d.category for d in shown],
-        scores=[d.score for d in shown],
-    )
 
 
 def _reduced(
@@ -301,12 +275,7 @@ class ImageRun:
         assert self._drawn_dir is not None
         if self._tiling is not None:
             pixels, detections = _reduced(pixels, detections)
-        path = drawing_path(self._drawn_dir, name)
-        buffer = io.BytesIO()
-        kind = "PNG" if path.lower().endswith(".png") else "JPEG"
-        # PNG has no quality and ignores it.
-        Image.fromarray(draw(pixels, detections, self._threshold)).save(buffer, kind, quality=95)
-        storage.write(path, buffer.getvalue())
+        drawn.write(drawn.path_of(self._drawn_dir, name), pixels, detections, self._threshold)
 
 
 def run(
@@ -339,48 +308,43 @@ def run(
       ServerError: the server does not answer, or not with an export of ours.
       ValueError: the SavedModel is not ours, or two images have the same name.
     """
-    forms_dir, unread_path = os.path.join(output_dir, FORMS), os.path.join(output_dir, UNREAD)
-    drawn_dir = os.path.join(output_dir, DRAWN)
-    results_path = os.path.join(output_dir, DETECTIONS)
+    folder = OutputFolder(output_dir)
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    written = (drawn_dir, results_path, results_path + ".incomplete", forms_dir, unread_path)
-    images, others = finding.find_images(patterns, written)
+    images, others = finding.find_images(patterns, folder.written)
     print(f"{len(images)} image{'s' * (len(images) != 1)}; loading {model}", flush=True)
     detect = any_predictor.load(model)
-    why = ""
-    if score_threshold is None:
-        score_threshold = DEFAULT_THRESHOLD
-        if detect.suggested_score_threshold is not None:
-            score_threshold = round(detect.suggested_score_threshold, 3)
-            why = ", as the report of this network suggests (--score_threshold changes it)"
-    in_forms = other_forms.OtherForms(forms, detect.category_names, forms_dir, score_threshold)
+    score_threshold, why = output_folder.threshold(
+        score_threshold, detect.suggested_score_threshold
+    )
+    in_forms = other_forms.OtherForms(forms, detect.category_names, folder.forms, score_threshold)
     in_forms.check(images)
     this_run = ImageRun(
         detect,
-        drawn_dir if draw_images else None,
+        folder.drawn if draw_images else None,
         score_threshold,
         in_forms if forms else None,
         tiling,
     )
-    storage.make_folder(drawn_dir if draw_images else output_dir)
-    storage.remove(unread_path)  # of an earlier run
+    storage.make_folder(folder.drawn if draw_images else output_dir)
+    storage.remove(folder.unread)  # of an earlier run
     progress = ProgressBar("predicting", len(images), "images", stream=sys.stdout)
     try:
-        with ResultsFile(results_path) as results, in_forms:
+        with ResultsFile(folder.detections) as results, in_forms:
             this_run.process(images, batch_size, results, progress.add)
     except KeyboardInterrupt:
         progress.close()
-        print(f"what was found until then is in {results_path}.incomplete")
+        print(f"what was found until then is in {folder.detections}.incomplete")
         raise
     progress.close()
-    if this_run.num_turned:
-        print(f"{this_run.num_turned} turned upright as their EXIF orientation says")
-    print(f"{results.num_rows} detections: {results_path}")
-    if draw_images:
-        print(f"those with a score of {score_threshold} or more are drawn{why}: {drawn_dir}")
-    if forms:
-        print(f"those with a score of {score_threshold} or more as {', '.join(forms)}: {forms_dir}")
-    if in_forms.num_empty:
-        print(f"{in_forms.num_empty} of them whose mask has no pixel are not there")
-    unread.tell(unread.list_all(others, this_run.failures), unread_path)
+    output_folder.tell(
+        folder,
+        num_detections=results.num_rows,
+        num_turned=this_run.num_turned,
+        draws=draw_images,
+        forms=forms,
+        num_empty=in_forms.num_empty,
+        score_threshold=score_threshold,
+        why=why,
+    )
+    unread.tell(unread.list_all(others, this_run.failures), folder.unread)
     return 1 if this_run.failures else 0

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.images import reading
-from mrcnn_tf.remote import served_model
+from mrcnn_tf.remote.served_model import ServedModel
+from mrcnn_tf.remote.server import Server
 from mrcnn_tf.results.detection import ImageDetections
 from mrcnn_tf.serving import answers, predictor
 
@@ -23,13 +24,13 @@ class RemotePredictor:
       suggested_score_threshold: likewise.
     """
 
-    def __init__(self, server: served_model.Server):
+    def __init__(self, server: Server):
         """Connect.
 
         Raises:
-          ServerError, ValueError: see `served_model.ServedModel`.
+          ServerError, ValueError: see `ServedModel`.
         """
-        self._served = served_model.ServedModel(server)
+        self._served = ServedModel(server)
         self.category_names = self._served.category_names
         self.suggested_score_threshold = self._served.suggested_score_threshold
 

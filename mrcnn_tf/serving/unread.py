@@ -33,7 +33,10 @@ def list_all(others: Sequence[tuple[str, str]], failures: Mapping[str, str]) -> 
     """
     unread = []
     for name, path in others:
-        what = kinds.what_else(storage.read(path, kinds.HEAD_BYTES))
+        try:
+            what = kinds.what_else(storage.read(path, kinds.HEAD_BYTES))
+        except Exception:  # gone meanwhile; other file systems have errors of their own
+            what = ""
         why = f"not an image but {what}" if what else "not an image"
         unread.append(Unread(name, "no image", why))
     return unread + [Unread(name, "failed", why) for name, why in failures.items()]

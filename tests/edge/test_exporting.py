@@ -15,7 +15,7 @@ from PIL import Image
 
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.edge import device, exporting, graph, litert
+from mrcnn_tf.edge import device, exporting, formats, graph, litert
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.experiment.experiment import maskrcnn
 from mrcnn_tf.modeling.detections import Detections
@@ -85,7 +85,7 @@ def export(folder, file_format="litert", quantize="none", detect=None, order="rg
 
 @pytest.mark.parametrize(
     ("file_format", "quantize"),
-    [*(("litert", quantize) for quantize in litert.QUANTIZE), ("onnx", "none")],
+    [*(("litert", quantize) for quantize in formats.QUANTIZE), ("onnx", "none")],
 )
 def test_a_file_finds_rectangles_where_they_are(tmp_path, file_format, quantize):
     if file_format == "onnx":

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mrcnn_tf.client import Client
 from mrcnn_tf.remote.failures import ServerError
-from mrcnn_tf.remote.served_model import Server
+from mrcnn_tf.remote.server import Server
 from mrcnn_tf.serving import answers, image_run
 from tests.serving import served
 from tests.serving.conftest import GREEN, RED

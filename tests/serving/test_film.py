@@ -10,8 +10,9 @@ import pytest
 from mrcnn_tf.serving import film_source
 
 av = pytest.importorskip("av", reason="films need PyAV: pip install 'mrcnn-tf[video]'")
-film = pytest.importorskip("mrcnn_tf.serving.film")
-films = pytest.importorskip("tests.serving.films")
+
+from mrcnn_tf.serving import film  # noqa: E402
+from tests.serving import films  # noqa: E402
 
 
 def open_film(path, **options):

@@ -17,9 +17,9 @@ from mrcnn_tf.results.detection import Detection
 from mrcnn_tf.serving import film_source, predictor
 
 av = pytest.importorskip("av", reason="films need PyAV: pip install 'mrcnn-tf[video]'")
-film = pytest.importorskip("mrcnn_tf.serving.film")
-film_run = pytest.importorskip("mrcnn_tf.serving.film_run")
-films = pytest.importorskip("tests.serving.films")
+
+from mrcnn_tf.serving import film, film_run  # noqa: E402
+from tests.serving import films  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RED_SCORE, GREEN_SCORE = 0.9, 0.4
