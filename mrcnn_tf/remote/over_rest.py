@@ -90,7 +90,8 @@ class Rest:
             wire.settimeout(_left(end))
             response = connection.getresponse()
             content = bytearray()
-            while chunk := _read(response, wire, end):
+            # Newer Pythons close a response with its last byte, older ones on the read behind it.
+            while not response.isclosed() and (chunk := _read(response, wire, end)):
                 content += chunk
             return response.status, bytes(content)
         finally:
