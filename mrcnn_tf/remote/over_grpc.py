@@ -17,8 +17,8 @@ _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     # Retries are ours (`retries.py`), and each shall really knock at the door.
     ("grpc.enable_retries", 0),
+    # (min_reconnect_backoff_ms would be the time to connect in, not a pause.)
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),  # the server is named, not to be looked for
 ]
