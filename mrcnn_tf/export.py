@@ -107,9 +107,8 @@ def main(argv: list[str]) -> None:
             values.add_masks,
         )
         if values.serving_kit is not None:
-            _print_kit(
-                values.serving_kit, kit.write(values.serving_kit, model_name, values.input_type)
-            )
+            written = kit.write(values.serving_kit, model_name, values.input_type, values.add_masks)
+            _print_kit(values.serving_kit, written)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
     sentence = (

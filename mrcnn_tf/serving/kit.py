@@ -86,13 +86,13 @@ _BATCHING = (
     "# - --enable_batching",
     "# - --batching_parameters_file=/kit/batching_parameters.txt",
 )
-_NO_BATCHING = ("# No batching: decoded pictures of unequal sizes fit into no batch.",)
+_NO_BATCHING = ("# No batching: pictures or masks of unequal sizes fit into no batch.",)
 
 _KUBERNETES = """\
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
-  name: {label}-kit  # holds this folder
+  name: "{label}-kit"  # holds this folder
 spec:
   accessModes: [ReadWriteOnce]
   resources:
@@ -102,14 +102,14 @@ spec:
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {label}
+  name: "{label}"
 spec:
   replicas: 1
   selector:
-    matchLabels: {{app: {label}}}
+    matchLabels: {{app: "{label}"}}
   template:
     metadata:
-      labels: {{app: {label}}}
+      labels: {{app: "{label}"}}
       annotations:
         prometheus.io/scrape: "true"
         prometheus.io/port: "8501"
@@ -130,8 +130,10 @@ spec:
             - {{name: grpc, containerPort: 8500}}
             - {{name: rest, containerPort: 8501}}
           resources:
+            # A request decodes up to 8 pictures at a time, each of up to --max_image_pixels (of
+            # the export) x 15 bytes: 7.7 GB at 64 million. With smaller pictures less is enough.
             requests: {{cpu: "2", memory: 2Gi}}
-            limits: {{cpu: "2", memory: 4Gi}}
+            limits: {{cpu: "2", memory: 10Gi}}
           volumeMounts:
             - {{name: kit, mountPath: /kit, readOnly: true}}
           startupProbe:  # loading and warming up: up to five minutes
@@ -145,15 +147,15 @@ spec:
       volumes:
         - name: kit
           persistentVolumeClaim:
-            claimName: {label}-kit
+            claimName: "{label}-kit"
             readOnly: true
 ---
 apiVersion: v1
 kind: Service
 metadata:
-  name: {label}
+  name: "{label}"
 spec:
-  selector: {{app: {label}}}
+  selector: {{app: "{label}"}}
   ports:
     - {{name: grpc, port: 8500, targetPort: grpc}}
     - {{name: rest, port: 8501, targetPort: rest}}
@@ -192,16 +194,20 @@ def next_version(kit: str, model_name: str) -> str:
     return os.path.join(folder, str(max(taken, default=0) + 1))
 
 
-def write(kit: str, model_name: str, input_type: str) -> Written:
+def write(kit: str, model_name: str, input_type: str, added_masks: str | None) -> Written:
     """Write the files beside the models that are not there yet.
 
     Args:
       kit: the folder.
       model_name: checked by `check_name`.
-      input_type: of the export. Requests of "image_tensor" cannot be put together.
+      input_type: of the export. Requests of "image_tensor" cannot be put together: each has the
+        size of its pictures.
+      added_masks: of the export, see `full_masks.KINDS`. Answers of "pasted" cannot be put together
+        where a server splits a large request: each has the size of its largest picture.
     """
+    may_batch = input_type != "image_tensor" and added_masks != "pasted"
     new, kept = [], []
-    for name, text in _files(model_name, input_type != "image_tensor").items():
+    for name, text in _files(model_name, may_batch).items():
         path = os.path.join(kit, name)
         if not storage.is_file(path):
             storage.write(path, text.encode("utf-8"))
@@ -212,9 +218,7 @@ def write(kit: str, model_name: str, input_type: str) -> Written:
 
 
 def _files(model_name: str, may_batch: bool) -> dict[str, str]:
-    # Kubernetes takes lower case, digits and '-' only.
-    label = re.sub(r"[^a-z0-9]+", "-", model_name.lower()).strip("-")[:59].rstrip("-")
-    fields = {"name": model_name, "label": label, "image": IMAGE}
+    fields = {"name": model_name, "label": _label(model_name), "image": IMAGE}
     batching = _BATCHING if may_batch else _NO_BATCHING
     files = {
         "models.config": _MODELS_CONFIG.format(**fields),
@@ -225,6 +229,17 @@ def _files(model_name: str, may_batch: bool) -> dict[str, str]:
     if may_batch:
         files["batching_parameters.txt"] = _BATCHING_PARAMETERS
     return files
+
+
+def _label(model_name: str) -> str:
+    """Return a name that Kubernetes takes: lower case, digits and '-', first a letter (RFC 1035).
+
+    Of 63 characters it leaves 4 for "-kit".
+    """
+    label = re.sub(r"[^a-z0-9]+", "-", model_name.lower())
+    if not label[0].isalpha():
+        label = f"model-{label}"
+    return label[:59].strip("-")
 
 
 def _indented(lines: tuple[str, ...], columns: int) -> str:

@@ -22,7 +22,8 @@ from mrcnn_tf.data import canvases, preprocess, schema
 from mrcnn_tf.images import orientation
 from mrcnn_tf.serving import attempt, detection_status, encoded_files
 
-# Cameras of 61 megapixels fit; decoded they take 180 MB, a gigabyte on the way to their small size.
+# Cameras of 61 megapixels fit; decoded they take 180 MB, a gigabyte on the way to their small size,
+# and `encoded_files.PARALLEL` pictures of a request may be on that way at once: 8 GB at worst.
 MAX_IMAGE_PIXELS = 64_000_000
 
 _IMAGE_SPEC = tf.TensorSpec([None, None, 3], tf.float32)

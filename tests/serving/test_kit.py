@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow_serving.config import model_server_config_pb2
 
 from mrcnn_tf import export as export_command
-from mrcnn_tf.serving import kit, signatures
+from mrcnn_tf.serving import encoded_files, kit, preprocessing, signatures
 from tests.serving import served
 
 # tensorflow-serving-api leaves these messages out. Fields and numbers are those of TensorFlow
@@ -63,7 +63,7 @@ def message(name):
 @pytest.fixture
 def written(tmp_path):
     """A kit named as people name networks."""
-    kit.write(str(tmp_path), "Maskrcnn_r50.fpn", "image_bytes")
+    kit.write(str(tmp_path), "Maskrcnn_r50.fpn", "image_bytes", None)
     return tmp_path
 
 
@@ -119,8 +119,6 @@ def test_kubernetes(written):
     claim, deployment, service = documents
     kinds = [(one["apiVersion"], one["kind"]) for one in documents]
     assert kinds == [("v1", "PersistentVolumeClaim"), ("apps/v1", "Deployment"), ("v1", "Service")]
-    for one in documents:  # a DNS label
-        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", one["metadata"]["name"])
     pod = deployment["spec"]["template"]
     assert service["spec"]["selector"] == pod["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
@@ -140,6 +138,45 @@ def test_kubernetes(written):
     cores = container["resources"]["limits"]["cpu"]
     assert flags["tensorflow_intra_op_parallelism"] == cores
     assert all(value == str(value) for value in pod["metadata"]["annotations"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("shapes", "shapes"),
+        ("Maskrcnn_r50.fpn-", "maskrcnn-r50-fpn"),
+        ("2024", "model-2024"),
+        ("2024-06_shapes", "model-2024-06-shapes"),
+        ("1e5", "model-1e5"),
+        ("true", "true"),
+        ("No", "no"),
+        ("null", "null"),
+        ("x" * 100, "x" * 59),
+        ("x" * 58 + "-y", "x" * 58),
+        ("7" * 100, "model-" + "7" * 53),
+    ],
+)
+def test_names_in_kubernetes(tmp_path, name, label):
+    """Strings all of them, whatever YAML makes of such words, and names by RFC 1035."""
+    kit.write(str(tmp_path), name, "image_bytes", None)
+    claim, deployment, service = yaml.safe_load_all((tmp_path / "kubernetes.yaml").read_text())
+    pod = deployment["spec"]["template"]
+    assert deployment["metadata"]["name"] == service["metadata"]["name"] == label
+    assert claim["metadata"]["name"] == f"{label}-kit"
+    for one in (claim, deployment, service):
+        assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", one["metadata"]["name"])
+    assert pod["metadata"]["labels"] == service["spec"]["selector"] == {"app": label}
+    assert deployment["spec"]["selector"]["matchLabels"] == {"app": label}
+    assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == f"{label}-kit"
+
+
+def test_memory_for_a_request_of_the_largest_pictures(written):
+    """Decoded, 3 bytes a pixel, and 12 more while they are resized; and the network."""
+    _, deployment, _ = yaml.safe_load_all((written / "kubernetes.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 2**30
+    at_once = encoded_files.PARALLEL * preprocessing.MAX_IMAGE_PIXELS * (3 + 12)
+    assert limit >= at_once + 2 * 2**30
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml"])
@@ -167,9 +204,18 @@ def _lists_of_flags(value):
             yield from _lists_of_flags(one)
 
 
-def test_pixels_are_not_put_together(tmp_path):
-    """Of unequal sizes they cannot be, so nothing suggests it."""
-    kit.write(str(tmp_path), "a", "image_tensor")
+@pytest.mark.parametrize("added_masks", [None, "run_lengths"])
+def test_files_may_be_put_together(tmp_path, added_masks):
+    kit.write(str(tmp_path), "a", "image_bytes", added_masks)
+    assert (tmp_path / "batching_parameters.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("input_type", "added_masks"), [("image_tensor", None), ("image_bytes", "pasted")]
+)
+def test_what_has_the_pictures_sizes_is_not_put_together(tmp_path, input_type, added_masks):
+    """Pixels in requests, or masks in answers: nothing suggests it."""
+    kit.write(str(tmp_path), "a", input_type, added_masks)
     assert not (tmp_path / "batching_parameters.txt").exists()
     for name in ("compose.yaml", "kubernetes.yaml"):
         assert "enable_batching" not in (tmp_path / name).read_text()
@@ -179,10 +225,10 @@ def test_pixels_are_not_put_together(tmp_path):
 def test_what_is_there_is_kept(written):
     (written / "compose.yaml").write_text("services: {}\n")
     (written / "monitoring.config").unlink()
-    again = kit.write(str(written), "Maskrcnn_r50.fpn", "image_bytes")
+    again = kit.write(str(written), "Maskrcnn_r50.fpn", "image_bytes", None)
     assert again == (["monitoring.config"], ["compose.yaml"])
     assert (written / "compose.yaml").read_text() == "services: {}\n"
-    other = kit.write(str(written), "another", "image_bytes")
+    other = kit.write(str(written), "another", "image_bytes", None)
     assert other == ([], ["models.config", "compose.yaml", "kubernetes.yaml"])
 
 
