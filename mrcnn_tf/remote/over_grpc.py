@@ -60,7 +60,7 @@ class Grpc:
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise ServerError(f"no answer within {timeout_s:.3g} s") from error
+                raise ServerError(f"no answer within {timeout_s:.3g} s", is_timeout=True) from error
             text = f"{code.name}: {first_line(error.details() or '')}"
             raise ServerError(text, code in _TEMPORARY) from error
         except ValueError as error:

@@ -61,12 +61,12 @@ class Rest:
         try:
             status, answer = self._post(body.encode("ascii"), end)
         except TimeoutError as error:
-            raise ServerError(f"no answer within {timeout_s:.3g} s") from error
+            raise ServerError(f"no answer within {timeout_s:.3g} s", is_timeout=True) from error
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ServerError(f"UNAVAILABLE: {first_line(why)}", is_temporary=True) from error
         if status == http.client.GATEWAY_TIMEOUT:  # the server's own deadline, or a proxy's
-            raise ServerError(f"no answer: {_error_of(answer)}")
+            raise ServerError(f"no answer: {_error_of(answer)}", is_timeout=True)
         if status != http.client.OK:
             raise ServerError(f"HTTP {status}: {_error_of(answer)}", status in _TEMPORARY)
         try:
@@ -114,7 +114,7 @@ def _left(end: float) -> float:
 def _error_of(answer: bytes) -> str:
     """Return what a refusal says."""
     try:
-        return first_line(json.loads(answer)["error"])
+        return first_line(str(json.loads(answer)["error"]))  # a proxy's may be an object
     except (ValueError, KeyError, TypeError):
         return first_line(answer[:300].decode("utf-8", "replace"))
 
@@ -127,9 +127,7 @@ def _columns(predictions: list[Any]) -> dict[str, np.ndarray]:
 
 
 def _array(values: list[Any]) -> np.ndarray:
-    if isinstance(values[0], str):
-        strings = np.empty(len(values), object)
-        strings[:] = [value.encode() for value in values]
-        return strings
     array = np.array(values)
+    if array.dtype.kind == "U":
+        return np.frompyfunc(str.encode, 1, 1)(np.array(values, object))
     return array.astype(np.float32) if array.dtype.kind == "f" else array

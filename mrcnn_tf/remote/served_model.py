@@ -72,7 +72,7 @@ class ServedModel:
         try:
             return self._retries.call(attempt)
         except ServerError as error:
-            raise ServerError(f"{self._server}: {error}", error.is_temporary) from error
+            raise error.about(str(self._server)) from error
 
     def _read_description(self) -> None:
         try:

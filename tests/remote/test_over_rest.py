@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.remote.over_rest import Rest
 
 
@@ -66,3 +67,38 @@ def test_an_answer_is_read_to_its_end(monkeypatch, is_newer):
         answer = ask(address)
     assert answer["scores"].tolist() == [scores]
     assert answer["count"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"error": "no\nsuch"}, "HTTP 400: no"),
+        (
+            {"error": {"code": 7, "message": "denied"}},
+            r"HTTP 400: \{'code': 7, 'message': 'denied'",
+        ),
+        ({"error": None}, "HTTP 400: None"),
+        (["denied"], r'HTTP 400: \["denied"\]'),
+    ],
+)
+def test_refusals_of_any_form(content, text):
+    with serve(400, content) as address, pytest.raises(ServerError, match=text) as error:
+        ask(address)
+    assert not error.value.is_timeout
+
+
+def test_a_gateway_that_got_no_answer():
+    with serve(504, {"error": "upstream"}) as address, pytest.raises(ServerError) as error:
+        ask(address)
+    assert str(error.value) == "no answer: upstream"
+    assert error.value.is_timeout
+
+
+def test_strings_are_bytes_however_deep():
+    rows = [{"name": "Röhre", "counts": ["0a", ""]}, {"name": "b", "counts": ["ccc", "d"]}]
+    with serve(200, {"predictions": rows}) as address:
+        answer = ask(address)
+    assert answer["name"].dtype == answer["counts"].dtype == object
+    assert answer["name"].tolist() == ["Röhre".encode(), b"b"]
+    assert answer["counts"].shape == (2, 2)
+    assert answer["counts"].tolist() == [[b"0a", b""], [b"ccc", b"d"]]

@@ -1,5 +1,6 @@
 """Attempts and pauses on a clock of the test's own."""
 
+import contextlib
 import itertools
 import types
 
@@ -87,6 +88,76 @@ def test_a_server_that_is_gone_gets_one_attempt_until_it_answers(clock):
     attempt, given = failing(1)
     assert caller.call(attempt) == "answer"
     assert len(given) == 2
+
+
+def hanging(clock, given):
+    """An attempt that takes all the time it gets."""
+
+    def attempt(timeout_s):
+        given.append(timeout_s)
+        clock.now += timeout_s
+        raise ServerError(f"no answer within {timeout_s:.3g} s", is_timeout=True)
+
+    return attempt
+
+
+def test_a_server_that_hangs_gets_seconds_until_it_answers(clock):
+    caller, given = retries.Retries(60.0), []
+    hang = hanging(clock, given)
+    for _ in range(2):
+        with pytest.raises(ServerError, match="^no answer within 60 s$") as error:
+            caller.call(hang)
+    assert error.value.is_timeout
+    for _ in range(2):
+        with pytest.raises(ServerError, match=r"within 5 s \(instead of 60 s: those before"):
+            caller.call(hang)
+    assert given == [60.0, 60.0, 5.0, 5.0]
+    assert caller.call(lambda timeout_s: timeout_s) == 5.0
+    assert caller.call(lambda timeout_s: timeout_s) == 60.0
+
+
+def test_a_slow_server_is_given_twice_its_slowest_answer(clock):
+    caller, given = retries.Retries(60.0), []
+    slow, _ = failing(0, clock, seconds=10.0)
+    caller.call(slow)
+    for _ in range(3):
+        with pytest.raises(ServerError):
+            caller.call(hanging(clock, given))
+    assert given == [60.0, 60.0, 20.0]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_two_in_a_row_or_not(clock, answers):
+    """An answer or a refusal in between shows that the server does not hang."""
+    caller, given = retries.Retries(60.0), []
+    between, _ = failing(0 if answers else 99, is_temporary=False)
+    for _ in range(3):
+        with pytest.raises(ServerError, match="no answer"):
+            caller.call(hanging(clock, given))
+        with contextlib.nullcontext() if answers else pytest.raises(ServerError, match="busy"):
+            caller.call(between)
+    assert given == [60.0, 60.0, 60.0]
+
+
+def test_no_answer_to_a_second_attempt_says_what_there_was_in_all(clock):
+    given = []
+    busy, _ = failing(1, clock, seconds=29.75)
+    hang = hanging(clock, given)
+
+    def attempt(timeout_s):
+        return busy(timeout_s) if clock.now < 1 else hang(timeout_s)
+
+    with pytest.raises(ServerError, match=r"within 30 s \(the rest of 60 s, attempt 2\)"):
+        retries.Retries(60.0).call(attempt)
+    assert given == [30.0]
+
+
+def test_a_failure_keeps_its_kind_when_it_is_named():
+    busy, late = ServerError("busy", True), ServerError("no answer", is_timeout=True)
+    for error in (busy, late):
+        named = error.about("a.jpg")
+        assert str(named) == f"a.jpg: {error}"
+        assert (named.is_temporary, named.is_timeout) == (error.is_temporary, error.is_timeout)
 
 
 @pytest.mark.parametrize(
