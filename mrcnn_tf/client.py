@@ -15,8 +15,9 @@ import os
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mrcnn_tf.images import pillow_reader
 from mrcnn_tf.remote import server as servers
 from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.remote.served_model import ServedModel
@@ -83,7 +84,6 @@ class Client:
         self._served.close()
 
     def _detect(self, image: Picture, number: int) -> ImageDetections:
-        is_path = isinstance(image, str | os.PathLike)
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
         try:
             if isinstance(image, str | os.PathLike):
@@ -93,10 +93,9 @@ class Client:
             served = self._served
             return answers.read_detections(answer, 0, served.category_names, served.mask_convention)
         except ServerError as error:
-            raise ServerError(f"{name}: {error}", error.is_temporary) from error
+            raise error.about(name) from error
         except OSError as error:
-            why = error.strerror if is_path and error.strerror else str(error)
-            raise ValueError(f"{name}: {why}") from error
+            raise ValueError(f"{name}: {error.strerror or error}") from error
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
@@ -115,15 +114,10 @@ def _pixels(image: bytes | np.ndarray) -> np.ndarray:
     """Return the upright picture: uint8 [h, w, 3], RGB.
 
     Raises:
-      ValueError, OSError: it is none.
+      ValueError: it is none.
     """
     if isinstance(image, bytes):
-        # Pillow's error names a buffer in memory, where the caller names the picture.
-        try:
-            opened = Image.open(io.BytesIO(image))
-        except OSError as error:
-            raise ValueError("not an image that Pillow can read") from error
-        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        return pillow_reader.read(image)[0]
     if not isinstance(image, np.ndarray):
         raise ValueError(f"an image is a path, bytes or an array, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

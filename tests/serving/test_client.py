@@ -281,7 +281,7 @@ def test_pictures_that_cannot_be_read(server, folder, tmp_path, protocol):
         client([folder / "plain.png", damaged])
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.jpg: not an image that Pillow can read"):
+    with pytest.raises(ValueError, match=r"text\.jpg: not an image"):
         client([text])
     with pytest.raises(ValueError, match=r"absent\.jpg: No such file or directory"):
         client([tmp_path / "absent.jpg"])
