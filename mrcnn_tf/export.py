@@ -30,6 +30,7 @@ from absl import app, flags, logging
 from mrcnn_tf import checkpoints, detector
 from mrcnn_tf.edge import command as edge
 from mrcnn_tf.experiment import precision
+from mrcnn_tf.remote.failures import first_line
 from mrcnn_tf.serving import (
     full_masks,
     kit,
@@ -79,14 +80,15 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
     values = flags.FLAGS
-    if (values.export_dir is None) == (values.serving_kit is None):
+    if bool(values.export_dir) == bool(values.serving_kit):
         raise app.UsageError("give either --export_dir=FOLDER or --serving_kit=FOLDER")
     threads.use(values.threads)
     checkpoint = values.checkpoint_path or os.path.join("runs", values.experiment)
     try:
-        model_name = _model_name(values) if values.serving_kit is not None else ""
+        model_name = _model_name(values) if values.serving_kit else ""
         override = precision.laid_over(values.params_override, values.mixed_precision)
         override = edge.laid_over(override)
+        _refuse_idle_flags(values)
         loaded = detector.Detector.load(values.experiment, checkpoint, override)
         threshold = _suggested(checkpoint)
         if values.format != edge.SAVED_MODEL:
@@ -106,11 +108,13 @@ def main(argv: list[str]) -> None:
             values.max_image_pixels,
             values.add_masks,
         )
-        if values.serving_kit is not None:
+        if values.serving_kit:
             written = kit.write(values.serving_kit, model_name, values.input_type, values.add_masks)
             _print_kit(values.serving_kit, written)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
+    except (tf.errors.OpError, ImportError) as error:  # a disk that is full; an extra's package
+        raise SystemExit(f"error: {first_line(str(error))}") from error
     sentence = (
         f"{compared.matched_fraction:.0%} of {compared.num_detections} detections agree with the "
         f"Python model (scores to {compared.max_score_difference:.1g})"
@@ -120,6 +124,18 @@ def main(argv: list[str]) -> None:
     print(f"{export_dir}: takes {values.input_type}; {sentence}")
     if threshold is not None:
         print(f"with the score threshold that the report suggests: {threshold:.3f}")
+
+
+def _refuse_idle_flags(values: flags.FlagValues) -> None:
+    """Raise ValueError for a flag that would change nothing beside the others."""
+    if values["model_name"].present and not values.serving_kit:
+        raise ValueError(
+            "--model_name names a model in a --serving_kit; --export_dir is the model's own folder"
+        )
+    if values["max_image_pixels"].present and values.input_type == "image_tensor":
+        raise ValueError(
+            "--max_image_pixels bounds files; with --input_type=image_tensor clients send pixels"
+        )
 
 
 def _model_name(values: flags.FlagValues) -> str:

@@ -6,6 +6,7 @@ import re
 import types
 
 import pytest
+import tensorflow as tf
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -254,6 +255,17 @@ def test_names_that_are_none(name):
         kit.check_name(name)
 
 
+class Flags(types.SimpleNamespace):
+    """Values, and which of them were typed, as absl has them."""
+
+    def __init__(self, values, given):
+        super().__init__(**(values | given))
+        self._given = given
+
+    def __getitem__(self, name):
+        return types.SimpleNamespace(present=name in self._given)
+
+
 @pytest.fixture
 def command(monkeypatch, detect, labels, preprocess):
     """Return f(**flags): the command, with a network that is there already."""
@@ -282,7 +294,7 @@ def command(monkeypatch, detect, labels, preprocess):
             **{"params_override": "", "mixed_precision": None, "threads": None},
             **{"format": "saved_model", "max_image_pixels": 10**6, "add_masks": None},
         }
-        stub = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**(values | given)))
+        stub = types.SimpleNamespace(FLAGS=Flags(values, given))
         monkeypatch.setattr(export_command, "flags", stub)
         export_command.main([""])
 
@@ -335,7 +347,46 @@ def test_a_bad_name_costs_nothing(command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("given", [{}, {"export_dir": "a", "serving_kit": "b"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"export_dir": ""}, {"serving_kit": ""}, {"export_dir": "a", "serving_kit": "b"}]
+)
 def test_one_of_both_folders(command, given):
     with pytest.raises(export_command.app.UsageError, match="either --export_dir"):
         command(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"export_dir": "a", "model_name": "shapes"}, "--model_name names a model in a --serving_"),
+        (
+            {"export_dir": "a", "input_type": "image_tensor", "max_image_pixels": 10**6},
+            "--max_image_pixels bounds files",
+        ),
+    ],
+)
+def test_flags_that_would_do_nothing(command, monkeypatch, tmp_path, given, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        command(**given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        (
+            tf.errors.ResourceExhaustedError(None, None, "{{node x}} No space left\n\t [[x]]"),
+            "error: No space left",
+        ),
+        (ImportError("tf2onnx is not installed: pip install it"), "error: tf2onnx is not .*"),
+    ],
+)
+def test_failures_are_one_line(command, monkeypatch, tmp_path, failure, line):
+    def load(*_):
+        raise failure
+
+    monkeypatch.setattr(export_command.detector.Detector, "load", load)
+    with pytest.raises(SystemExit) as error:
+        command(export_dir=str(tmp_path / "m"))
+    assert re.fullmatch(line, str(error.value))
