@@ -311,7 +311,10 @@ def export_saved_model(
         add_masks=add_masks,
     )
     found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
-    warmup.write(incomplete, warmup.requests("serving_default", INPUT_NAME, input_type))
+    warm_up = warmup.requests(
+        "serving_default", INPUT_NAME, input_type, preprocess.max_image_pixels
+    )
+    warmup.write(incomplete, warm_up)
     if tf.io.gfile.exists(export_dir):
         tf.io.gfile.rmtree(export_dir)
     tf.io.gfile.rename(incomplete, export_dir)

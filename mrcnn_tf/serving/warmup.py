@@ -9,6 +9,7 @@ Source: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc: the 
 """
 
 import io
+import math
 import os
 
 import tensorflow as tf
@@ -19,20 +20,25 @@ from mrcnn_tf.remote import messages
 from mrcnn_tf.serving import verification
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
-# 4:3 and 16:9, which share no canvas, lying and standing. (height, width), pixels.
+# 4:3 and 16:9, which share no canvas, lying and standing. (height, width), pixels; smaller ones of
+# the same forms where an export takes no more pixels.
 SIZES_HW = ((768, 1024), (1024, 768), (720, 1280), (1280, 720))
 
 
-def requests(signature: str, input_name: str, input_type: str) -> list[bytes]:
+def requests(
+    signature: str, input_name: str, input_type: str, max_image_pixels: int
+) -> list[bytes]:
     """Return a serialized PredictionLog per size: a request of one picture.
 
     Args:
       signature: the signature's name.
       input_name: of its one input.
       input_type: "image_bytes" (JPEG files), "image_tensor" or "tf_example".
+      max_image_pixels: no picture is larger: a larger one would be refused, and warm nothing up.
     """
     logs = []
-    for pixels in verification.sample_images(SIZES_HW):
+    sizes_hw = [_within(size_hw, max_image_pixels) for size_hw in SIZES_HW]
+    for pixels in verification.sample_images(sizes_hw):
         pictures: messages.Pictures = pixels[None]
         if input_type != "image_tensor":
             buffer = io.BytesIO()
@@ -44,6 +50,13 @@ def requests(signature: str, input_name: str, input_type: str) -> list[bytes]:
         log.predict_log.request.CopyFrom(messages.predict_request(signature, input_name, pictures))
         logs.append(log.SerializeToString())
     return logs
+
+
+def _within(size_hw: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """Return a size of the same form that has no more pixels."""
+    height, width = size_hw
+    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
+    return int(height * scale), int(width * scale)
 
 
 def write(saved_model: str, records: list[bytes]) -> None:
