@@ -44,7 +44,12 @@ _HTTP = {
 }  # fmt: skip
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _FIELDS = {1: "float_val", 3: "int_val", 4: "int_val", 9: "int64_val"}
-_NUMBERS = {np.dtype(np.float32): 1, np.dtype(np.int32): 3, np.dtype(np.int64): 9}
+_NUMBERS = {
+    np.dtype(np.float32): 1,
+    np.dtype(np.int32): 3,
+    np.dtype(np.uint8): 4,
+    np.dtype(np.int64): 9,
+}
 _STRING = 7
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(:predict)?")
 

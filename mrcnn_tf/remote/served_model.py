@@ -55,8 +55,11 @@ class ServedModel:
           The outputs of the signature, see `serving/postprocessing.py`.
 
         Raises:
+          ValueError: no pictures: over REST there is no such request.
           ServerError: no answer in time, or a refusal; names the server.
         """
+        if not len(pictures):
+            raise ValueError("a request of no picture")
         if self.input_type == "tf_example":
             pictures = [messages.encode_example(_IMAGE_FEATURE, bytes(one)) for one in pictures]
         return self._ask(_SIGNATURE, pictures)
@@ -79,7 +82,9 @@ class ServedModel:
             (answer,) = self._ask(_DESCRIBE, [b""]).values()
         except ServerError as error:
             self.close()
-            raise ServerError(f"{error}{self._advice(error)}", error.is_temporary) from error
+            raise ServerError(
+                f"{error}{self._advice(error)}", error.is_temporary, error.is_timeout
+            ) from error
         description = json.loads(answer[0])
         self.input_type: str = description["input_type"]
         self.category_names: dict[int, str] = {

@@ -32,6 +32,8 @@ def read_detections(
 
     Raises:
       RefusedPictureError: the answer has a `detection_status` for this image other than 0.
+      ValueError: it has a category that `category_names` has not: a server has put a new version in
+        the place of the one that was asked for them.
     """
     # Exports of before say nothing: one picture that could not be used failed the request.
     status = int(answer[detection_status.OUTPUT][row]) if detection_status.OUTPUT in answer else 0
@@ -48,6 +50,11 @@ def read_detections(
         probs = answer["detection_masks"][row, :count]
         masks = [*paste.paste_to_rles(probs, boxes, height, width, convention=mask_convention)]
     ids = answer["detection_class_ids"][row, :count].tolist()
+    if unknown := set(ids) - category_names.keys():
+        raise ValueError(
+            f"the server has another model now, with a category {min(unknown)} that the one before "
+            "had not: start again"
+        )
     scores = answer["detection_scores"][row, :count].tolist()
     return ImageDetections(
         Detection(box, score, category_id, category_names[category_id], mask)

@@ -12,12 +12,14 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.client import Client
 from mrcnn_tf.remote.failures import ServerError
+from mrcnn_tf.remote.served_model import ServedModel
 from mrcnn_tf.remote.server import Server
-from mrcnn_tf.serving import answers, image_run
+from mrcnn_tf.serving import answers, full_masks, image_run, signatures
 from tests.serving import served
 from tests.serving.conftest import GREEN, RED
 
@@ -38,6 +40,32 @@ def servers(export, tmp_path_factory):
 
     yield of
     for server in started.values():
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory, detect, labels, preprocess):
+    """Return f(kind of added masks) -> the SavedModel and its server, started once each."""
+    started = {}
+
+    def of(kind):
+        if kind not in started:
+            folder = tmp_path_factory.mktemp("masked")
+            signatures.export_saved_model(
+                detect,
+                str(folder / "m"),
+                input_type="image_bytes",
+                label_map=labels,
+                preprocess=preprocess,
+                mask_convention="pixel_centres",
+                added_masks=kind,
+            )
+            loaded = tf.saved_model.load(str(folder / "m"))
+            started[kind] = loaded, served.start(folder / "m", folder)
+        return started[kind]
+
+    yield of
+    for _, server in started.values():
         server.stop()
 
 
@@ -367,8 +395,9 @@ def test_what_is_no_tensorflow_serving(answer, message):
         client_of(OddServer(answer), "rest", deadline_s=1.0)
 
 
-def test_a_status_that_a_server_gives_a_picture():
-    answer = {
+def answer_of_two():
+    """One picture without a detection, and one that could not be used."""
+    return {
         "detection_status": np.array([0, 3], np.int32),
         "image_size": np.array([[4, 4], [0, 0]], np.int32),
         "num_detections": np.zeros(2, np.float32),
@@ -376,6 +405,49 @@ def test_a_status_that_a_server_gives_a_picture():
         "detection_class_ids": np.zeros([2, 0], np.int64),
         "detection_scores": np.zeros([2, 0], np.float32),
     }
+
+
+def test_a_status_that_a_server_gives_a_picture():
+    answer = answer_of_two()
     assert answers.read_detections(answer, 0, {}, "pixel_centres") == []
     with pytest.raises(answers.RefusedPictureError, match=r"\(detection_status 3\)"):
         answers.read_detections(answer, 1, {}, "pixel_centres")
+
+
+def test_a_server_that_swaps_its_model():
+    """The names were asked for once; the next version has a third category."""
+    answer = answer_of_two() | {
+        "num_detections": np.array([2, 0], np.float32),
+        "detection_boxes": np.tile(np.float32([0.0, 0.0, 0.5, 0.5]), (2, 2, 1)),
+        "detection_class_ids": np.array([[2, 3], [0, 0]], np.int64),
+        "detection_scores": np.array([[0.9, 0.8], [0.0, 0.0]], np.float32),
+    }
+    names = {1: "a", 2: "b"}
+    with pytest.raises(ValueError, match="another model now, with a category 3 .* start again"):
+        answers.read_detections(answer, 0, names, "pixel_centres")
+    names[3] = "c"
+    found = answers.read_detections(answer, 0, names, "pixel_centres")
+    assert [one.category for one in found] == ["b", "c"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_of_nothing(server, protocol):
+    model = ServedModel(where(server, protocol))
+    with pytest.raises(ValueError, match="no picture"):
+        model.call([])
+    model.close()
+
+
+@pytest.mark.parametrize("kind", sorted(full_masks.KINDS))
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_added_masks_arrive_as_the_saved_model_answers_them(masked, folder, protocol, kind):
+    loaded, server = masked(kind)
+    files = [(folder / name).read_bytes() for name in ("plain.png", "turned.jpg")]
+    model = ServedModel(where(server, protocol))
+    answer = model.call(files)
+    model.close()
+    (name,) = set(answer) & {full_masks.PASTED, full_masks.COUNTS}
+    expected = loaded.signatures["serving_default"](input_tensor=tf.constant(files))[name].numpy()
+    assert expected[:, 0].any()
+    assert (answer[name].dtype == object) == (name == full_masks.COUNTS)
+    np.testing.assert_array_equal(answer[name], expected)
