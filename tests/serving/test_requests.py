@@ -377,13 +377,7 @@ def numpy_masks(answer, row, convention):
 def test_run_lengths(with_masks, scenes, convention):
     model = with_masks("run_lengths", convention)
     assert json.loads(model.description().numpy())["added_masks"] == "run_lengths"
-    files = [
-        encode(scenes[0]),
-        b"damaged",
-        encode(scenes[1]),
-        encode(scenes[2]),
-        png(50_000, 9_000),
-    ]
+    files = mixed(scenes)
     answer = {name: value.numpy() for name, value in model(tf.constant(files)).items()}
     counts = answer[full_masks.COUNTS]
     assert counts.shape == answer["detection_scores"].shape
@@ -403,13 +397,7 @@ def test_run_lengths(with_masks, scenes, convention):
 @pytest.mark.parametrize("convention", ["pixel_centres", "torchvision"])
 def test_pasted_masks(with_masks, scenes, convention):
     model = with_masks("pasted", convention)
-    files = [
-        encode(scenes[0]),
-        b"damaged",
-        encode(scenes[1]),
-        encode(scenes[2]),
-        png(50_000, 9_000),
-    ]
+    files = mixed(scenes)
     answer = {name: value.numpy() for name, value in model(tf.constant(files)).items()}
     masks = answer[full_masks.PASTED]
     assert (masks.dtype, masks.shape) == (np.uint8, (5, 2, 150, 140))
