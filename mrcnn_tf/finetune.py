@@ -43,14 +43,19 @@ _MADE_OF_PHOTOS = ("data", "split", "records")  # folders that hold nothing else
 def _define_flags() -> None:
     # In a function: importing this module must not claim flag names.
     flags.DEFINE_string("images", None, "Folder of the photos.", required=True)
-    flags.DEFINE_string("annotations", None, "File or folder of the annotations.", required=True)
+    flags.DEFINE_string(
+        "annotations",
+        None,
+        "What the annotation tool wrote: a file, or a folder; labelme's may be that of the photos.",
+        required=True,
+    )
     flags.DEFINE_string("output_dir", None, "Everything is written into it.", required=True)
     flags.DEFINE_string("val_images", None, "Photos to validate on; default: some are split off.")
-    flags.DEFINE_string("val_annotations", None, "Their annotations.")
+    flags.DEFINE_string("val_annotations", None, "Annotations of the validation photos.")
     flags.DEFINE_string("format", None, "Of the annotations; default: recognised.")
     flags.DEFINE_string("weights", "auto", "As for mrcnn_tf.choose_experiment.")
-    flags.DEFINE_float("minutes", 30.0, "Of training.", lower_bound=0.1)
-    flags.DEFINE_integer("seed", 0, "Of the split.", lower_bound=0)
+    flags.DEFINE_float("minutes", 30.0, "How long to train.", lower_bound=0.1)
+    flags.DEFINE_integer("seed", 0, "Another number splits off other photos.", lower_bound=0)
     flags.DEFINE_enum(
         "on_error",
         "fail",
@@ -100,11 +105,20 @@ class Plan:
           on_error: "fail" or "skip", as `data_prep/create_coco_tfrecord.py` takes it.
 
         Raises:
-          ValueError: one of the two validation flags without the other.
+          ValueError: one of the two validation flags without the other, or photos or annotations
+            in the folder that is written.
         """
         if bool(val_images) != bool(val_annotations):
             raise ValueError("--val_images and --val_annotations go together")
+        # "photos/" and "photos" are one folder, and one setting.
+        images, annotations, output_dir = map(os.path.normpath, (images, annotations, output_dir))
+        if val_images and val_annotations:
+            val_images, val_annotations = map(os.path.normpath, (val_images, val_annotations))
         self.folder = pathlib.Path(output_dir)
+        for path in (images, annotations, val_images, val_annotations):
+            # What lies in there may be deleted when a run begins again.
+            if path and pathlib.Path(path).resolve().is_relative_to(self.folder.resolve()):
+                raise ValueError(f"{path} lies in --output_dir={output_dir}: take another one")
         self.stages: list[Stage] = []
         self._processes = [f"--num_processes={num_threads}"] if num_threads else []
         self._on_error = f"--on_error={on_error}"
@@ -167,12 +181,13 @@ class Plan:
         of_run = [f"--experiment={self.experiment}", f"--model_dir={run}"]
         best = f"--checkpoint_path={run}/best"
         self._module("train", "train", *of_run, *limit)
-        self._module("evaluate the best", "train", *of_run, "--mode=eval", best, *limit)
-        self._module("report", "report", *of_run, best, *limit)
+        # In float32, because the network may be used on a machine that has no half precision: what
+        # is scored and reported is what is exported.
+        trained = (best, "--mixed_precision=none", *limit)
+        self._module("evaluate the best", "train", *of_run, "--mode=eval", *trained)
+        self._module("report", "report", *of_run, *trained)
         exported = f"{self.folder}/saved_model"
-        # In float32, because the network may be used on a machine that has no half precision.
-        to = (f"--export_dir={exported}", "--mixed_precision=none", *limit)
-        self._module("export", "export", of_run[0], best, *to)
+        self._module("export", "export", of_run[0], f"--export_dir={exported}", *trained)
         found = [f"--saved_model={exported}"]
         found += [f"--input={val_images or f'{self.folder}/split/val.txt'}"]
         found += [f"--output_dir={self.folder}/predictions", *limit]
@@ -276,6 +291,10 @@ def main(argv: list[str]) -> None:
     given = [values.images, values.annotations, values.val_images, values.val_annotations]
     given = [path for path in given if path]
     threads.use(values.threads)  # of all stages, which inherit it
+    if not values.output_dir:
+        sys.exit("error: --output_dir is empty")
+    if values.weights not in ("auto", "none") and not pathlib.Path(values.weights).is_dir():
+        sys.exit(f"error: --weights={values.weights}: neither auto nor none, nor a folder")
     for path in given:
         if not pathlib.Path(path).exists():
             sys.exit(f"error: {path}: there is no such file or folder")

@@ -20,14 +20,13 @@ import os
 import pathlib
 import sys
 
-from mrcnn_tf.console import start_tensorflow
+from mrcnn_tf.console import command_line, start_tensorflow
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 with start_tensorflow.quickly():
     import tensorflow as tf
 from absl import app, flags
 
-from mrcnn_tf.console import command_line
 from mrcnn_tf.inspection import as_json, checks, data_set, network, write_page
 from mrcnn_tf.inspection.problems import EXIT_CODES, Problem, Severity, by_kind, worst
 

@@ -64,7 +64,10 @@ def run(planned: Sequence[Stage], model_dir: str, part: slice = slice(None)) -> 
       ValueError: the folder holds a stage of other settings.
       SystemExit: a stage failed.
     """
-    tf.io.gfile.makedirs(model_dir)
+    try:
+        tf.io.gfile.makedirs(model_dir)
+    except tf.errors.OpError as error:
+        raise ValueError(f"{model_dir}: {error.message}") from error
     finished = _finished(model_dir)
     if difference := changed(planned, model_dir):
         raise ValueError(
@@ -77,17 +80,21 @@ def run(planned: Sequence[Stage], model_dir: str, part: slice = slice(None)) -> 
             continue
         print(f"\n{title}\n  {stage.command()}", flush=True)
         start = time.monotonic()
-        code = _run_stage(stage)
+        code, stopped_by = _run_stage(stage)
+        if code in stage.passes:
+            seconds = round(time.monotonic() - start, 1)
+            finished[stage.name] = {"command": stage.command(), "seconds": seconds}
+            _note(finished, model_dir)
+        if stopped_by is not None:
+            print("stopped; the same command goes on from there", file=sys.stderr)
+            raise SystemExit(128 + stopped_by)  # as shells do
         if code not in stage.passes:
             print(
-                f"error: stage '{stage.name}' ended with exit code {code}; the same command goes "
-                "on from there",
+                f"error: stage '{stage.name}' ended with exit code {code}; what is done before it "
+                "stays, and the same command tries it again",
                 file=sys.stderr,
             )
-            raise SystemExit(code if code > 0 else 128 - code)  # a signal's number, as shells do
-        seconds = round(time.monotonic() - start, 1)
-        finished[stage.name] = {"command": stage.command(), "seconds": seconds}
-        _note(finished, model_dir)
+            raise SystemExit(code if code > 0 else 128 - code)
     return {name: entry["seconds"] for name, entry in finished.items()}
 
 
@@ -130,19 +137,29 @@ def _note(finished: dict[str, Finished], model_dir: str) -> None:
     tf.io.gfile.rename(f"{path}.incomplete", path, overwrite=True)
 
 
-def _run_stage(stage: Stage) -> int:
-    """Run a stage, which gets the signals that this process gets; return its exit code.
+def _run_stage(stage: Stage) -> tuple[int, int | None]:
+    """Run a stage, which gets the signals that this process gets.
 
     It saves what it has and ends by itself. The terminal sends Ctrl-C to both.
+
+    Returns:
+      Its exit code, and the signal that came meanwhile, also if the stage was done before: the
+      next one must not begin.
     """
     environment = os.environ | {command_line.STAGE: "1"}
     process = subprocess.Popen([sys.executable, *stage.arguments], env=environment)
+    came: list[int] = []
+
+    def terminate(number: int, _: object) -> None:
+        came.append(number)
+        process.terminate()
+
     before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: came.append(number)),
     }
     try:
-        return process.wait()
+        return process.wait(), came[0] if came else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

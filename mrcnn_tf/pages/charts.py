@@ -212,7 +212,8 @@ def heat_map(
         raise ValueError(f"{len(rows)} x {len(columns)} names for {list(matrix.shape)} values")
     darkness = np.asarray(shares if shares is not None else matrix / (matrix.max(initial=0) or 1))
     longest = max((len(name) for name in rows), default=0)
-    left = 20 + min(110.0, _LETTER * longest) if rows else 20.0
+    # 20 pixels for the turned title, 5 before the cells, and room for letters wider than most.
+    left = 25 + min(115.0, 1.1 * _LETTER * longest + 6) if rows else 20.0
     room = _WIDTH - left - 8
     cell = min(room / max(matrix.shape[1], 1), 44.0)
     deep = min(80.0, 8 + _LETTER * max((len(name) for name in columns), default=0))

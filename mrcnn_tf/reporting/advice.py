@@ -144,7 +144,7 @@ def _by_category(scored: Scored) -> list[str]:
     if len(measured) > 1:
         value, number, name = min(measured, key=lambda entry: entry[0])
         mean = numbers.get("ap").value or 0.0
-        if mean - value > _WIDE:
+        if mean - value > min(_WIDE, mean / 3):
             said.append(
                 f"{name!r} is the weakest category (AP {value:.2f}, the mean is {mean:.2f}): more "
                 "training pictures of it help more than pictures of the others."
@@ -215,6 +215,7 @@ def _by_certainty(scored: Scored) -> list[str]:
             "tell how much of the score is chance: annotate more of them."
         ]
     return [
-        f"{images} validation images tell AP only to within {width:.2f}: a change smaller than "
-        "that may be chance. More validation images make the score surer, not the network better."
+        f"On {images} validation images, AP may be {width / 2:.2f} higher or lower by chance: a "
+        "smaller change says nothing. More validation images make the score surer, not the "
+        "network better."
     ]

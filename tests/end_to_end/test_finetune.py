@@ -287,3 +287,37 @@ def test_the_fingerprint_sees_what_changes(tmp_path):
     second = now()
     (tmp_path / "b.jpg").write_bytes(b"123")
     assert len({first, second, now()}) == 3
+
+
+@pytest.mark.parametrize("place", ["", "data", "photos/deep"])
+def test_photos_in_the_folder_that_is_written_are_refused(tmp_path, place):
+    """It may empty its own folders, and does not look for changes in them."""
+    photos = tmp_path / "out" / place
+    photos.mkdir(parents=True)
+    (photos / "a.jpg").write_bytes(b"123")
+    flags = [f"--images={photos}", f"--annotations={photos}", f"--output_dir={tmp_path}/out/"]
+    done = run(*flags)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {photos} lies in --output_dir={tmp_path}/out: take another one\n"
+    assert [path.name for path in photos.rglob("*.jpg")] == ["a.jpg"]
+
+
+def test_a_slash_at_the_end_changes_nothing():
+    plain = finetune.Plan("photos", "export", "runs/x")
+    with_slashes = finetune.Plan("photos/", "./export/", "runs//x/")
+    assert plain.stages == with_slashes.stages
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--output_dir=", "error: --output_dir is empty\n"),
+        ("--weights=nixda", "error: --weights=nixda: neither auto nor none, nor a folder\n"),
+    ],
+)
+def test_refused_before_anything_is_done(tmp_path, flag, said):
+    (tmp_path / "photos").mkdir()
+    flags = [f"--images={tmp_path}/photos", f"--annotations={tmp_path}/photos"]
+    done = run(*flags, f"--output_dir={tmp_path}/out", flag)
+    assert (done.returncode, done.stderr) == (1, said)
+    assert not (tmp_path / "out").exists()
