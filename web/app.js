@@ -10,6 +10,8 @@ const SUGGESTED = "model.tflite";
 const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00"]; // those of detect.py
 const LONG_EDGE = [800, 2048]; // of the drawing, in pixels: smaller photos are enlarged
 
+const NAMED = 10; // categories at most
+
 export const page = { busy: true, error: null, found: null, milliseconds: null };
 
 const element = (id) => document.getElementById(id);
@@ -47,10 +49,13 @@ async function openNetwork(bytes, name) {
   network = loaded;
   const { categories, suggested_score_threshold: threshold } = network.description;
   const [height, width] = network.inputHW;
+  const names = categories.slice(0, NAMED).map((row) => row.name);
+  if (categories.length > NAMED) names.push(`${categories.length - NAMED} others`);
   element("network").textContent =
     `${name}: ${(bytes.length / 1e6).toFixed(1)} MB, input ${height} x ${width}, ` +
-    `finds ${categories.map((row) => row.name).join(", ")}`;
+    `finds ${names.join(", ")}`;
   element("threshold").value = threshold ?? 0.5;
+  show();
   await detect();
 }
 

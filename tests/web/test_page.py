@@ -267,6 +267,9 @@ def test_a_wrong_network_is_refused_and_the_one_before_stays(
 def test_a_file_that_is_no_photo_is_named(chromium, folder, address, model, tmp_path):
     (folder / "a.tflite").write_bytes(model)
     assert "choose a photo" in show(chromium, address, model="a.tflite")["status"]
+    # What the file suggests.
+    shown = chromium.evaluate('document.getElementById("shown-threshold").textContent')
+    assert shown == "0.25"
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     chromium.choose("#photo", tmp_path / "broken.jpg")
     chromium.wait_for(IDLE)
