@@ -11,6 +11,7 @@ from . import voc_masks, yolo
 FORMATS = ("coco", "yolo", "labelme", "voc")
 _KEYS = re.compile(rb'"(images|annotations|categories|shapes|imagePath)"\s*:')
 _OF_COCO = {"images", "annotations", "categories"}
+_PHOTOS = {".jpg", ".jpeg", ".heic", ".webp", ".tif", ".tiff", ".bmp"}  # no format has only these
 # What people have who exported something else, and what to do.
 _ELSEWHERE = {
     ".zip": "unpack it first",
@@ -117,11 +118,15 @@ def _seen(files: list[pathlib.Path]) -> str:
     if not counts:
         return " (it is empty)"
     seen = ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(6))
+    if set(counts) <= _PHOTOS:
+        return f" (seen: {seen}): there are only photos here. Name what your tool exported"
     advice = [f"{end}: {text}" for end, text in _ELSEWHERE.items() if end in counts]
     if ".txt" in counts:
         advice.append(".txt: YOLO's label files take a data.yaml or classes.txt with the names")
     if ".png" in counts:
         advice.append(f".png: masks take a folder {voc_masks.OBJECTS}, which tells objects apart")
     if ".json" in counts:
-        advice.append(".json: neither COCO's keys nor labelme's are in them; export as COCO")
+        advice.append(
+            ".json: neither COCO's keys nor labelme's are in them, or they are cut; export as COCO"
+        )
     return f" (seen: {seen})" + "".join(f". {text}" for text in advice)

@@ -170,6 +170,7 @@ def _chart_classes(section: Section, sets: Sequence[DataSet]) -> None:
     section.table(
         ("class", *columns), [(name, *counts) for name, counts in ordered],
         folded=f"All {len(ordered):,} classes in numbers" if len(ordered) > _OPEN_ROWS else "",
+        stacked=True,
     )  # fmt: skip
 
 
@@ -211,7 +212,7 @@ def _chart_sizes(section: Section, sets: Sequence[DataSet], network: Network) ->
         values = as_json.quantiles(tables[data_set.name].network_sides)
         rows.append((data_set.name, *(v if v is None else float(v) for v in values.values())))
     columns = ("object sizes", "smallest", "5 %", "25 %", "half below", "75 %", "95 %", "largest")
-    section.table(columns, rows)
+    section.table(columns, rows, stacked=True)
 
 
 def _map_of_places(boxes: Sequence[np.ndarray], sets: Sequence[DataSet], tables: dict) -> Html:
@@ -263,6 +264,7 @@ def _chart_anchors(section: Section, sets: Sequence[DataSet], network: Network) 
             [(f"{row['from']} to {row['to']}" if row["to"] else f"{row['from']} and more",
               row["objects"], *(round(row[key], 2) for key in ("mean_best_iou", "recall_50",
               "recall_70"))) for row in rows],
+            stacked=True,
         )  # fmt: skip
     section.heading("Charts")
     section.charts(drawn)
