@@ -26,6 +26,7 @@ CLEAR_FRACTION = 0.95
 # the size of the images; more than the largest teach less than larger images do.
 _TIMES_SEEN = 10
 _FEWEST_STEPS, ENOUGH_STEPS = 300, 800
+_SURELY = 1.5  # how far steps may be beyond what another size lets expect
 # Candidates for the smallest anchor and for the ratio of neighbouring levels' anchors.
 _SMALLEST_ANCHORS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 _STEPS_BETWEEN_LEVELS = (1.6, 1.8, 2.0)
@@ -251,14 +252,23 @@ def pace(
     def steps(one: Pace) -> float:
         return 60 * minutes / one.seconds
 
+    def steps_at(edge: int, from_one: Pace) -> float:
+        """About, as time grows with the pixels: what cannot suffice need not be tried."""
+        return steps(from_one) * (from_one.short_edge / edge) ** 2
+
+    def is_hopeless(edge: int) -> bool:
+        last = measured[-1] if measured else None
+        if last is None or edge == possible[0] or math.isinf(last.seconds):
+            return False  # a size that did not fit into memory tells no time
+        return _SURELY * steps_at(edge, last) < least_steps
+
     measured: list[Pace] = []
     for edge in sorted((e for e in possible if e <= wanted_edge), reverse=True):
-        taken = measure(edge)
-        if steps(taken) >= least_steps:
+        if not is_hopeless(edge) and steps(measure(edge)) >= least_steps:
             break
+    taken = measured[-1]
     for edge in (e for e in possible if e > wanted_edge):
-        # Time grows with the pixels: what cannot suffice need not be tried.
-        if steps(taken) * (taken.short_edge / edge) ** 2 < ENOUGH_STEPS:
+        if steps_at(edge, taken) < ENOUGH_STEPS:
             break
         larger = measure(edge)
         if steps(larger) < ENOUGH_STEPS:
