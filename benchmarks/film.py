@@ -53,13 +53,13 @@ def measure(folder: pathlib.Path, args: argparse.Namespace) -> dict:
 
     from mrcnn_tf.console.progress_bar import ProgressBar
     from mrcnn_tf.images import reading
-    from mrcnn_tf.serving import film, film_run, film_source, lines_file, predictor
+    from mrcnn_tf.serving import film_reader, film_source, frame_loop, lines_file, predictor
 
     path = str(folder / "film.mp4")
     write_film(path, args.frames, args.height, args.width)
     source = film_source.Source("film.mp4", path, False)
     detect = predictor.Predictor(random_detector.export(folder / "exported"))
-    first = next(film.FilmReader(source).frames())
+    first = next(film_reader.FilmReader(source).frames())
     prepared = detect.prepare(reading.UprightImage(first.pixels, None, False))
     num_looked_at = -(-args.frames // args.every_nth)
 
@@ -68,8 +68,8 @@ def measure(folder: pathlib.Path, args: argparse.Namespace) -> dict:
             detect.call([prepared])
 
     def loop(stem: str | None) -> None:
-        run = film_run.FilmRun(detect, stem, 0.0, args.every_nth, 1)
-        reader = film.FilmReader(source, copy=stem is not None)
+        run = frame_loop.FrameLoop(detect, stem, 0.0, args.every_nth, 1)
+        reader = film_reader.FilmReader(source, copy=stem is not None)
         progress = ProgressBar("film", args.frames, "frames", stream=io.StringIO())
         with lines_file.LinesFile(str(folder / "detections.jsonl")) as lines:
             run.process(reader, None, lines, progress, newest_only=False)

@@ -6,7 +6,6 @@ cannot be read is noted by name, and the others go on.
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,11 +22,11 @@ from mrcnn_tf.serving import (
     answers,
     any_predictor,
     drawn,
+    first_call,
     other_forms,
     output_folder,
     predictor,
     read_ahead,
-    remote_predictor,
     tiles,
     unread,
 )
@@ -121,13 +120,13 @@ class ImageRun:
           tiling: how images are cut; None for whole ones.
         """
         self._detect = detect
+        self._call = first_call.told(detect)
         self._drawn_dir = drawn_dir
         self._threshold = threshold
         self._forms = forms
         self._tiling = tiling
         self.failures: dict[str, str] = {}
         self.num_turned = 0
-        self._called = isinstance(detect, remote_predictor.RemotePredictor)
 
     def process(
         self,
@@ -214,17 +213,6 @@ class ImageRun:
             return
         for row, image in enumerate(batch):
             yield image, answer, row
-
-    def _call(self, batch: Sequence[predictor.Prepared]) -> answers.Answer:
-        """Call the network; say why nothing moves while TensorFlow prepares it."""
-        start = time.monotonic()
-        if not self._called:
-            print("first call: TensorFlow prepares the graph, which takes a while", flush=True)
-        answer = self._detect.call(batch)
-        if not self._called:
-            print(f"first call took {time.monotonic() - start:.1f} s", flush=True)
-            self._called = True
-        return answer
 
     def _in_tiles(self, name: str, path: str, tiling: tiles.Tiling, batch_size: int) -> _Outcome:
         """Read an image, find objects in it tile by tile, and write what is wanted of them."""

@@ -11,12 +11,12 @@ from mrcnn_tf.serving import film_source
 
 av = pytest.importorskip("av", reason="films need PyAV: pip install 'mrcnn-tf[video]'")
 
-from mrcnn_tf.serving import film  # noqa: E402
+from mrcnn_tf.serving import film_reader, film_writer  # noqa: E402
 from tests.serving import films  # noqa: E402
 
 
 def open_film(path, **options):
-    return film.FilmReader(film_source.find([str(path)]), **options)
+    return film_reader.FilmReader(film_source.find([str(path)]), **options)
 
 
 def copy(path, stem, change=lambda pixels: pixels):
@@ -24,7 +24,7 @@ def copy(path, stem, change=lambda pixels: pixels):
     reader = open_film(path)
     writer = None
     for frame in reader.frames():
-        writer = writer or film.FilmWriter(str(stem), reader, frame.pixels.shape[:2])
+        writer = writer or film_writer.FilmWriter(str(stem), reader, frame.pixels.shape[:2])
         writer.write(frame, change(frame.pixels))
     writer.copy(reader.rest)
     writer.complete()
@@ -117,7 +117,7 @@ TURNS = {
 @pytest.mark.parametrize("matrix", TURNS)
 def test_display_matrix(matrix):
     pixels = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)[..., np.newaxis].repeat(3, 2)
-    turned = film.upright(pixels, np.array([*matrix, 0, 0, 0, 1 << 14]) * 65536)
+    turned = film_reader.upright(pixels, np.array([*matrix, 0, 0, 0, 1 << 14]) * 65536)
     np.testing.assert_array_equal(turned[..., 0], TURNS[matrix])
 
 
@@ -199,7 +199,7 @@ def test_what_was_written_can_be_played_before_the_end(tmp_path):
         reader.is_matroska = name.endswith("mkv")
         writer = None
         for frame in reader.frames():
-            writer = writer or film.FilmWriter(str(tmp_path / name), reader, (96, 128))
+            writer = writer or film_writer.FilmWriter(str(tmp_path / name), reader, (96, 128))
             writer.write(frame, frame.pixels)
         assert not (tmp_path / name).exists()
         shutil.copy(writer.incomplete_path, tmp_path / f"copy-{name}")
@@ -313,7 +313,7 @@ def test_a_frame_of_another_size_is_fitted_in(tmp_path):
     path = films.make(tmp_path / "a.mp4", count=4)
     _, writer = copy(path, tmp_path / "b.mp4")
     reader = open_film(path)
-    writer = film.FilmWriter(str(tmp_path / "c.mp4"), reader, (96, 128))
+    writer = film_writer.FilmWriter(str(tmp_path / "c.mp4"), reader, (96, 128))
     for frame in reader.frames():
         half = frame.pixels[::2, ::2] if frame.number > 1 else frame.pixels
         writer.write(frame, half)

@@ -13,12 +13,13 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.images import drawing
+from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.results.detection import Detection
-from mrcnn_tf.serving import film_source, predictor
+from mrcnn_tf.serving import answers, film_source, predictor
 
 av = pytest.importorskip("av", reason="films need PyAV: pip install 'mrcnn-tf[video]'")
 
-from mrcnn_tf.serving import film, film_run  # noqa: E402
+from mrcnn_tf.serving import film_reader, film_run, film_writer  # noqa: E402
 from tests.serving import films  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -254,7 +255,7 @@ def test_a_film_without_one_good_frame(network, tmp_path, capsys):
 @pytest.fixture
 def camera(monkeypatch):
     """A camera that has a picture whenever it is asked, without end."""
-    monkeypatch.setattr(film, "_CAMERA_FORMAT", "lavfi")
+    monkeypatch.setattr(film_reader, "_CAMERA_FORMAT", "lavfi")
     return film_source.Source("camera0", "testsrc=size=64x48:rate=30", True)
 
 
@@ -290,7 +291,7 @@ def test_a_long_film_does_not_pile_up(network, tmp_path, monkeypatch):
         tmp_path / "a.mp4", count=200, audio=None, video_options={"preset": "ultrafast"}
     )
     num_read, ahead = 0, []
-    frames = film.FilmReader.frames
+    frames = film_reader.FilmReader.frames
 
     def counted(self):
         nonlocal num_read
@@ -298,7 +299,7 @@ def test_a_long_film_does_not_pile_up(network, tmp_path, monkeypatch):
             num_read += 1
             yield frame
 
-    monkeypatch.setattr(film.FilmReader, "frames", counted)
+    monkeypatch.setattr(film_reader.FilmReader, "frames", counted)
     network.before_call = lambda count: ahead.append(num_read - sum(network.batches))
     threads = threading.active_count()
     assert run(path, tmp_path / "out", batch_size=2)[0] == 0
@@ -329,7 +330,7 @@ def test_a_disk_that_fails_in_the_end(network, tmp_path, monkeypatch, capsys):
     def fail(self):
         raise OSError("disk full")
 
-    monkeypatch.setattr(film.FilmWriter, "complete", fail)
+    monkeypatch.setattr(film_writer.FilmWriter, "complete", fail)
     path = films.make(tmp_path / "a.mp4", count=2)
     with pytest.raises(OSError, match="disk full"):
         run(path, tmp_path / "out")
@@ -421,3 +422,47 @@ def test_flags_of_films_with_images_are_a_mistake(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stdout == "--every_nth and --max_frames are for a film or a camera as --input\n"
+
+
+def test_frames_that_a_server_does_not_answer(network, tmp_path, capsys):
+    """Two calls fail and one frame is refused: the others are looked at, and the exit code is 1."""
+    path = films.make(tmp_path / "a.mp4", count=10)
+    refusing(network, failed=[3, 4])
+    read = network.read
+
+    def refuse_the_eighth(answer, row):
+        if answer["call"] == 7:
+            raise answers.RefusedPictureError("on the server: undecodable")
+        return read(answer, row)
+
+    network.read = refuse_the_eighth
+    code, lines = run(path, tmp_path / "out")
+    assert code == 1
+    assert [line["frame"] for line in lines] == [0, 1, 2, 5, 6, 8, 9]
+    assert len(films.times(str(tmp_path / "out/drawn/a.mp4"))) == 10
+    printed = capsys.readouterr().out
+    assert "FAILED a.mp4, frame 3: busy\nFAILED a.mp4, frame 4: busy\n" in printed
+    assert "FAILED a.mp4, frame 7: on the server: undecodable\n" in printed
+
+
+def test_a_server_that_is_gone(network, tmp_path, capsys):
+    path = films.make(tmp_path / "a.mp4", count=10)
+    calls = refusing(network, failed=range(5, 10))
+    with pytest.raises(ServerError, match="busy"):
+        run(path, tmp_path / "out")
+    assert len(calls) == 8
+    assert len(lines_of(tmp_path / "out/detections.jsonl.incomplete")) == 5
+
+
+def refusing(network, failed):
+    """Let calls fail, counted from 0; return the list of all calls."""
+    calls, call = [], network.call
+
+    def answer(batch):
+        calls.append(len(batch))
+        if len(calls) - 1 in failed:
+            raise ServerError("busy")
+        return call(batch) | {"call": len(calls) - 1}
+
+    network.call = answer
+    return calls

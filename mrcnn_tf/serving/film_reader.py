@@ -1,14 +1,9 @@
-"""Reads films and cameras frame by frame and writes films, sound and subtitles copied as they are.
+"""Reads films and cameras frame by frame, and what lies between the frames: sound and subtitles.
 
-Times and sound keep their places: a frame is written at the time at which it was read, so films of
-a variable frame rate stay such, and packets of sound and subtitles go from one file into the other
-without being decoded. They are counted from where the film begins, which in its file need not be 0.
-
-A film that was recorded on its side is turned upright, as players show it; what is written is
-upright and says nothing of turning.
+Times are counted from where the film begins, which in its file need not be 0. A film that was
+recorded on its side is turned upright, as players show it.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -16,26 +11,16 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 import tensorflow as tf
-from av.bitstream import BitStreamFilterContext
 
 from mrcnn_tf.images import storage
 from mrcnn_tf.serving import film_source
 
 _CAMERA_FORMAT = "v4l2"  # how FFmpeg calls Linux's cameras
 _MICROSECONDS = 1_000_000  # in which a container counts
-_UNKNOWN, _BT709 = 2, 1  # colour spaces as H.264 numbers them
+_UNKNOWN = 2  # colour space, as H.264 numbers them
 _HD_HEIGHT = 720  # from here on, a film that does not say which colour space it has is BT.709
 _DEFAULT_RATE = Fraction(25)
 _END_TOLERANCE = 0.5  # seconds by which what a file says of its length may be wrong
-# Written so that a file is playable up to the last whole fragment even if the machine goes down;
-# when it is closed, it becomes an ordinary MP4.
-_MP4_OPTIONS = {
-    "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
-    "flush_packets": "1",
-}
-_MATROSKA_OPTIONS = {"flush_packets": "1"}
-_SECONDS_PER_FRAGMENT = 2
-_ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20"}
 
 
 class Frame(NamedTuple):
@@ -94,7 +79,7 @@ class FilmReader:
         self._video.thread_type = "AUTO"
         others = [stream for stream in self._container.streams if stream is not video]
         self.copied = [s for s in others if copy and _can_be_copied(s)]
-        self.left_out = [_described(stream) for stream in others if not _can_be_copied(stream)]
+        self.left_out = [described(stream) for stream in others if not _can_be_copied(stream)]
         self.is_matroska = "matroska" in self._container.format.name
         self.time_base: Fraction = video.time_base or 1 / _DEFAULT_RATE
         self.rate: Fraction = video.average_rate or video.guessed_rate or _DEFAULT_RATE
@@ -177,7 +162,7 @@ class FilmReader:
                 if packet.size and (packet.stream is self._video or packet.stream in self.copied):
                     yield packet
         except av.FFmpegError as error:
-            self.broke_off = _reason(error)
+            self.broke_off = reason(error)
         yield None
 
     def _decode(self, packet: av.Packet | None) -> Sequence[av.VideoFrame]:
@@ -206,153 +191,6 @@ class FilmReader:
             self.broke_off = f"the file says that there are {expected:.1f} s"
 
 
-class FilmWriter:
-    """Writes a film: H.264 in MP4, or in Matroska if the film is, or MP4 cannot hold its sound.
-
-    Attributes:
-      path: of the film; it has this name once it is complete.
-      incomplete_path: its name until then.
-      left_out: streams that could not be taken along, described.
-      num_refused: packets of sound and subtitles that could not be copied.
-    """
-
-    def __init__(self, stem: str, reader: FilmReader, frame_hw: tuple[int, int]):
-        """Open it.
-
-        Args:
-          stem: path; ".mp4" or ".mkv" is added unless it ends so.
-          reader: of the film whose sound is copied.
-          frame_hw: (height, width) of the upright frames; odd ones become even, with their last
-            row or column once more.
-
-        Raises:
-          OSError: it cannot be written.
-        """
-        self.num_refused = 0
-        self._reader = reader
-        self._is_turned = frame_hw != reader.stored_hw
-        self._hw = (frame_hw[0] + frame_hw[0] % 2, frame_hw[1] + frame_hw[1] % 2)
-        os.makedirs(os.path.dirname(stem) or ".", exist_ok=True)
-        suffixes = (".mkv",) if reader.is_matroska else (".mp4", ".mkv")
-        for suffix in suffixes:
-            root = stem[: -len(suffix)] if stem.lower().endswith(suffix) else stem
-            self.path, self.incomplete_path = root + suffix, f"{root}.incomplete{suffix}"
-            try:
-                self._open(needs_all=suffix != suffixes[-1])
-                break
-            except (av.FFmpegError, ValueError) as error:
-                if suffix == suffixes[-1] or isinstance(error, OSError):
-                    why = f"{self.incomplete_path}: cannot be written: {_reason(error)}"
-                    raise OSError(why) from error
-                os.remove(self.incomplete_path)
-        self._is_open = True
-
-    def _open(self, *, needs_all: bool) -> None:
-        """Write the beginning of the file; raises if it cannot hold what it has to."""
-        is_mp4 = self.incomplete_path.endswith(".mp4")
-        options = _MP4_OPTIONS if is_mp4 else _MATROSKA_OPTIONS
-        self._container = av.open(self.incomplete_path, "w", options=options)
-        self._video = self._add_video()
-        self.left_out: list[str] = []
-        self._streams: dict[int, _CopiedStream] = {}
-        for stream in self._reader.copied:
-            try:
-                added = self._container.add_stream_from_template(stream)
-            except (av.FFmpegError, ValueError):
-                if needs_all:
-                    raise
-                self.left_out.append(f"{_described(stream)}: neither MP4 nor Matroska holds it")
-                continue
-            if stream.language:
-                added.metadata["language"] = stream.language
-            self._streams[stream.index] = _CopiedStream(stream, added)
-        self._container.start_encoding()
-
-    def write(self, frame: Frame, pixels: np.ndarray) -> None:
-        """Write a frame, and the packets that lie before it.
-
-        Args:
-          frame: says when.
-          pixels: uint8 [h, w, 3] RGB, shown instead of the frame's own.
-
-        Raises:
-          OSError: the disk is full, or fails.
-        """
-        try:
-            shown = av.VideoFrame.from_ndarray(_with_even_edges(pixels), "rgb24")
-            shown = shown.reformat(self._hw[1], self._hw[0], "yuv420p", dst_colorspace="ITU709")
-            shown.pts, shown.time_base = frame.ticks, self._reader.time_base
-            shown.pict_type = av.video.frame.PictureType.NONE
-            self._container.mux(self._video.encode(shown))
-        except av.FFmpegError as error:
-            raise OSError(f"{self.incomplete_path}: {_reason(error)}") from error
-        self.copy(frame.packets)
-
-    def copy(self, packets: Sequence[av.Packet]) -> None:
-        """Write packets of sound and subtitles as they are."""
-        for packet in packets:
-            stream = self._streams.get(packet.stream.index)
-            if stream is None:
-                continue
-            self._reader.to_beginning(packet)
-            try:
-                self._container.mux(stream.take(packet))
-            except (av.FFmpegError, ValueError):  # times that go back, for one
-                self.num_refused += 1
-
-    def close(self) -> None:
-        """End the film, so that it can be played; it keeps its provisional name.
-
-        Raises:
-          OSError: the disk is full, or fails.
-        """
-        if not self._is_open:
-            return
-        self._is_open = False
-        try:
-            self._container.mux(self._video.encode(None))
-            self._container.close()
-        except av.FFmpegError as error:
-            raise OSError(f"{self.incomplete_path}: {_reason(error)}") from error
-
-    def complete(self) -> None:
-        """End the film and give it its name; raises as `close` does."""
-        self.close()
-        os.replace(self.incomplete_path, self.path)
-
-    def _add_video(self) -> av.VideoStream:
-        rate = self._reader.rate
-        video = self._container.add_stream("libx264", rate=rate, options=_ENCODER_OPTIONS)
-        video.height, video.width = self._hw
-        video.pix_fmt = "yuv420p"
-        context = video.codec_context
-        context.time_base = self._reader.time_base
-        context.gop_size = max(1, round(_SECONDS_PER_FRAGMENT * rate))
-        context.sample_aspect_ratio = self._reader.pixel_aspect(is_turned=self._is_turned)
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        return video
-
-
-class _CopiedStream:
-    """A stream of the written film whose packets come from the film that is read.
-
-    AAC in broadcasts and camcorders' films has a header before each packet, which MP4 and Matroska
-    want once, at the beginning.
-    """
-
-    def __init__(self, source: Any, target: Any):
-        self._target = target
-        has_headers = source.codec_context.name == "aac" and not source.codec_context.extradata
-        self._filter = BitStreamFilterContext("aac_adtstoasc", source) if has_headers else None
-
-    def take(self, packet: av.Packet) -> list[av.Packet]:
-        """Return what is to be written for a packet."""
-        packets = [packet] if self._filter is None else self._filter.filter(packet)
-        for one in packets:
-            one.stream = self._target
-        return packets
-
-
 def _open(source: film_source.Source) -> av.container.InputContainer:
     try:
         if storage.is_remote(source.path):
@@ -360,20 +198,22 @@ def _open(source: film_source.Source) -> av.container.InputContainer:
         return av.open(source.path, "r", _CAMERA_FORMAT if source.is_camera else None)
     except av.FFmpegError as error:
         if isinstance(error, OSError):
-            raise OSError(f"{source.path}: {_reason(error)}") from error
-        raise ValueError(f"{source.path}: cannot be read as a film: {_reason(error)}") from error
+            raise OSError(f"{source.path}: {reason(error)}") from error
+        raise ValueError(f"{source.path}: cannot be read as a film: {reason(error)}") from error
 
 
 def _can_be_copied(stream: Any) -> bool:
     return stream.type in ("audio", "subtitle") and stream.codec_context is not None
 
 
-def _described(stream: Any) -> str:
+def described(stream: Any) -> str:
+    """Return what a stream is called in messages."""
     codec = "" if stream.codec_context is None else f", {stream.codec_context.name}"
     return f"stream {stream.index} ({stream.type}{codec})"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return FFmpeg's words for what went wrong, without the place in FFmpeg."""
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -403,9 +243,3 @@ def upright(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     pixels = pixels[:, ::-1] if a < 0 else pixels
     pixels = pixels[::-1] if d < 0 else pixels
     return np.ascontiguousarray(pixels)
-
-
-def _with_even_edges(pixels: np.ndarray) -> np.ndarray:
-    """Repeat the last row and column where their number is odd, which H.264 cannot hold."""
-    height, width = pixels.shape[:2]
-    return np.pad(pixels, [(0, height % 2), (0, width % 2), (0, 0)], "edge")
