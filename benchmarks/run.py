@@ -1,4 +1,4 @@
-"""All measurements of docs/performance.md, in fresh processes, contestants in turn (A B A B ...).
+"""All measurements of docs/performance.md and docs/edge.md, in fresh processes, contestants in turn (A B A B ...).
 
     make bench                                          # ours alone
     TORCHVISION_PYTHON=/path/to/python make bench       # and torchvision's, in its own environment
@@ -133,6 +133,16 @@ def groups() -> Iterator[Group]:
         {"ours": ["coco_size.py", "--images=10000"]},
         ["seconds.whole", "seconds.first_record", "ms_per_image", "peak_mib.together"],
     )
+    yield Group("film", {"ours": ["film.py"]}, ["frames_per_s", "ratio"])
+    for experiment in ("maskrcnn_lite0_fpn", "maskrcnn_r50_fpn"):
+        for side in (320, 640):
+            flags = ["edge.py", f"--experiment={experiment}", f"--input_size={side},{side}"]
+            files = ("saved_model", "litert", "litert_float16", "litert_dynamic", "onnx")
+            yield Group(
+                f"LiteRT and ONNX files, {experiment} {side}x{side}",
+                {name: [*flags, f"--files={name}"] for name in files},
+                ["mb", "ms", "peak_mib"],
+            )
 
 
 def _compared(
