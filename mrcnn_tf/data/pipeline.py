@@ -8,6 +8,11 @@ The canvas is chosen from the image's header, so records wait for their group en
 resumed run has seen is skipped at the cost of reading it. All random numbers are stateless
 functions of the seed and the position in the stream; the same seed gives the same batches, and
 those from step k on are the same whether the run began at 0 or at k.
+
+Several pipelines, one on each machine, go through the same stream and agree without a word: each
+chooses canvases and groups for all of them, and decodes its own part of each step. So a step has
+the images that it would have on one machine, all on one canvas, and nothing depends on how many
+files there are. The price is that each machine reads every record.
 """
 
 from collections.abc import Sequence
@@ -66,12 +71,11 @@ def build(
     """Build the data set of batches for one input pipeline.
 
     Each element is one replica's batch; every run of `num_replicas` elements, beginning with the
-    first, has one canvas and makes one step; an image waits until its canvas has enough of them.
-    Training is endless, shuffled and augmented.
-    Evaluation gives every image exactly once, in the order of the files within each canvas; the
-    last batches are filled up with blank images, whose `source_id` is all zero. Every pipeline
-    then gives all images: hosts do not exchange detections, so each has to score the whole set,
-    and none may run out of batches while others wait for it.
+    first, has one canvas and makes one step, together with those of the other pipelines; an image
+    waits until its canvas has enough of them. Training is endless, shuffled and augmented.
+    Evaluation gives every image exactly once over all pipelines, in the order of the files within
+    each canvas; the last batches are filled up with blank images, whose `source_id` is all zero, so
+    that every pipeline has as many of them.
 
     Args:
       file_pattern: glob pattern or patterns of TFRecord files.
@@ -96,7 +100,7 @@ def build(
       shuffle_buffer: records that wait, encoded, to be drawn from.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
-      num_input_pipelines: how many pipelines (hosts) share the files in training.
+      num_input_pipelines: how many pipelines (hosts) share the images of each step.
       input_pipeline_id: which of them this is.
       first_step: of training: batches of the steps before are left out.
       proposals: boxes to join to the images; None for none.
@@ -107,20 +111,15 @@ def build(
 
     Raises:
       FileNotFoundError: a pattern matches no file.
-      ValueError: the files that are this pipeline's hold no record, or the proposals are not of
-        these records.
+      ValueError: the files hold no record, or the proposals are not of these records.
     """
-    if not is_training:
-        num_input_pipelines, input_pipeline_id = 1, 0
     files = record_files.find(file_pattern)
     if proposals:
         proposals.check_records(files)
-    records = _records(
-        files, is_training, seed, shuffle_buffer, num_input_pipelines, input_pipeline_id
-    )
+    records = _records(files, is_training, seed, shuffle_buffer)
 
     def seeds_of(position: tf.Tensor) -> tf.Tensor:
-        return tf.stack([seed, position * num_input_pipelines + input_pipeline_id])
+        return tf.stack([seed, position])
 
     def resized_hw(image_hw: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         short_edge = short_edges[0]
@@ -190,27 +189,19 @@ def build(
         given = preprocess.prepare_proposals(example, size_hw, num_proposals) if proposals else {}
         return {schema.IMAGE: image} | objects | given | preprocess.identity(example, size_hw)
 
-    images_per_step = per_replica_batch_size * num_replicas
+    share = per_replica_batch_size * num_replicas  # of the images of a step
     dataset = records.enumerate().map(choose_canvas, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = _group_by_canvas(dataset, images_per_step, is_training)
-    dataset = dataset.skip(first_step * images_per_step)
+    dataset = _group_by_canvas(dataset, share, num_input_pipelines, input_pipeline_id, is_training)
+    dataset = dataset.skip(first_step * share)
     dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(per_replica_batch_size, drop_remainder=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def _records(
-    files: list[str],
-    is_training: bool,
-    seed: int,
-    shuffle_buffer: int,
-    num_input_pipelines: int,
-    input_pipeline_id: int,
+    files: list[str], is_training: bool, seed: int, shuffle_buffer: int
 ) -> tf.data.Dataset:
-    """Return this pipeline's serialized records: endless and shuffled, or once and in order."""
-    by_file = len(files) >= num_input_pipelines
-    if by_file:
-        files = files[input_pipeline_id::num_input_pipelines]
+    """Return the serialized records: endless and shuffled, or once and in order."""
     _check_not_empty(files)
     dataset = tf.data.Dataset.from_tensor_slices(files)
     if is_training:
@@ -223,8 +214,6 @@ def _records(
         )
     else:
         dataset = tf.data.TFRecordDataset(dataset)
-    if not by_file:
-        dataset = dataset.shard(num_input_pipelines, input_pipeline_id)
     if is_training:
         dataset = dataset.shuffle(shuffle_buffer, seed=seed + 1).repeat()
     return dataset
@@ -246,12 +235,13 @@ def _check_not_empty(files: list[str]) -> None:
 
 
 def _group_by_canvas(
-    dataset: tf.data.Dataset, window_size: int, is_training: bool
+    dataset: tf.data.Dataset, share: int, num_shares: int, share_id: int, is_training: bool
 ) -> tf.data.Dataset:
-    """Reorder records so that each run of `window_size` has one canvas.
+    """Reorder records so that each run of `share * num_shares` has one canvas; keep one share.
 
     In evaluation the last window of each canvas is filled up with blank images.
     """
+    window_size = share * num_shares
 
     def key_of(record: dict[str, tf.Tensor]) -> tf.Tensor:
         canvas_hw = tf.cast(record[_CANVAS_HW], tf.int64)
@@ -259,7 +249,7 @@ def _group_by_canvas(
 
     def fill(key: tf.Tensor, window: tf.data.Dataset) -> tf.data.Dataset:
         if is_training:
-            return window
+            return window.skip(share_id * share).take(share)
         canvas_hw = tf.cast(tf.stack([key // 2**32, key % 2**32]), tf.int32)
         blank = tf.data.Dataset.from_tensors(
             {
@@ -268,7 +258,8 @@ def _group_by_canvas(
                 _CANVAS_HW: canvas_hw,
             }
         )
-        return window.concatenate(blank.repeat(window_size)).take(window_size)
+        filled = window.concatenate(blank.repeat(window_size))
+        return filled.skip(share_id * share).take(share)
 
     return dataset.group_by_window(key_of, fill, window_size=window_size)
 

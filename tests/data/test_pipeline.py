@@ -219,33 +219,39 @@ def test_epochs_differ(scenes, write_records):
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def _ids_of_pipelines(pattern, is_training):
-    """The image ids that each of two pipelines gives in 20 batches."""
-    for pipeline_id in range(2):
-        dataset = _build(
-            pattern,
-            is_training,
-            num_input_pipelines=2,
-            input_pipeline_id=pipeline_id,
-            mask_arena_pixels=0,
+@pytest.mark.parametrize(("is_training", "num_shards"), [(True, 2), (True, 5), (False, 5)])
+def test_pipelines_share_each_step(scenes, write_records, is_training, num_shards):
+    """Three pipelines of one image each have the steps of one with three, byte by byte.
+
+    That is in training also the order, the canvases and the augmentation, and in evaluation the
+    blank images that fill up. Files divide among the pipelines or not.
+    """
+    pattern = write_records(scenes, num_shards=num_shards)
+    together = _read(
+        _build(pattern, is_training, per_replica_batch_size=3, num_replicas=1).take(14)
+    )
+    apart = [
+        _read(
+            _build(
+                pattern,
+                is_training,
+                per_replica_batch_size=1,
+                num_replicas=1,
+                num_input_pipelines=3,
+                input_pipeline_id=pipeline_id,
+            ).take(14)
         )
-        yield [i for batch in _read(dataset.take(20)) for i in _ids(batch) if i]
-
-
-@pytest.mark.parametrize("num_shards", [1, 3])
-def test_pipelines_share_the_images_of_training(scenes, write_records, num_shards):
-    """By file, or by record where there are fewer files than pipelines."""
-    first, second = map(set, _ids_of_pipelines(write_records(scenes, num_shards), True))
-    assert first
-    assert second
-    assert not first & second
-    assert first | second == {s.source_id for s in scenes}
-
-
-def test_every_pipeline_gives_all_images_of_an_evaluation(scenes, write_records):
-    first, second = _ids_of_pipelines(write_records(scenes, 3), False)
-    assert first == second
-    assert sorted(first) == sorted(s.source_id for s in scenes)
+        for pipeline_id in range(3)
+    ]
+    assert len(together) > 4
+    assert [len(steps) for steps in apart] == [len(together)] * 3
+    for step, batch in enumerate(together):
+        for key in batch:
+            rows = np.concatenate([steps[step][key] for steps in apart])
+            np.testing.assert_array_equal(rows, batch[key], err_msg=key)
+    if not is_training:
+        seen = [i for steps in apart for batch in steps for i in _ids(batch) if i]
+        assert sorted(seen) == sorted(s.source_id for s in scenes)
 
 
 def test_exact_canvases(scenes, write_records):
