@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mrcnn_tf.data import record_sets
 from mrcnn_tf.data.findings import Finding, Level
 
 from .shards import ShardSummary, ShardTask
@@ -77,7 +78,7 @@ def open_manifest(prefix: str, made_from: dict[str, Any]) -> Manifest:
         if has_shards:
             raise ValueError(f"{prefix}-*: records of unknown origin are there. {advice}")
         return manifest
-    content = _read(manifest.path)
+    content = record_sets.read_manifest(manifest.path)
     before = content["made_from"]
     if before != made_from:
         if has_shards:
@@ -89,21 +90,29 @@ def open_manifest(prefix: str, made_from: dict[str, Any]) -> Manifest:
             )
         return manifest
     for name, row in content["shards"].items():
-        rows = row.pop("findings")
-        left_out = [Finding(Level(level), *rest) for level, *rest in rows]
-        manifest.shards[name] = ShardSummary(**row, findings=left_out)
+        try:
+            manifest.shards[name] = _summary(**row)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{manifest.path}: shard {name!r} is not described as this converter does "
+                f"({error}). {advice}"
+            ) from error
     return manifest
 
 
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content = json.loads(file.read())
-        if isinstance(content["made_from"], dict) and isinstance(content["shards"], dict):
-            return content
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a manifest of this converter ({error!r})") from error
-    raise ValueError(f"{path}: not a manifest of this converter")
+def _summary(
+    num_bytes: int, files_sha256: str, counts: dict[str, int], findings: list[list[Any]]
+) -> ShardSummary:
+    """Return a row of the file as what it was made of.
+
+    Raises:
+      TypeError: it is none.
+      ValueError: likewise.
+    """
+    if not all(isinstance(count, int) for count in counts.values() if isinstance(counts, dict)):
+        raise ValueError(f"counts {counts!r}")
+    left_out = [Finding(Level(level), *rest) for level, *rest in findings]
+    return ShardSummary(num_bytes, files_sha256, counts, left_out)
 
 
 def _has_shards(prefix: str) -> bool:

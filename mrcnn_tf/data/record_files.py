@@ -1,6 +1,5 @@
 """Finds record files, and looks at them without reading them all: how many, the images of some."""
 
-import fnmatch
 import hashlib
 import os
 import struct
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.console import layout
-from mrcnn_tf.data import decoder, schema
+from mrcnn_tf.data import decoder, record_sets, schema
 
 
 class Image(NamedTuple):
@@ -36,14 +35,17 @@ def patterns(file_pattern: str | Sequence[str]) -> list[str]:
 def find(file_pattern: str | Sequence[str]) -> list[str]:
     """Return the files that match, sorted; on any file system that `tf.io.gfile` knows.
 
+    Sets of files, as the converter makes them, have to be whole: see `record_sets.py`.
+
     Args:
       file_pattern: glob pattern or patterns. A folder of exactly that name is meant before its
         name is taken for a pattern: "my [new] data/train-*" works.
 
     Raises:
       FileNotFoundError: a pattern matches no file.
+      ValueError: files that it means are missing, cut off or not completed.
     """
-    files: set[str] = set()
+    files: dict[str, list[str]] = {}
     for pattern in patterns(file_pattern):
         found = _matching(pattern)
         if not found:
@@ -54,19 +56,19 @@ def find(file_pattern: str | Sequence[str]) -> list[str]:
                 "--object_annotations_file=ANNOTATIONS.json "
                 f"--output_file_prefix={pattern.split('*')[0].rstrip('-.')} --num_shards=32"
             )
-        files.update(found)
-    return sorted(files)
+        files[pattern] = found
+    record_sets.check(files)
+    return sorted({path for found in files.values() for path in found})
 
 
 def _matching(pattern: str) -> list[str]:
     folder, name = os.path.split(pattern)
     if not name or not tf.io.gfile.isdir(folder or "."):
         return [path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path)]
-    literal = name.replace("[", "[[]")
     paths = (
         os.path.join(folder, entry)
         for entry in tf.io.gfile.listdir(folder or ".")
-        if fnmatch.fnmatchcase(entry, name) or fnmatch.fnmatchcase(entry, literal)
+        if record_sets.matches(entry, name)
     )
     return [path for path in paths if not tf.io.gfile.isdir(path)]
 
