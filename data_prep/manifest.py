@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import record_sets
 from mrcnn_tf.data.findings import Finding, Level
 
@@ -53,9 +54,7 @@ class Manifest:
 def write_text(path: str, text: str) -> None:
     """Write a file in one step, in UTF-8; its folder is made."""
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
-    with tf.io.gfile.GFile(path + ".partial", "wb") as file:
-        file.write(text.encode("utf-8", errors="replace"))
-    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
+    whole_file.write(path, text.encode("utf-8", errors="replace"))
 
 
 def open_manifest(prefix: str, made_from: dict[str, Any]) -> Manifest:

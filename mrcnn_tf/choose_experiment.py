@@ -32,6 +32,7 @@ command_line.require("train")  # before its packages are
 import tensorflow as tf
 from absl import app, flags
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import coco_json
 from mrcnn_tf.experiment import choices, loading, precision
 from mrcnn_tf.experiment.choices import Choice, Objects
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
     )
     text = to_text(head, base, chosen)
     pathlib.Path(values.output_file).parent.mkdir(parents=True, exist_ok=True)
-    pathlib.Path(values.output_file).write_text(text, encoding="utf-8")
+    whole_file.write(values.output_file, text)
     loading.load(values.output_file)
     print(f"{text}\nwritten to {values.output_file}; change in it what you like")
 

@@ -24,7 +24,7 @@ from absl import app
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mrcnn_tf.console import command_line, layout
+from mrcnn_tf.console import command_line, layout, whole_file
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.edge import device
 from mrcnn_tf.images import drawing
@@ -126,7 +126,7 @@ def main(argv: list[str]) -> None:
     summary["litert_mb"] = round(LITERT.stat().st_size / 1e6, 2)
     summary["litert_ms"] = round(_litert_milliseconds(), 1)
     summary["seconds"] = seconds
-    (RUN / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    whole_file.write(RUN / "summary.json", json.dumps(summary, indent=2) + "\n")
     _print_table(summary, sheet)
 
 
@@ -148,7 +148,7 @@ def run_stages() -> dict[str, float]:
         seconds[name] = round(time.monotonic() - start, 1)
         if name == "train":
             done.touch()
-        kept.write_text(json.dumps(seconds))
+        whole_file.write(kept, json.dumps(seconds))
     return seconds
 
 

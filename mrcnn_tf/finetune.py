@@ -30,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 command_line.require("train")
 with start_tensorflow.quickly():
     from mrcnn_tf.console import running
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.console.running import Stage
 
@@ -279,7 +280,8 @@ def run(plan: Plan, photos: list[str]) -> dict[str, float]:
             shutil.rmtree(folder / name, ignore_errors=True)
     running.run(plan.stages, str(folder), slice(plan.num_reading))
     # Only now: reading labelme's files may have written the photos that they hold.
-    note.write_text(json.dumps({"sha256": fingerprint(*photos, without=folder)}) + "\n")
+    content = json.dumps({"sha256": fingerprint(*photos, without=folder)}) + "\n"
+    whole_file.write(note, content)
     return running.run(plan.stages, str(folder), slice(plan.num_reading, None))
 
 

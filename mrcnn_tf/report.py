@@ -33,6 +33,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.data import coco_json
 from mrcnn_tf.evaluation import ground_truth
@@ -42,7 +43,6 @@ from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.reporting import facts, history, pixels, report_page, run_scored, scored
 from mrcnn_tf.serving import suggested_threshold
 from mrcnn_tf.staged import stages
-from mrcnn_tf.training import run_folder
 
 PAGE, TABLE, DETECTIONS = "report.html", "results.csv", "detections.json"
 
@@ -208,8 +208,8 @@ def _write(
         suggested_threshold.FILE: json.dumps(content, indent=1),
     }
     for name, text in texts.items():
-        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        run_folder.replace(os.path.join(output_dir, name), text)
+        encoded = text.encode("utf-8", "backslashreplace")
+        whole_file.write(os.path.join(output_dir, name), encoded)
     print(f"calculated in {duration(time.monotonic() - start)}")
     _print_short(numbers)
     return path

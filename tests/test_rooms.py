@@ -16,7 +16,7 @@ ARROWS = {
     "fields": set(),
     "ops": set(),
     "images": {"data"},
-    "pages": {"images"},
+    "pages": {"images", "console"},
     "results": {"data", "ops"},
     "data": {"ops", "console"},
     "evaluation": {"data", "ops"},
@@ -34,7 +34,7 @@ ARROWS = {
     },
     "checkpoints": {"data"},
     "experiment": {"fields", "modeling", "data", "console"},
-    "weights": {"modeling", "data", "ops", "fields", "experiment", "checkpoints"},
+    "weights": {"modeling", "data", "ops", "fields", "experiment", "checkpoints", "console"},
     "staged": {"experiment", "fields", "modeling", "data", "checkpoints", "console"},
     "inspection": {"data", "images", "pages", "console", "fields", "experiment"},
     "training": {

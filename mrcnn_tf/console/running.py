@@ -16,7 +16,7 @@ from typing import NamedTuple, TypedDict
 
 import tensorflow as tf
 
-from mrcnn_tf.console import command_line
+from mrcnn_tf.console import command_line, whole_file
 from mrcnn_tf.console.durations import duration
 
 FINISHED = "stages.json"  # which stages of a folder are done, by which command, in which time
@@ -131,10 +131,7 @@ def _finished(model_dir: str) -> dict[str, Finished]:
 
 
 def _note(finished: dict[str, Finished], model_dir: str) -> None:
-    path = os.path.join(model_dir, FINISHED)
-    with tf.io.gfile.GFile(f"{path}.incomplete", "w") as file:
-        file.write(json.dumps(finished, indent=2) + "\n")
-    tf.io.gfile.rename(f"{path}.incomplete", path, overwrite=True)
+    whole_file.write(os.path.join(model_dir, FINISHED), json.dumps(finished, indent=2) + "\n")
 
 
 def _run_stage(stage: Stage) -> tuple[int, int | None]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 import yaml
 from official.core import exp_factory
 
-from mrcnn_tf.console import layout
+from mrcnn_tf.console import layout, whole_file
 from mrcnn_tf.experiment import checks, overrides, precision, presets
 from mrcnn_tf.experiment.experiment import Experiment, maskrcnn
 
@@ -101,8 +101,7 @@ def _with_bases(path: str, folder: pathlib.Path) -> list[tuple[str, dict[str, An
 
 def save(experiment: Experiment, path: str) -> None:
     """Write every field, so that `load(path)` gives the same experiment back."""
-    with tf.io.gfile.GFile(path, "w") as file:
-        file.write(to_yaml(experiment))
+    whole_file.write(path, to_yaml(experiment))
 
 
 def to_yaml(experiment: Experiment) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.inspection import checks
 from mrcnn_tf.inspection.data_set import DataSet
 from mrcnn_tf.inspection.network import Network
@@ -71,10 +72,8 @@ def content(
 
 def write(path: pathlib.Path, values: dict[str, Any]) -> None:
     """Write the file; one of that name is replaced at once."""
-    unfinished = path.with_name(path.name + ".unfinished")
     # Half surrogates, of file names that are not UTF-8, are written as escapes.
-    unfinished.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    whole_file.write(path, json.dumps(values, indent=1) + "\n")
 
 
 def _of_set(data_set: DataSet, network: Network) -> dict[str, Any]:

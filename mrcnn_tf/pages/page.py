@@ -1,10 +1,10 @@
 """A page: title, sections, and in them text, numbers, tables, charts and images; see `pages`."""
 
 import os
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.pages import markup
 from mrcnn_tf.pages.markup import Html, escape
 
@@ -305,10 +305,7 @@ class Page:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page; a page of that name is replaced at once, never half written."""
-        target = pathlib.Path(path)
-        unfinished = target.with_name(target.name + ".unfinished")
-        unfinished.write_text(self.html(), encoding="utf-8")
-        unfinished.replace(target)
+        whole_file.write(path, self.html())
 
 
 def color_keys(keys: Iterable[tuple[str, str]]) -> Html:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import schema
 from mrcnn_tf.experiment import label_maps, loading
 from mrcnn_tf.experiment.experiment import Experiment
@@ -62,8 +63,7 @@ def join(
         checkpoint_name="ckpt",
     )
     loading.save(experiment, os.path.join(model_dir, "params.yaml"))
-    with tf.io.gfile.GFile(os.path.join(model_dir, schema.LABEL_MAP_FILE), "w") as file:
-        file.write(label_map.to_json())
+    whole_file.write(os.path.join(model_dir, schema.LABEL_MAP_FILE), label_map.to_json())
     return manager.save(checkpoint_number=step)
 
 

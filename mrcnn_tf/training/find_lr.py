@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.experiment.experiment import Trainer as TrainerConfig
-from mrcnn_tf.training import run_folder
 from mrcnn_tf.training.trainer import Trainer
 
 FOLDER = "find_lr"  # in the run's folder
@@ -182,16 +182,15 @@ def write(found: Found, folder: str, images_per_step: int) -> None:
     rows.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
     for step, row in enumerate(zip(found.rates, found.losses, found.smoothed, strict=True)):
         rows.writerow((step, *(f"{value:.6g}" for value in row)))
-    run_folder.replace(os.path.join(folder, "losses.csv"), table.getvalue())
+    whole_file.write(os.path.join(folder, "losses.csv"), table.getvalue())
     summary = {
         "suggestion": found.suggestion,
         "rule": "a tenth of the rate with the lowest smoothed loss",
         "steepest_descent": found.steepest,
         "images_per_step": images_per_step,
     }
-    run_folder.replace(os.path.join(folder, "find_lr.json"), json.dumps(summary, indent=2) + "\n")
-    with tf.io.gfile.GFile(os.path.join(folder, "plot.png"), "wb") as file:
-        file.write(plot(found, images_per_step))
+    whole_file.write(os.path.join(folder, "find_lr.json"), json.dumps(summary, indent=2) + "\n")
+    whole_file.write(os.path.join(folder, "plot.png"), plot(found, images_per_step))
 
 
 def plot(found: Found, images_per_step: int) -> bytes:

@@ -13,6 +13,7 @@ import tensorflow as tf
 import yaml
 
 from mrcnn_tf import checkpoints
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import loading
@@ -236,11 +237,4 @@ def _write(path: str, text: str) -> None:
         with tf.io.gfile.GFile(path) as file:
             if file.read() == text:
                 return
-    replace(path, text)
-
-
-def replace(path: str, text: str) -> None:
-    """Write a file, which is never seen half-written, whenever the process is killed."""
-    with tf.io.gfile.GFile(path + ".partial", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
+    whole_file.write(path, text)

@@ -11,9 +11,10 @@ import tf_keras
 from official.core import base_trainer, train_utils
 
 from mrcnn_tf import checkpoints
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.experiment.experiment import Experiment
-from mrcnn_tf.training import optimizers, run_folder
+from mrcnn_tf.training import optimizers
 from mrcnn_tf.training.stopping import StopRequest
 from mrcnn_tf.training.task import MaskRCNNTask
 
@@ -168,7 +169,7 @@ class BestCheckpoint(train_utils.BestCheckpointExporter):
     def export_best_eval_metric(self, eval_logs: Any, global_step: int) -> None:
         """Replace info.json, which a run that goes on reads, as a whole."""
         values = numbers(eval_logs) | {"best_ckpt_global_step": float(global_step)}
-        run_folder.replace(self.best_ckpt_logs_path, json.dumps(values, indent=4) + "\n")
+        whole_file.write(self.best_ckpt_logs_path, json.dumps(values, indent=4) + "\n")
 
 
 def _create_slots(optimizer: tf_keras.optimizers.Optimizer, model: tf_keras.Model) -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 import yaml
 
 from mrcnn_tf import checkpoints
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, label_maps, loading, presets
@@ -104,8 +105,7 @@ def import_weights(
         root = tf.train.Checkpoint(backbone=model.backbone)
     _write(output_dir, root, label_map, experiment)
     text = "\n".join([f"{path}\n{recognized}", *(f"  {n}" for n in notes), report.summary()])
-    with tf.io.gfile.GFile(os.path.join(output_dir, _REPORT), "w") as file:
-        file.write(f"{text}\n\n{report.listing()}")
+    whole_file.write(os.path.join(output_dir, _REPORT), f"{text}\n\n{report.listing()}")
     return f"{text}\nconverted in {time.monotonic() - start:.1f} s\n\n" + _next_commands(
         output_dir, recognized
     )
@@ -257,8 +257,7 @@ def _write(
     tf.io.gfile.makedirs(output_dir)
     loading.save(experiment, os.path.join(output_dir, _EXPERIMENT))
     if label_map:
-        with tf.io.gfile.GFile(os.path.join(output_dir, schema.LABEL_MAP_FILE), "w") as file:
-            file.write(label_map.to_json())
+        whole_file.write(os.path.join(output_dir, schema.LABEL_MAP_FILE), label_map.to_json())
     root = tf.train.Checkpoint(model=model)
     tf.train.CheckpointManager(root, output_dir, max_to_keep=1).save(checkpoint_number=0)
 

@@ -18,6 +18,7 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.weights import archives, pickles, sources, torch_files
 from mrcnn_tf.weights.pickle_values import printable
 
@@ -110,8 +111,7 @@ def write(path: str, state: Mapping[str, np.ndarray]) -> None:
         known = ", ".join(_WRITERS)
         raise ValueError(f"{path}: state dicts are written as files that end in {known}")
     content = writer({name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()})
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(content)
+    whole_file.write(path, content)
 
 
 def _suffix(path: str) -> str:
