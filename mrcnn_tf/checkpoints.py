@@ -5,8 +5,10 @@ which that step counts. One of converted weights holds `model` alone. Paths may 
 system that `tf.io.gfile` knows.
 """
 
+import functools
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 
 _UNREADABLE = (tf.errors.OpError, RuntimeError, IndexError)  # what TensorFlow makes of damage
+LIST = "checkpoint"  # TensorFlow's list of a folder's checkpoints
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # behind the name of a variable in a checkpoint
 _STEP, _IMAGES_PER_STEP = "global_step" + VALUE, "images_per_step" + VALUE
 _LOSS_SCALE = "optimizer/loss_scale/current_loss_scale" + VALUE
@@ -49,37 +52,120 @@ def check_path(path: str) -> None:
             )
 
 
-def find_newest(folder: str) -> str | None:
-    """Return the newest checkpoint of a folder, None if it has none.
+class Newest(NamedTuple):
+    """The newest checkpoint of a folder of which every byte is there.
 
-    TensorFlow keeps a list of a folder's checkpoints in the file `checkpoint`. Where that did not
-    come along or names what is gone, the highest number counts.
+    Attributes:
+      checkpoint: None if the folder has none.
+      damaged: {checkpoint: what is wrong with it}, those that are newer.
+      is_listed: whether TensorFlow's list of the folder's checkpoints could be read.
+    """
+
+    checkpoint: str | None
+    damaged: dict[str, str]
+    is_listed: bool
+
+    def lines(self) -> list[str]:
+        """Say what is damaged, and what is taken instead; nothing where nothing is."""
+        others = [*self.damaged][1:] + [self.checkpoint or ""]
+        lines = [
+            f"{path} is damaged ({why}): "
+            + (f"taking the one before, {other}" if other else "and there is none before it")
+            for (path, why), other in zip(self.damaged.items(), others, strict=False)
+        ]
+        if self.checkpoint and not self.is_listed:
+            folder = os.path.dirname(self.checkpoint)
+            lines.append(
+                f"{os.path.join(folder, LIST)}, which says which checkpoint is the newest, is "
+                f"lost: taking the highest number that is whole, {self.checkpoint}"
+            )
+        return lines
+
+
+def find_newest(folder: str) -> Newest:
+    """Find the newest checkpoint of a folder that is whole; those that are looked at are read.
+
+    TensorFlow keeps a list of a folder's checkpoints in the file `checkpoint`. Those that it does
+    not name are older by their number, or were being written when a process was killed: TensorFlow
+    removes the folder `NAME_temp` last.
     """
     check_path(folder)
-    listed = tf.train.latest_checkpoint(folder)
-    if listed:
-        return listed
+    damaged: dict[str, str] = {}
+    listed = listed_in(folder)
     if not tf.io.gfile.isdir(folder):
-        return None
-    names = (re.fullmatch(r"(.*-(\d+))\.index", name) for name in tf.io.gfile.listdir(folder))
-    numbered = [(int(name[2]), name[1]) for name in names if name]
-    return os.path.join(folder, max(numbered)[1]) if numbered else None
+        return Newest(None, damaged, is_listed=False)
+    there = set(tf.io.gfile.listdir(folder))
+    names = (re.fullmatch(r"(.*-(\d+))\.index", name) for name in there)
+    numbered = sorted(((int(name[2]), name[1]) for name in names if name), reverse=True)
+    for name in dict.fromkeys([*listed, *(name for _, name in numbered)]):
+        path = os.path.join(folder, name)
+        why = damage(path)
+        if not why:
+            return Newest(path, damaged, bool(listed))
+        if name in listed or not there & {f"{name}_temp", f"{name}_temp/"}:
+            damaged[path] = why
+    return Newest(None, damaged, bool(listed))
+
+
+def listed_in(folder: str) -> list[str]:
+    """Return the names in a folder's list of checkpoints, the newest first; [] if it is lost."""
+    try:
+        state = tf.train.get_checkpoint_state(folder)
+    except ValueError:  # cut to nothing, or no text
+        return []
+    if state is None:
+        return []
+    paths = (state.model_checkpoint_path, *reversed(state.all_model_checkpoint_paths))
+    return [*dict.fromkeys(map(os.path.basename, paths))]
+
+
+def damage(checkpoint: str) -> str:
+    """Read a checkpoint; say what is wrong with its files, "" if nothing is.
+
+    Every tensor carries a checksum, and so does every block of the index that finds them.
+    """
+    if not tf.io.gfile.exists(checkpoint + ".index"):
+        return f"{os.path.basename(checkpoint)}.index is not there"
+    try:
+        opened = reader(checkpoint)
+        for name in opened.get_variable_to_shape_map():
+            opened.get_tensor(name)
+    except ValueError as error:
+        return str(error.__cause__ or error)
+    except _UNREADABLE as error:
+        return getattr(error, "message", str(error))
+    return ""
 
 
 def newest(path: str) -> str:
     """Return the checkpoint that a path means.
 
     Args:
-      path: a checkpoint, or a folder whose newest is taken.
+      path: a checkpoint, or a folder whose newest is taken; if that is damaged, the one before,
+        which is said.
 
     Raises:
       ValueError: there is none, or it could not be read.
     """
     check_path(path)
-    found = find_newest(path) if _is_folder(path) else path.removesuffix(".index")
-    if not found or not tf.io.gfile.exists(found + ".index"):
+    if not _is_folder(path):
+        found = path.removesuffix(".index")
+        if not tf.io.gfile.exists(found + ".index"):
+            raise ValueError(f"no checkpoint: {path!r}")
+        return found
+    newest_whole = find_newest(path)
+    if not newest_whole.checkpoint and newest_whole.damaged:
+        raise ValueError("\n".join(newest_whole.lines()))
+    if not newest_whole.checkpoint:
         raise ValueError(f"no checkpoint: {path!r}")
-    return found
+    for line in newest_whole.lines():
+        _say_once(line)
+    return newest_whole.checkpoint
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _is_folder(path: str) -> bool:
@@ -106,7 +192,7 @@ def label_map_of(checkpoint: str) -> LabelMap | None:
     for candidate in (folder, os.path.dirname(folder)):  # best/ckpt-1 lies one folder down
         path = os.path.join(candidate, schema.LABEL_MAP_FILE)
         if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
+            with tf.io.gfile.GFile(path, "rb") as file:
                 return LabelMap.from_json(file.read(), path)
     return None
 

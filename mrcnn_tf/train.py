@@ -29,7 +29,7 @@ from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import devices, divergence, find_lr, optimizers, preflight, progress
 from mrcnn_tf.training.early_stopping import EarlyStopping
-from mrcnn_tf.training.loop import Loop
+from mrcnn_tf.training.loop import Loop, first_lines
 from mrcnn_tf.training.run_folder import RunFolder, Standing
 from mrcnn_tf.training.stopping import Stopped
 from mrcnn_tf.training.task import MaskRCNNTask
@@ -89,6 +89,7 @@ def _train(
     task = _task(experiment, model_dir)
     folder, changed = RunFolder(model_dir), list[str]()
     standing = folder.standing(images_per_step)
+    _print_notes(folder.newest.lines())
     if standing:
         changed = folder.check(experiment, task.label_map)
     evaluations = folder.evaluations(standing.images) if standing else []
@@ -107,6 +108,7 @@ def _train(
     # All that can be known before the first step is known to be right.
     write_dir = devices.folder_to_write(strategy, model_dir)
     if write_dir == model_dir:
+        folder.begin(standing.images if standing else 0)
         folder.write(experiment, task.label_map)
     if plan.interval:
         trainer.keep_best(write_dir)
@@ -119,6 +121,8 @@ def _train(
         _print_notes(f"other than before: {line}" for line in changed)
         if experiment.task.train_data.exact_resume:
             print(f"reading past the {standing.step * images_per_step:,} images that it has seen")
+    if not standing or standing.images == standing.step * images_per_step:
+        loop.begin(plan.evaluated)
     answer = "stopping after this loop of steps; again to stop at once"
     with strategy.scope(), trainer.stop.listen(answer):
         return _to_the_end(loop, experiment.trainer, plan)
@@ -419,6 +423,8 @@ def main(argv: list[str]) -> None:
         run(experiment, values.mode, model_dir, values.checkpoint_path)
     except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
+    except tf.errors.OpError as error:  # a disk that is full, a folder that cannot be written
+        raise SystemExit(f"error: {first_lines(error.message)}") from error
     except Stopped as stopped:
         print(stopped, flush=True)
         raise SystemExit(stopped.exit_code) from stopped

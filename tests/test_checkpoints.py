@@ -1,7 +1,10 @@
 """The newest of a folder, what a checkpoint says of itself, and what does not fit."""
 
+import os
+import pathlib
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -101,6 +104,87 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "ckpt-7.index").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="ckpt-7 cannot be read as a checkpoint"):
         checkpoints.position(path)
+
+
+def three(folder):
+    model = Model()
+    for step in (10, 20, 30):
+        model.backbone.bias.assign([step, 0, 0])
+        save(folder, model, step)
+    return [str(folder / f"ckpt-{step}") for step in (10, 20, 30)]
+
+
+def data_file(checkpoint):
+    return pathlib.Path(checkpoint + ".data-00000-of-00001")
+
+
+def cut(path, to):
+    path.write_bytes(path.read_bytes()[:to])
+
+
+FAULTS = {
+    "data cut": (lambda path: cut(data_file(path), 40), "Read less bytes than requested"),
+    "data empty": (lambda path: cut(data_file(path), 0), "Read less bytes than requested"),
+    "data gone": (lambda path: data_file(path).unlink(), "data-00000-of-00001"),
+    "index cut": (lambda path: cut(pathlib.Path(path + ".index"), 100), "sstable"),
+    "index empty": (lambda path: cut(pathlib.Path(path + ".index"), 0), "sstable"),
+    "index gone": (lambda path: os.remove(path + ".index"), "ckpt-30.index is not there"),
+}
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_of_damaged_ones_the_one_before_is_taken_and_that_is_said(
+    fault, is_listed, tmp_path, capsys
+):
+    break_, why = FAULTS[fault]
+    first, second, third = three(tmp_path)
+    if not is_listed:
+        (tmp_path / "checkpoint").unlink()
+    break_(third)
+    assert checkpoints.newest(str(tmp_path)) == second
+    said = capsys.readouterr().err
+    if is_listed or fault != "index gone":  # of which nothing is left that could be known
+        assert f"{third} is damaged (" in said
+        assert why in said
+        assert f"taking the one before, {second}\n" in said
+    assert is_listed != (f"{tmp_path}/checkpoint, which says which" in said)
+    break_(second)
+    assert checkpoints.newest(str(tmp_path)) == first
+    break_(first)
+    message = "no checkpoint" if fault == "index gone" and not is_listed else "there is none before"
+    with pytest.raises(ValueError, match=message):
+        checkpoints.newest(str(tmp_path))
+
+
+def test_every_flipped_bit_is_found_or_changes_no_number(tmp_path):
+    """Also in the index, where not every byte is under a checksum."""
+    *_, path = three(tmp_path)
+    opened = checkpoints.reader(path)
+    want = {name: opened.get_tensor(name) for name in opened.get_variable_to_shape_map()}
+    rng, found = np.random.default_rng(7), 0
+    for file in (pathlib.Path(path + ".index"), data_file(path)):
+        whole = file.read_bytes()
+        for place in rng.choice(len(whole), 150, replace=False):
+            content = bytearray(whole)
+            content[place] ^= 1 << rng.integers(8)
+            file.write_bytes(content)
+            if checkpoints.damage(path):
+                found += 1
+                continue
+            opened = checkpoints.reader(path)
+            assert opened.get_variable_to_shape_map().keys() == want.keys(), (file, place)
+            for name, value in want.items():
+                np.testing.assert_array_equal(opened.get_tensor(name), value, f"{file} {place}")
+        file.write_bytes(whole)
+    assert found > 250
+
+
+@pytest.mark.parametrize("text", ["", "half a li", b"\xff\xfe", 'model_checkpoint_path: "gone-7"'])
+def test_a_list_that_is_damaged_or_names_what_is_gone(text, tmp_path):
+    *_, third = three(tmp_path)
+    (tmp_path / "checkpoint").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert checkpoints.newest(str(tmp_path)) == third
 
 
 def run_of(model, optimizer):

@@ -85,11 +85,11 @@ class LabelMap:
         return '{"categories": [\n' + ",\n".join(rows) + "\n]}\n"
 
     @classmethod
-    def from_json(cls, text: str, name: str = "label map") -> "LabelMap":
+    def from_json(cls, text: str | bytes, name: str = "label map") -> "LabelMap":
         """Parse `to_json`'s text.
 
         Args:
-          text: the file's text.
+          text: the file's text, bytes of UTF-8 if it may be none.
           name: the file's path, for error messages.
 
         Raises:
@@ -104,7 +104,10 @@ class LabelMap:
             raise ValueError(f"{name}: not a label map ({error!r})") from error
         if classes != list(range(1, len(rows) + 1)):
             raise ValueError(f"{name}: classes must be 1..{len(rows)} in order, not {classes}")
-        return cls(ids, names)
+        try:
+            return cls(ids, names)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
     @classmethod
     def from_coco_categories(cls, categories: list[dict]) -> "LabelMap":

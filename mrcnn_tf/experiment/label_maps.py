@@ -88,6 +88,6 @@ def _beside(input_path: str | list[str] | tuple[str, ...]) -> list[tuple[str, La
     for folder in folders:
         path = os.path.join(folder, schema.LABEL_MAP_FILE)
         if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
+            with tf.io.gfile.GFile(path, "rb") as file:
                 found.append((path, LabelMap.from_json(file.read(), path)))
     return found

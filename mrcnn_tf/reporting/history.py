@@ -1,10 +1,7 @@
 """How training went: the curves that a run's folder keeps."""
 
 import dataclasses
-import json
 import os
-
-import tensorflow as tf
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.training import run_folder
@@ -47,7 +44,7 @@ def read(model_dir: str, checkpoint: str, best_dir: str) -> History:
       checkpoint: that the report is of.
       best_dir: the folder of the best one.
     """
-    best = checkpoints.find_newest(best_dir)
+    best = checkpoints.find_newest(best_dir).checkpoint
     return History(
         _losses(model_dir),
         run_folder.RunFolder(model_dir).evaluations(),
@@ -57,14 +54,4 @@ def read(model_dir: str, checkpoint: str, best_dir: str) -> History:
 
 
 def _losses(model_dir: str) -> list[dict]:
-    path = os.path.join(model_dir, run_folder.LOSSES)
-    if not tf.io.gfile.exists(path):
-        return []
-    rows = []
-    with tf.io.gfile.GFile(path) as file:
-        for line in file.read().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # cut off where a run was killed
-                continue
-    return rows
+    return list(run_folder.rows(os.path.join(model_dir, run_folder.LOSSES)))

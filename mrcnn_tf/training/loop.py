@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import orbit
 import tensorflow as tf
 
-from mrcnn_tf.training import progress
+from mrcnn_tf.training import checkpoint_folder, curves, progress, run_folder
 from mrcnn_tf.training.trainer import Trainer, numbers
 
 _BEHIND_THE_MESSAGE = ("\t", "Traceback", "Original stack trace", "Detected at node")
@@ -52,6 +52,19 @@ class Loop:
         """Steps taken."""
         return int(self._trainer.global_step.numpy())
 
+    def begin(self, is_evaluated: bool) -> None:
+        """Drop what a run that was killed has drawn for TensorBoard beyond this step.
+
+        Only where steps count in the batch in which they always have.
+
+        Args:
+          is_evaluated: whether this step is; what was drawn of it is kept then.
+        """
+        folder, validation = self._manager.directory, self._config.validation_summary_subdir
+        curves.drop_beyond(os.path.join(folder, "train"), self.step)
+        last = self.step if is_evaluated else self.step - 1
+        curves.drop_beyond(os.path.join(folder, validation), max(0, last))
+
     def train_until(self, step: int) -> None:
         """Take steps up to a step, and leave a checkpoint of it.
 
@@ -92,9 +105,9 @@ class Loop:
                 text = first_lines(getattr(error, "message", str(error)))
                 raise ValueError(f"the evaluation at step {self.step:,} failed: {text}") from error
         output = numbers(output)
-        self._evaluation_log(output)
         self._validation_curves.write_summaries(output)
         self._validation_curves.flush()
+        self._evaluation_log(output)  # last: with its line, an evaluation counts as made
         if self._training_log:
             self._write_training_images()
             self._training_log.pause()
@@ -110,7 +123,16 @@ class Loop:
             raise self._floating_point_error(
                 f"the weights are not finite any more after step {self.step:,}"
             )
-        path = self._manager.save(checkpoint_number=self.step)
+        try:
+            path = self._manager.save(checkpoint_number=self.step)
+        except tf.errors.OpError as error:
+            checkpoint_folder.remove_half_written(self._manager.directory)
+            last = self._manager.latest_checkpoint
+            raise OSError(
+                f"the checkpoint of step {self.step:,} could not be written: "
+                f"{first_lines(error.message)}. "
+                + (f"The last one is {last}" if last else "There is none before it")
+            ) from error
         self._saved_step = self.step
         return path
 
@@ -154,6 +176,8 @@ class Loop:
         print(f"the loss was {self._what_diverged()}. Going back to {last}", flush=True)
         with self._trainer.strategy.scope():
             self._trainer.checkpoint.read(last).expect_partial()
+        images = self.step * int(self._trainer.images_per_step.numpy())
+        run_folder.drop_rows_beyond(self._manager.directory, images)
         return True
 
     def _what_diverged(self) -> str:

@@ -3,6 +3,7 @@
 `docs/runs.md` describes the folder. Nothing of it is touched before everything has been compared.
 """
 
+import functools
 import json
 import math
 import os
@@ -16,8 +17,9 @@ from mrcnn_tf import checkpoints
 from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment import loading, overrides
 from mrcnn_tf.experiment.experiment import Experiment
+from mrcnn_tf.training import checkpoint_folder
 
 PARAMS = "params.yaml"
 METRICS = "metrics.jsonl"  # a line per evaluation
@@ -82,6 +84,11 @@ class RunFolder:
     def __init__(self, path: str):
         self.path = path
 
+    @functools.cached_property
+    def newest(self) -> checkpoints.Newest:
+        """The newest checkpoint that is whole, and those that are not, as they were found."""
+        return checkpoints.find_newest(self.path)
+
     def standing(self, images_per_step: int) -> Standing | None:
         """Return where the run stands; None if there is nothing to go on from.
 
@@ -93,9 +100,14 @@ class RunFolder:
           images_per_step: of what is to start.
 
         Raises:
-          ValueError: the checkpoint is not of a run.
+          ValueError: the checkpoint is not of a run, or none of several is whole.
         """
-        checkpoint = checkpoints.find_newest(self.path)
+        checkpoint = self.newest.checkpoint
+        if checkpoint is None and self.newest.damaged:
+            lines = "\n".join(self.newest.lines())
+            raise ValueError(
+                f"{lines}\nNothing was changed. To begin anew, take another --model_dir"
+            )
         if checkpoint is None:
             return None
         step, batch = checkpoints.position(checkpoint)
@@ -138,16 +150,19 @@ class RunFolder:
         return [_line(key, pair) for key, pair in changed.items()]
 
     def write(self, experiment: Experiment, label_map: LabelMap) -> None:
-        """Write what belongs to every run: the whole experiment, and its classes.
-
-        A line of METRICS or LOSSES that was cut off where the run was killed is ended, or it would
-        spoil the next one.
-        """
+        """Write what belongs to every run: the whole experiment, and its classes."""
         tf.io.gfile.makedirs(self.path)
-        for name in (METRICS, LOSSES):
-            _end_last_line(os.path.join(self.path, name))
         _write(os.path.join(self.path, PARAMS), loading.to_yaml(experiment))
         _write(os.path.join(self.path, schema.LABEL_MAP_FILE), label_map.to_json())
+
+    def begin(self, images: int) -> None:
+        """Put aside what no run knows that goes on from here: see `tidy` and `drop_rows_beyond`.
+
+        Args:
+          images: seen so far, 0 for a run that begins.
+        """
+        checkpoint_folder.tidy(self.path, self.newest)
+        drop_rows_beyond(self.path, images)
 
     def evaluations(self, images: float = math.inf) -> list[dict[str, float]]:
         """Return the numbers of the run's evaluations up to so many images, in their order.
@@ -156,7 +171,7 @@ class RunFolder:
         be of other validation records or another type of numbers than those it is compared with.
         """
         by_images: dict[int, dict[str, float]] = {}
-        for row in self._rows():
+        for row in rows(os.path.join(self.path, METRICS)):
             if "checkpoint" not in row and row.get("images", math.nan) <= images:
                 numbers = {k: v for k, v in row.items() if not isinstance(v, str)}
                 by_images.setdefault(row["images"], numbers)
@@ -167,32 +182,41 @@ class RunFolder:
         found = self.evaluations(images)
         return found[-1] if found and found[-1]["images"] == images else None
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        path = os.path.join(self.path, METRICS)
-        if not tf.io.gfile.exists(path):
-            return
-        with tf.io.gfile.GFile(path) as file:
-            for line in file.read().splitlines():
-                try:
-                    yield json.loads(line)
-                except ValueError:  # cut off where a run was killed
-                    continue
-
     def _saved(self) -> dict[str, Any]:
         path = os.path.join(self.path, PARAMS)
-        if not tf.io.gfile.exists(path):
-            return {}
-        with tf.io.gfile.GFile(path) as file:
-            try:
-                return yaml.safe_load(file.read()) or {}
-            except yaml.YAMLError as error:
-                raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
+        return overrides.read(path) if tf.io.gfile.exists(path) else {}
+
+
+def rows(path: str) -> Iterator[dict[str, Any]]:
+    """Read what `append_row` wrote, without what was cut off; nothing if there is no file."""
+    for line in _lines(path):
+        if row := _row(line):
+            yield row
 
 
 def append_row(path: str, row: dict[str, Any]) -> None:
     """Append one line of JSON to a file of any file system."""
     with tf.io.gfile.GFile(path, "a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def drop_rows_beyond(folder: str, images: int) -> None:
+    """Drop from METRICS and LOSSES what a run will write once more, and what was cut off.
+
+    Args:
+      folder: of the run.
+      images: seen where the run goes on. Scores of other checkpoints are of no such place.
+    """
+    for name in (METRICS, LOSSES):
+        path = os.path.join(folder, name)
+        lines = _lines(path)
+        kept = []
+        for line in lines:
+            row = _row(line)
+            if row and ("checkpoint" in row or row.get("images", 0) <= images):
+                kept.append(line.removesuffix("\n") + "\n")
+        if kept != lines:
+            whole_file.write(path, "".join(kept))
 
 
 def as_plain(experiment: Experiment) -> dict[str, Any]:
@@ -220,15 +244,21 @@ def _line(key: str, pair: tuple[Any, Any]) -> str:
     return f"{key}: {pair[0]} -> {pair[1]}"
 
 
-def _end_last_line(path: str) -> None:
-    if not tf.io.gfile.exists(path) or not tf.io.gfile.stat(path).length:
-        return
+def _lines(path: str) -> list[str]:
+    """Return the lines of a file, each with its end; [] if there is no file."""
+    if not tf.io.gfile.exists(path):
+        return []
     with tf.io.gfile.GFile(path, "rb") as file:
-        file.seek(tf.io.gfile.stat(path).length - 1)
-        is_ended = file.read(1) == b"\n"
-    if not is_ended:
-        with tf.io.gfile.GFile(path, "a") as file:
-            file.write("\n")
+        return file.read().decode("utf-8", "replace").splitlines(keepends=True)
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """Parse a line; None if it was cut off where a run was killed or a disk was full."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _write(path: str, text: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mrcnn_tf import checkpoints
 from mrcnn_tf.console import whole_file
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.experiment.experiment import Experiment
-from mrcnn_tf.training import optimizers
+from mrcnn_tf.training import checkpoint_folder, optimizers, run_folder
 from mrcnn_tf.training.stopping import StopRequest
 from mrcnn_tf.training.task import MaskRCNNTask
 
@@ -86,6 +87,7 @@ class Trainer(base_trainer.Trainer):
                 os.path.join(model_dir, config.best_checkpoint_export_subdir),
                 config.best_checkpoint_eval_metric,
                 config.best_checkpoint_metric_comp,
+                run_folder.RunFolder(model_dir).evaluations(),
             )
 
     def restore(self, checkpoint: str, step: int, images_per_step: int) -> None:
@@ -142,7 +144,51 @@ class BestCheckpoint(train_utils.BestCheckpointExporter):
 
     An equal score replaces one that is not above 0: as long as nothing is right, the network that
     has learnt longest is the best guess. What is not finite replaces no number.
+
+    Args:
+      export_dir: the checkpoint and info.json are in it.
+      metric_name: which number is compared.
+      metric_comp: "higher" or "lower".
+      evaluations: of the run so far. They have the numbers of the best checkpoint once more, should
+        info.json be damaged.
     """
+
+    def __init__(
+        self,
+        export_dir: str,
+        metric_name: str,
+        metric_comp: str,
+        evaluations: Sequence[dict[str, float]] = (),
+    ):
+        newest = checkpoints.find_newest(export_dir)
+        for line in newest.lines():
+            print(line)
+        checkpoint_folder.tidy(export_dir, newest)
+        self._evaluations = evaluations
+        self._newest = newest.checkpoint
+        super().__init__(export_dir, metric_name, metric_comp)
+
+    def _maybe_load_best_eval_metric(self) -> Any:
+        """Read info.json; without a checkpoint that it could be of it counts for nothing."""
+        if not self._newest:
+            return None
+        try:
+            found = super()._maybe_load_best_eval_metric()
+            if isinstance(found, dict):
+                return found
+            why = "it is gone" if found is None else "these are no named numbers"
+        except ValueError as error:  # cut, or no text
+            why = str(error)
+        step, images_per_step = checkpoints.position(self._newest)
+        images = step * (images_per_step or 0)
+        known = [row for row in self._evaluations if row["images"] == images]
+        then = (
+            f"the numbers of {self._newest} are taken from {run_folder.METRICS}"
+            if known
+            else "the best checkpoint is chosen anew"
+        )
+        print(f"{self.best_ckpt_logs_path} cannot be read ({why}): {then}")
+        return known[0] if known else None
 
     def maybe_export_checkpoint(
         self, checkpoint: tf.train.Checkpoint, eval_logs: Any, global_step: int, write_logs=True

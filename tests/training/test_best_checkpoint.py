@@ -2,12 +2,16 @@
 
 import json
 import math
+import resource
 
 import pytest
 import tensorflow as tf
 import tf_keras
+from tensorboard.backend.event_processing import event_accumulator
 
+from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import loading
+from mrcnn_tf.training import run_folder
 from mrcnn_tf.training.loop import Loop
 from mrcnn_tf.training.trainer import BestCheckpoint, Trainer
 
@@ -43,6 +47,59 @@ def test_the_lowest(tmp_path):
 
 def test_what_was_best_by_another_number_counts_for_nothing(tmp_path):
     assert kept(tmp_path, [{"box_ap": 0.9}, {METRIC: 0.1}, {METRIC: 0.05}]) == [1, 2, 2]
+
+
+def with_best(folder, step, value):
+    """`folder` with a best checkpoint, and the line of its evaluation."""
+    images = tf.Variable(2, dtype=tf.int64)
+    checkpoint = tf.train.Checkpoint(
+        global_step=tf.Variable(step, dtype=tf.int64), images_per_step=images
+    )
+    exporter = BestCheckpoint(str(folder / "best"), METRIC, "higher")
+    exporter.maybe_export_checkpoint(checkpoint, {METRIC: value}, step)
+    run_folder.append_row(
+        str(folder / "metrics.jsonl"), {"step": step, "images": 2 * step, METRIC: value}
+    )
+    return checkpoint
+
+
+def exporter_of(folder):
+    rows = run_folder.RunFolder(str(folder)).evaluations()
+    return BestCheckpoint(str(folder / "best"), METRIC, "higher", rows)
+
+
+@pytest.mark.parametrize("content", ['{"mask_ap": 0.', "", "[0.5]", b"\xff\xfe", None])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_info_that_cannot_be_read_is_named_and_blocks_nothing(content, is_known, tmp_path, capsys):
+    """The line of the evaluation has its numbers once more; without it, all begins anew."""
+    checkpoint = with_best(tmp_path, 7, 0.5)
+    info = tmp_path / "best" / "info.json"
+    if content is None:
+        info.unlink()
+    else:
+        info.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if not is_known:
+        (tmp_path / "metrics.jsonl").unlink()
+    exporter = exporter_of(tmp_path)
+    what = "are taken from metrics.jsonl" if is_known else "the best checkpoint is chosen anew"
+    said = capsys.readouterr().out
+    assert f"{info} cannot be read (" in said
+    assert what in said
+    is_replaced = exporter.maybe_export_checkpoint(checkpoint, {METRIC: 0.25}, 9)
+    assert is_replaced != is_known
+    assert (tmp_path / "best" / "best_ckpt-7.index").exists() == is_known
+    assert exporter.maybe_export_checkpoint(checkpoint, {METRIC: 0.75}, 11)
+    assert json.loads(info.read_text()) == {METRIC: 0.75, "best_ckpt_global_step": 11.0}
+
+
+def test_a_best_checkpoint_that_is_damaged_is_set_aside(tmp_path, capsys):
+    """Its numbers count for nothing then: what comes is the best of what is there."""
+    checkpoint = with_best(tmp_path, 7, 0.5)
+    (tmp_path / "best" / "best_ckpt-7.data-00000-of-00001").write_bytes(b"")
+    exporter = exporter_of(tmp_path)
+    assert "best_ckpt-7 is damaged (" in capsys.readouterr().out
+    assert exporter.maybe_export_checkpoint(checkpoint, {METRIC: 0.25}, 9)
+    assert tf.train.latest_checkpoint(str(tmp_path / "best")).endswith("best_ckpt-9")
 
 
 class _Task:
@@ -98,3 +155,61 @@ def test_killed_before_the_line_of_the_evaluation_the_best_is_there(trainer, tmp
     assert numbers == {METRIC: 0.25, f"best_{METRIC}": 0.25}
     assert lines == [numbers]
     assert {path: path.stat().st_mtime_ns for path in best.iterdir()} == before
+
+
+def drawn(folder):
+    """[(step, value), ...] of the metric, as TensorBoard shows it."""
+    events = event_accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    return [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(METRIC)]
+
+
+def test_tensorboard_shows_once_what_was_drawn_twice(trainer, tmp_path):
+    """Evaluated at steps 7, 8 and 9; then a run goes on at 8, and one at 9 without its line.
+
+    The second one was killed: its file is cut in the middle of a record.
+    """
+
+    def evaluate(*steps, begins=None, is_evaluated=True):
+        loop = Loop(trainer, str(tmp_path), None, lambda _: None)
+        if begins is not None:
+            trainer.global_step.assign(begins)
+            loop.begin(is_evaluated)
+        for step in steps:
+            trainer.global_step.assign(step)
+            loop.evaluate()
+        return max((tmp_path / "validation").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+    first = evaluate(7, 8, 9)
+    assert [step for step, _ in drawn(tmp_path / "validation")] == [7, 8, 9]
+    second = evaluate(9, begins=8)
+    assert second != first
+    assert drawn(tmp_path / "validation") == [(7, 0.25), (8, 0.25), (9, 0.25)]
+    second.write_bytes(second.read_bytes()[:-5])
+    before = first.read_bytes()
+    evaluate(9, 10, begins=9, is_evaluated=False)
+    assert drawn(tmp_path / "validation") == [(7, 0.25), (8, 0.25), (9, 0.25), (10, 0.25)]
+    assert first.read_bytes() == before
+    evaluate(begins=7)  # the checkpoints behind it were damaged
+    assert drawn(tmp_path / "validation") == [(7, 0.25)]
+
+
+def test_no_room_for_a_checkpoint(trainer, tmp_path):
+    """Said in a line, those before are whole, nothing half is left, and it goes on with room."""
+    loop = Loop(trainer, str(tmp_path), None, lambda _: None)
+    loop.save()
+    before = {path: path.read_bytes() for path in tmp_path.glob("*") if path.is_file()}
+    trainer.global_step.assign(9)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="checkpoint of step 9 could not be written") as raised:
+            loop.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in str(raised.value)
+    assert f"The last one is {tmp_path}/ckpt-7" in str(raised.value)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob("*_temp"))
+    assert loop.save() == f"{tmp_path}/ckpt-9"
+    assert checkpoints.damage(f"{tmp_path}/ckpt-9") == ""

@@ -1,6 +1,7 @@
 """What a run's folder says of itself, and what may go on in it; no training."""
 
 import json
+import re
 
 import pytest
 import tensorflow as tf
@@ -8,7 +9,7 @@ import tensorflow as tf
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.reporting import history
-from mrcnn_tf.training.run_folder import RunFolder, append_row
+from mrcnn_tf.training.run_folder import RunFolder, append_row, drop_rows_beyond, rows
 
 LABEL_MAP = LabelMap((1, 2), ("apple", "fig"))
 
@@ -157,18 +158,59 @@ def test_evaluations_up_to_where_the_run_stands(tmp_path):
     assert (read.step, read.best_step) == (4, 4)
 
 
-def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    append_row(str(path), {"step": 2, "images": 4, "box_ap": 0.1})
-    with open(path, "a") as file:
-        file.write('{"step": 4, "ima')  # killed while it wrote
-    folder = RunFolder(str(tmp_path))
-    folder.write(experiment_of(), LABEL_MAP)  # goes on
-    append_row(str(path), {"step": 4, "images": 8, "box_ap": 0.2})
-    assert [row["box_ap"] for row in folder.evaluations(8)] == [0.1, 0.2]
-    before = path.read_bytes()
-    folder.write(experiment_of(), LABEL_MAP)
-    assert path.read_bytes() == before
+@pytest.mark.parametrize("folder", ["{}", "ram://cut off"])
+def test_going_on_drops_what_was_cut_off_and_what_comes_again(folder, tmp_path):
+    folder = folder.format(tmp_path)
+    for name in ("metrics.jsonl", "train.jsonl"):
+        path = f"{folder}/{name}"
+        append_row(path, {"step": 2, "images": 4})
+        append_row(path, {"step": 9, "images": 18, "checkpoint": "elsewhere/ckpt-9"})
+        append_row(path, {"step": 4, "images": 8})
+        append_row(path, {"step": 6, "images": 12})
+        with tf.io.gfile.GFile(path, "a") as file:
+            file.write('{"step": 8, "ima')  # killed while it wrote
+        drop_rows_beyond(folder, 8)
+        before = tf.io.gfile.stat(path).mtime_nsec
+        drop_rows_beyond(folder, 8)
+        assert tf.io.gfile.stat(path).mtime_nsec == before  # nothing to do, so nothing is written
+        append_row(path, {"step": 6, "images": 12})
+        assert [row["step"] for row in rows(path)] == [2, 9, 4, 6]
+        with tf.io.gfile.GFile(path) as file:
+            assert all(json.loads(line) for line in file.read().splitlines())
+    drop_rows_beyond(folder, 0)  # killed before the first checkpoint: a run that begins
+    assert [row["step"] for row in rows(f"{folder}/train.jsonl")] == [9]
+
+
+def test_a_row_is_whole_although_its_line_has_no_end(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"step": 2, "images": 4}')
+    drop_rows_beyond(str(tmp_path), 4)
+    assert (tmp_path / "train.jsonl").read_text() == '{"step": 2, "images": 4}\n'
+
+
+def damage(path):
+    """Flip one bit in the middle of a checkpoint's numbers."""
+    file = path.with_name(path.name + ".data-00000-of-00001")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_where_no_checkpoint_is_whole_nothing_begins_anew(tmp_path):
+    for step in (2, 4):
+        checkpoint(tmp_path, step, 2)
+    damage(tmp_path / "ckpt-4")
+    assert RunFolder(str(tmp_path)).standing(2) == (str(tmp_path / "ckpt-2"), 2, 4)
+    damage(tmp_path / "ckpt-2")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="ckpt-4 is damaged") as raised:
+        RunFolder(str(tmp_path)).standing(2)
+    assert re.fullmatch(
+        rf"{tmp_path}/ckpt-4 is damaged \(.*[Cc]hecksum.*\): taking the one before, "
+        rf"{tmp_path}/ckpt-2\n{tmp_path}/ckpt-2 is damaged \(.*[Cc]hecksum.*\): and there is none "
+        r"before it\nNothing was changed. To begin anew, take another --model_dir",
+        str(raised.value),
+    )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_in_memory(tmp_path):

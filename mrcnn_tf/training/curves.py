@@ -1,0 +1,48 @@
+"""TensorBoard's files of a run that was killed: what was drawn behind where it goes on."""
+
+import os
+
+import tensorflow as tf
+
+
+def drop_beyond(folder: str, step: int) -> None:
+    """Drop from a folder's files what a run that goes on at a step will draw once more.
+
+    TensorBoard knows a mark for that (SessionLog.START), which it heeds for no curve that
+    TensorFlow 2 writes. A file whose last record was cut off ends in front of it. What processes
+    before the last one left was looked at when the next began, so files are read from the newest to
+    the first in which all that was drawn may stay.
+
+    Args:
+      folder: need not exist. No process draws into it now.
+      step: what is of later steps goes.
+    """
+    if not tf.io.gfile.isdir(folder):
+        return
+    names = [name for name in tf.io.gfile.listdir(folder) if name.startswith("events.out.tfevents")]
+    paths = [os.path.join(folder, name) for name in names]
+    # By their times: what follows in the names, process and host, has no order.
+    for path in sorted(paths, key=lambda path: tf.io.gfile.stat(path).mtime_nsec, reverse=True):
+        if _drop_from(path, step):
+            return
+
+
+def _drop_from(path: str, step: int) -> bool:
+    """Drop from one file; whether something was drawn in it, and all of that may stay."""
+    kept, is_changed = [], False
+    try:
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            if tf.compat.v1.Event.FromString(record).step > step:
+                is_changed = True
+            else:
+                kept.append(record)
+    except tf.errors.DataLossError:  # cut off where the process was killed
+        is_changed = True
+    if is_changed:
+        unfinished = os.path.join(os.path.dirname(path), "partial")  # no name of TensorBoard's
+        with tf.io.TFRecordWriter(unfinished) as writer:
+            for record in kept:
+                writer.write(record)
+        tf.io.gfile.rename(unfinished, path, overwrite=True)
+        return False
+    return any(tf.compat.v1.Event.FromString(record).step for record in kept)
