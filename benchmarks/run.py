@@ -1,4 +1,6 @@
-"""All measurements of docs/performance.md and docs/edge.md, in fresh processes, contestants in turn (A B A B ...).
+"""All measurements of docs/performance.md and docs/edge.md.
+
+Each is a fresh process, contestants in turn (A B A B ...).
 
     make bench                                          # ours alone
     TORCHVISION_PYTHON=/path/to/python make bench       # and torchvision's, in its own environment
