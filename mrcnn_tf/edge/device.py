@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 DESCRIPTION = "description.json"  # in a .tflite's archive
 DESCRIPTION_KEY = "description"  # of an .onnx's metadata
@@ -107,12 +107,23 @@ def load(path: str, threads: int | None = None) -> Network:
 
 
 def read(path: str) -> np.ndarray:
-    """Return a picture, upright as its EXIF orientation says: uint8 [h, w, 3], RGB."""
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):  # 16 bits; Pillow would cut off at 255
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    return np.asarray(upright.convert("RGB"))
+    """Return a picture, upright as its EXIF orientation says: uint8 [h, w, 3], RGB.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: it is no picture, or a damaged one.
+    """
+    with open(path, "rb") as file:
+        try:
+            with Image.open(file) as image:
+                upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # 16 bits; Pillow would cut off at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return np.asarray(upright.convert("RGB"))
+        except UnidentifiedImageError as error:  # its text names a buffer in memory
+            raise ValueError(f"{path}: no image, or of a kind that Pillow does not know") from error
+        except Exception as error:  # Pillow raises almost anything on broken files
+            raise ValueError(f"{path}: {error}") from error
 
 
 def find(network: Network, pixels: np.ndarray) -> list[Found]:
@@ -221,9 +232,11 @@ def draw(pixels: np.ndarray, found: list[Found]) -> np.ndarray:
             part = drawn[one.top : one.top + height, one.left : one.left + width]
             part[one.mask] = (0.5 * part[one.mask] + 0.5 * color).astype(np.uint8)
         else:
-            y1, x1, y2, x2 = np.clip(np.round(one.box), 0, None).astype(int)
-            drawn[y1:y2, [x1, max(x2 - 1, x1)]] = color
-            drawn[[y1, max(y2 - 1, y1)], x1:x2] = color
+            last = np.array(drawn.shape[:2]) - 1
+            y1, x1 = np.clip(np.round(one.box[:2]), 0, last).astype(int)
+            y2, x2 = np.clip(np.round(one.box[2:]) - 1, [y1, x1], last).astype(int)
+            drawn[y1 : y2 + 1, [x1, x2]] = color
+            drawn[[y1, y2], x1 : x2 + 1] = color
     return drawn
 
 
@@ -365,7 +378,7 @@ def main() -> None:
             print(line)
         if given.output:
             Image.fromarray(draw(pixels, found)).save(given.output)
-    except (OSError, ValueError, ImportError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 

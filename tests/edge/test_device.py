@@ -159,6 +159,37 @@ def test_a_drawing_changes_what_is_found_and_nothing_else():
     assert not pixels.any()
 
 
+@pytest.mark.parametrize(
+    ("box", "framed"),
+    [
+        ([2, 29.6, 8, 30], 6),  # round(29.6) is one behind the last column
+        ([19.7, 2, 20, 9], 7),
+        ([-3, -3, 25, 35], 2 * 30 + 2 * 18),
+        ([5.1, 6.1, 5.2, 6.2], 1),
+    ],
+)
+def test_a_frame_stays_within_the_picture(box, framed):
+    found = device.Found(np.array(box, np.float64), 0.9, 1, "a", None, 0, 0)
+    drawn = device.draw(np.zeros([20, 30, 3], np.uint8), [found])
+    assert drawn.any(axis=2).sum() == framed
+
+
+def test_damaged_pictures_are_named(tmp_path):
+    good = tmp_path / "good.png"
+    noise = np.random.default_rng(0).integers(0, 256, [200, 200, 3], np.uint8)
+    Image.fromarray(noise).save(good)
+    content = bytearray(good.read_bytes())
+    second = content.index(b"IDAT", content.index(b"IDAT") + 1)
+    content[second : second + 4] = b"\x80\x80\x80\x80"  # Pillow raises SyntaxError
+    damages = {"text.png": b"hello", "short.png": content[:500], "chunk.png": content}
+    for name, damaged in damages.items():
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{name}: .*\w"):
+            device.read(str(tmp_path / name))
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        device.read(str(tmp_path / "gone.png"))
+
+
 def test_files_that_are_none_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.tflite"):
         device.load(str(tmp_path / "gone.tflite"))
