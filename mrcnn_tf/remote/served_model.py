@@ -31,7 +31,9 @@ class ServedModel:
           ServerError: the server is not there, has no such model, or it is not ours.
         """
         host, colon, port = server.address.rpartition(":")
-        if not (host and colon and port.isdigit()) or "/" in host:
+        # gRPC takes 99999 for 34463, its remainder by 65536.
+        is_port = port.isdecimal() and 0 < int(port) < 65536
+        if not (host and colon and is_port) or "/" in host:
             raise ValueError(f"{server.address!r} is no server: give HOST:PORT")
         if server.protocol not in PROTOCOLS:
             raise ValueError(f"protocol: {server.protocol!r} is not one of {list(PROTOCOLS)}")

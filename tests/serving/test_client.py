@@ -223,7 +223,9 @@ def test_a_model_that_does_not_describe_itself(export_of_0_1_0, tmp_path, protoc
         old.stop()
 
 
-@pytest.mark.parametrize("address", ["localhost", "localhost:", ":8500", "http://a:1", "a:b"])
+@pytest.mark.parametrize(
+    "address", ["localhost", "localhost:", ":8500", "http://a:1", "a:b", "a:99999", "a:0", "a:²"]
+)
 def test_what_is_no_address(address):
     with pytest.raises(ValueError, match="give HOST:PORT"):
         Client(address)
