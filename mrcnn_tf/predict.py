@@ -163,12 +163,20 @@ def _refuse_idle_flags() -> None:
 def _run_file() -> int:
     """Run with a .tflite or .onnx file; nothing here imports TensorFlow."""
     from mrcnn_tf.edge import image_run
+    from mrcnn_tf.serving import film_source
 
     values = flags.FLAGS
     if values.tiles or values.every_nth != 1 or values.max_frames is not None:
         raise ValueError("--tiles, --every_nth and --max_frames are not for --model")
     if values.batch_size != 1:
         raise ValueError("--batch_size: a file for --model takes one image at a time")
+    if film_source.find(values.input) is not None:
+        raise ValueError("a film or a camera needs --saved_model or --server; --model takes images")
+    if os.path.isdir(values.model):
+        raise ValueError(
+            f"--model={values.model} is a folder: name the .tflite or .onnx file in it; a "
+            "SavedModel is given as --saved_model"
+        )
     return image_run.run(
         values.model,
         values.input,

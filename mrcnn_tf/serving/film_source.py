@@ -1,11 +1,12 @@
-"""Tells films and cameras among what `--input` names. Needs no package that reads films."""
+"""Tells films and cameras among what `--input` names.
+
+Needs no package that reads films, and no TensorFlow.
+"""
 
 import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import tensorflow as tf
 
 from mrcnn_tf.images import kinds, storage
 
@@ -75,7 +76,10 @@ def _source(pattern: str) -> Source | None:
 def _is_film(path: str) -> bool:
     try:
         head = storage.read(path, _HEAD_BYTES)
-    except (OSError, ValueError, tf.errors.OpError):
+    except Exception as error:
+        # On other file systems TensorFlow raises errors of its own.
+        if not (isinstance(error, OSError | ValueError) or storage.is_remote(path)):
+            raise
         head = b""
     if kinds.is_image(head):
         return False

@@ -18,6 +18,7 @@ import pytest
         (["--model=a.tflite", "--tiles=64"], "--tiles, --every_nth and --max_frames are not for"),
         (["--model=a.tflite", "--batch_size=2"], "--batch_size: a file for --model takes one"),
         (["--model=a.tflite"], "a.tflite"),
+        (["--model=."], "is a folder: name the .tflite or .onnx file in it"),
     ],
 )
 def test_one_line_and_exit_code_2(tmp_path, given, said):
@@ -29,3 +30,15 @@ def test_one_line_and_exit_code_2(tmp_path, given, said):
     assert done.returncode == 2
     assert said in done.stdout.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("what", ["film.mp4", "7"])
+def test_films_and_cameras_are_not_for_files_of_devices(tmp_path, what):
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x20ftypisom")
+    source = what if what.isdigit() else tmp_path / what
+    command = [sys.executable, "-m", "mrcnn_tf.predict", "--model=a.tflite", f"--input={source}"]
+    command += [f"--output_dir={tmp_path}/out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "a film or a camera needs --saved_model or --server" in done.stdout
+    assert not (tmp_path / "out").exists()
