@@ -89,7 +89,7 @@ def read(path: str | os.PathLike, large: bool = False) -> UprightImage:
     Args:
       path: of any file system that `tf.io.gfile` knows.
       large: whether it may have up to `MAX_PIXELS`. Else Pillow's bound holds (twice
-        `PIL.Image.MAX_IMAGE_PIXELS`, 358 million), behind which it takes a file for an attack.
+        `PIL.Image.MAX_IMAGE_PIXELS`, 179 million), behind which it takes a file for an attack.
 
     Raises:
       UnusableImageError: it cannot be read, is no image, or is one that cannot be used.
