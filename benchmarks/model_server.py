@@ -8,7 +8,8 @@ doors are Python: what it costs beyond the session says nothing of the real one.
 
     python benchmarks/model_server.py --model_base_path=models/shapes --model_name=shapes
 
-prints one JSON line with both ports once it is ready, and serves until it is killed.
+prints one JSON line with both ports once it is ready, and serves until it is killed or its standard
+input ends (`tail -f /dev/null |` before it keeps one open in a script).
 """
 
 import argparse
