@@ -27,15 +27,25 @@ from mrcnn_tf.experiment import experiment as experiment_lib
 from mrcnn_tf.experiment import inputs, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
-from mrcnn_tf.training import devices, divergence, find_lr, optimizers, preflight, progress
+from mrcnn_tf.training import (
+    cluster,
+    devices,
+    divergence,
+    find_lr,
+    optimizers,
+    preflight,
+    progress,
+)
 from mrcnn_tf.training.early_stopping import EarlyStopping
 from mrcnn_tf.training.loop import Loop, first_lines
 from mrcnn_tf.training.run_folder import RunFolder, Standing
 from mrcnn_tf.training.stopping import Stopped
 from mrcnn_tf.training.task import MaskRCNNTask
 from mrcnn_tf.training.trainer import Trainer
+from mrcnn_tf.training.workers import WorkerGone, Workers
 
 MODES = ("train_and_eval", "train", "train_and_post_eval", "eval", "continuous_eval", "find_lr")
+_OF_ONE_MACHINE = ("continuous_eval", "find_lr")
 
 
 def run(
@@ -52,7 +62,8 @@ def run(
       mode: one of `MODES`.
       model_dir: where checkpoints, summaries and the experiment itself are written.
       checkpoint_path: in mode "eval", what to score; default the newest of `model_dir`.
-      strategy: default: what `runtime` says, over all visible GPUs.
+      strategy: default: what `runtime` says, over all visible GPUs, and over the machines that
+        TF_CONFIG or `runtime` names.
 
     Returns:
       The numbers of the last evaluation; empty if there was none. In mode "find_lr" the
@@ -62,21 +73,46 @@ def run(
       ValueError: something does not fit. Nothing was written then.
       FileNotFoundError: likewise, something is missing.
       FloatingPointError: the loss or the weights went beyond all bounds.
-      Stopped: the process was told to stop.
+      Stopped: the process, or another worker, was told to stop.
+      WorkerGone: another worker has ended.
     """
-    experiment = copy.deepcopy(experiment)
-    strategy = strategy or devices.strategy(experiment.runtime)
     if checkpoint_path and mode != "eval":
         raise ValueError("--checkpoint_path: only --mode=eval scores a checkpoint of one's choice")
-    with precision.of(experiment.runtime):
-        if mode == "eval":
-            path = checkpoints.newest(checkpoint_path or model_dir)
-            return _evaluate(experiment, strategy, model_dir, path, is_own=not checkpoint_path)
-        if mode == "continuous_eval":
-            return _evaluate_as_they_come(experiment, strategy, model_dir)
-        if mode == "find_lr":
-            return _find_lr(experiment, strategy, model_dir)
-        return _train(experiment, strategy, mode, model_dir)
+    experiment = copy.deepcopy(experiment)
+    strategy = strategy or devices.strategy(experiment.runtime)
+    experiment.runtime = cluster.of_any_machine(experiment.runtime)
+    workers = Workers(strategy)
+    if workers.count > 1 and mode in _OF_ONE_MACHINE:
+        raise ValueError(f"--mode={mode} runs on one machine: start it there, without the others")
+    try:
+        preflight.check_workers(workers, experiment, mode)
+        if not workers.is_chief:  # nobody would see them
+            experiment.task.allow_image_summary = False
+        with precision.of(experiment.runtime):
+            numbers = _run(experiment, mode, model_dir, checkpoint_path, strategy)
+        workers.gather("done")  # or who waits for the last file would see the others vanish
+    except (tf.errors.OpError, RuntimeError, ValueError, OSError, FloatingPointError) as error:
+        workers.raise_if_gone(error)
+        workers.report(error)
+        raise
+    return numbers
+
+
+def _run(
+    experiment: Experiment,
+    mode: str,
+    model_dir: str,
+    checkpoint_path: str | None,
+    strategy: tf.distribute.Strategy,
+) -> dict[str, float]:
+    if mode == "eval":
+        path = Workers(strategy).from_chief(checkpoints.newest(checkpoint_path or model_dir))
+        return _evaluate(experiment, strategy, model_dir, path, is_own=not checkpoint_path)
+    if mode == "continuous_eval":
+        return _evaluate_as_they_come(experiment, strategy, model_dir)
+    if mode == "find_lr":
+        return _find_lr(experiment, strategy, model_dir)
+    return _train(experiment, strategy, mode, model_dir)
 
 
 def _train(
@@ -84,6 +120,7 @@ def _train(
 ) -> dict[str, float]:
     """Check everything, go on where the run stands, take the steps, evaluate in between."""
     _refuse_several_runs(experiment)
+    workers = Workers(strategy)
     images_per_step = inputs.batch_size(experiment.task.train_data, strategy.num_replicas_in_sync)
     scaled = loading.scale_to_batch(experiment, images_per_step)
     task = _task(experiment, model_dir)
@@ -92,7 +129,11 @@ def _train(
     _print_notes(folder.newest.lines())
     if standing:
         changed = folder.check(experiment, task.label_map)
+        changed = changed if workers.is_chief else []
     evaluations = folder.evaluations(standing.images) if standing else []
+    # The chief's view of the folder counts: a network file system may show another machine less.
+    standing, evaluations = workers.from_chief((standing, evaluations))
+    standing = Standing(*standing) if standing else None
     plan = _Plan(experiment.trainer, mode, standing, evaluations)
     if plan.end:
         print(f"{model_dir}: {plan.end}")
@@ -106,8 +147,8 @@ def _train(
         preflight.check_best(task, experiment.trainer)
     trainer = _trainer_at(standing, experiment, task, strategy, images_per_step, plan)
     # All that can be known before the first step is known to be right.
-    write_dir = devices.folder_to_write(strategy, model_dir)
-    if write_dir == model_dir:
+    write_dir = workers.folder_to_write(model_dir)
+    if workers.is_chief:
         folder.begin(standing.images if standing else 0)
         folder.write(experiment, task.label_map)
     if plan.interval:
@@ -242,7 +283,7 @@ def _find_lr(
     trainer = _trainer_at(None, experiment, task, strategy, images_per_step)
     with strategy.scope(), trainer.stop.listen("stopping after this step"):
         found = find_lr.search(trainer)
-    folder = devices.folder_to_write(strategy, os.path.join(model_dir, find_lr.FOLDER))
+    folder = os.path.join(model_dir, find_lr.FOLDER)
     find_lr.write(found, folder, images_per_step)
     print(find_lr.describe(found, images_per_step, experiment.trainer.reference_batch_size))
     print(f"plot and numbers: {folder}")
@@ -290,10 +331,11 @@ def _evaluate(
         trainer = _trainer(experiment, task, images_per_step=where.images_per_step or 0)
         checkpoints.load(trainer.model, checkpoint)
         trainer.global_step.assign(where.step)
-    tf.io.gfile.makedirs(model_dir)
-    log = progress.EvaluationLog(trainer, model_dir, None if is_own else checkpoint)
+    write_dir = trainer.workers.folder_to_write(model_dir)
+    tf.io.gfile.makedirs(write_dir)
+    log = progress.EvaluationLog(trainer, write_dir, None if is_own else checkpoint)
     with strategy.scope(), trainer.stop.listen("stopping after this batch"):
-        return Loop(trainer, model_dir, None, log).evaluate()
+        return Loop(trainer, write_dir, None, log).evaluate()
 
 
 def _evaluate_as_they_come(
@@ -425,9 +467,9 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
     except tf.errors.OpError as error:  # a disk that is full, a folder that cannot be written
         raise SystemExit(f"error: {first_lines(error.message)}") from error
-    except Stopped as stopped:
-        print(stopped, flush=True)
-        raise SystemExit(stopped.exit_code) from stopped
+    except (Stopped, WorkerGone) as ended:
+        print(ended, flush=True)
+        raise SystemExit(ended.exit_code) from ended
     except KeyboardInterrupt as interrupt:
         print("stopped by SIGINT", flush=True)
         raise SystemExit(130) from interrupt

@@ -184,6 +184,29 @@ class CocoEvaluator:
                 kept["area"] = box[2] * box[3]
             self._results.append(kept)
 
+    def part(self) -> dict[str, Any]:
+        """Return what was added, in plain values that JSON can say, for another's `add_part`."""
+        return {"images": self._images.added(), "results": self.results()}
+
+    def add_part(self, part: dict[str, Any]) -> None:
+        """Add what another process was given, of other images.
+
+        Args:
+          part: of its `part`.
+
+        Raises:
+          ValueError: an image was added before.
+        """
+        for text in part["images"]:
+            self._images.add(text)
+        self._scores = None
+        for result in part["results"]:
+            rle = result.get("segmentation")
+            if rle:
+                rle = rle | {"counts": rle["counts"].encode("ascii")}
+                result = result | {"segmentation": rle}
+            self._results.append(result)
+
     def evaluate(self) -> dict[str, float]:
         """Score what was added; an image that was never added has no detections.
 

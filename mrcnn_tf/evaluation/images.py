@@ -37,6 +37,10 @@ class Images:
         """Forget what was added."""
         self._added: set[str] = set()
 
+    def added(self) -> list[str]:
+        """Return the ids, as text, of the images that were added since the last reset."""
+        return sorted(self._added)
+
     def find(self, image_id: int | str) -> dict:
         """Return an image's ground-truth entry; it has to be there."""
         return self._images[str(image_id)]

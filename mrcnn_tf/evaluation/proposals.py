@@ -129,6 +129,31 @@ class ProposalEvaluator:
         for rank in np.flatnonzero((overlaps >= _LOWEST_IOU).any(axis=1)).tolist():
             self._found.append({"image_id": image_id, "rank": rank, "bbox": boxes[rank].tolist()})
 
+    def part(self) -> dict[str, Any]:
+        """Return what was added, in plain values that JSON can say, for another's `add_part`."""
+        return {
+            "images": self._images.added(),
+            "found": self._found,
+            "num_proposals": self._num_proposals,
+            "most_per_image": self._most_per_image,
+        }
+
+    def add_part(self, part: dict[str, Any]) -> None:
+        """Add what another process was given, of other images.
+
+        Args:
+          part: of its `part`.
+
+        Raises:
+          ValueError: an image was added before.
+        """
+        for text in part["images"]:
+            self._images.add(text)
+        self._numbers = None
+        self._found += part["found"]
+        self._num_proposals += part["num_proposals"]
+        self._most_per_image = max(self._most_per_image, part["most_per_image"])
+
     def evaluate(self) -> dict[str, float]:
         """Score what was added; an image that was never added has no proposals.
 

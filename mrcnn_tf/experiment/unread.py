@@ -6,7 +6,6 @@ from mrcnn_tf.experiment.experiment import Experiment
 
 _STRATEGIES = ("mirrored", "one_device", "multi_worker_mirrored")
 _NO_TPU = "networks run on GPUs and CPUs here, not on TPUs"
-_TF_CONFIG = "several machines find each other by the environment variable TF_CONFIG"
 
 # {field: (the value that does nothing, why there is no other)}.
 _UNREAD: dict[str, tuple[Any, str]] = {
@@ -16,8 +15,6 @@ _UNREAD: dict[str, tuple[Any, str]] = {
     "runtime.default_shard_dim": (-1, _NO_TPU),
     "runtime.use_tpu_mp_strategy": (False, _NO_TPU),
     "trainer.allow_tpu_summary": (False, _NO_TPU),
-    "runtime.worker_hosts": (None, _TF_CONFIG),
-    "runtime.task_index": (-1, _TF_CONFIG),
     "runtime.gpu_thread_mode": (None, "set the environment variable TF_GPU_THREAD_MODE"),
     "runtime.per_gpu_thread_count": (0, "set the environment variable TF_GPU_THREAD_COUNT"),
     "runtime.batchnorm_spatial_persistent": (

@@ -1,24 +1,53 @@
 """The replicas that a run trains on."""
 
-import tempfile
-
 import tensorflow as tf
 from official.common import distribute_utils
 from official.core import config_definitions
 
+from mrcnn_tf.console import labelled_lines
+from mrcnn_tf.training import cluster
+
 
 def strategy(runtime: config_definitions.RuntimeConfig) -> tf.distribute.Strategy:
-    """Mirror over `runtime.num_gpus` GPUs, by default all that are visible.
+    """Mirror over `runtime.num_gpus` GPUs, by default all that are visible, and over the machines.
+
+    With several machines every line that this process prints says from here on which it is; the
+    call returns when all are there. It has to come before TensorFlow's first operation.
 
     Raises:
-      ValueError: there are not as many.
+      ValueError: there are not as many GPUs; or see `cluster.find`; or the machines do not come
+        together.
     """
+    machines = cluster.find(runtime)
     visible = len(tf.config.list_physical_devices("GPU"))
     if runtime.num_gpus > visible:
         raise ValueError(
             f"runtime.num_gpus: {runtime.num_gpus}, but TensorFlow sees {visible} GPUs. Leave it 0 "
             "for all there are; nvidia-smi and CUDA_VISIBLE_DEVICES say which those should be"
         )
+    if machines:
+        if runtime.num_gpus not in (0, visible):
+            raise ValueError(
+                f"runtime.num_gpus: {runtime.num_gpus}, but of several machines all {visible} GPUs "
+                "that TensorFlow sees on each are used. CUDA_VISIBLE_DEVICES says which those are"
+            )
+        distribute_utils.configure_cluster(",".join(machines.hosts), machines.task_index)
+        if machines.others:
+            labelled_lines.label_output(f"worker {machines.task_index}: ")
+            print(f"waiting for {', '.join(machines.others)}", flush=True)
+    try:
+        return _strategy(runtime, visible)
+    except (tf.errors.OpError, RuntimeError) as error:
+        if not machines:
+            raise
+        text = getattr(error, "message", str(error)).strip().splitlines()[0]
+        raise ValueError(
+            f"worker {machines.task_index} ({machines.hosts[machines.task_index]}) and "
+            f"{', '.join(machines.others)} do not come together: {text}"
+        ) from error
+
+
+def _strategy(runtime: config_definitions.RuntimeConfig, visible: int) -> tf.distribute.Strategy:
     return distribute_utils.get_distribution_strategy(
         distribution_strategy=runtime.distribution_strategy,
         all_reduce_alg=runtime.all_reduce_alg,
@@ -32,11 +61,3 @@ def describe(used: tf.distribute.Strategy) -> str:
     count = used.num_replicas_in_sync
     kind = "GPU" if "GPU" in used.extended.worker_devices[0] else "CPU"
     return f"{count} {kind}{'s' if count > 1 else ''}"
-
-
-def folder_to_write(used: tf.distribute.Strategy, model_dir: str) -> str:
-    """Return where this process writes: of several machines only the first keeps what it writes.
-
-    All have to save, because reading what is spread over them takes all of them.
-    """
-    return model_dir if used.extended.should_checkpoint else tempfile.mkdtemp()

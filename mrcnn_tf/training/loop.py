@@ -35,8 +35,12 @@ class Loop:
         self._trainer, self._config = trainer, config
         self._training_log, self._evaluation_log = training_log, evaluation_log
         self._manager = tf.train.CheckpointManager(
-            trainer.checkpoint, model_dir, max_to_keep=config.max_to_keep, checkpoint_name="ckpt"
+            trainer.checkpoint,
+            model_dir,
+            max_to_keep=config.max_to_keep if trainer.workers.is_chief else 1,
+            checkpoint_name="ckpt",
         )
+        self._newest: str | None = trainer.workers.from_chief(self._manager.latest_checkpoint)
         self._saved_step = self.step
         self._recoveries = 0
         self._training_images_written = False
@@ -86,7 +90,7 @@ class Loop:
                 continue
             if self.step - self._saved_step >= self._config.checkpoint_interval:
                 self.save()
-        if self.step != self._saved_step or not self._manager.latest_checkpoint:
+        if self.step != self._saved_step or not self._newest:
             self.save()
 
     def evaluate(self) -> dict[str, float]:
@@ -102,6 +106,7 @@ class Loop:
             try:
                 output = self._trainer.evaluate(tf.constant(self._config.validation_steps))
             except (ValueError, tf.errors.OpError) as error:
+                self._trainer.workers.raise_if_gone(error)
                 text = first_lines(getattr(error, "message", str(error)))
                 raise ValueError(f"the evaluation at step {self.step:,} failed: {text}") from error
         output = numbers(output)
@@ -114,7 +119,7 @@ class Loop:
         return output
 
     def save(self) -> str:
-        """Write a checkpoint of this step; return its path.
+        """Write a checkpoint of this step; return its path, which the chief has written.
 
         Raises:
           FloatingPointError: a weight is not a number.
@@ -126,22 +131,24 @@ class Loop:
         try:
             path = self._manager.save(checkpoint_number=self.step)
         except tf.errors.OpError as error:
+            self._trainer.workers.raise_if_gone(error)
             checkpoint_folder.remove_half_written(self._manager.directory)
-            last = self._manager.latest_checkpoint
+            last = self._newest
             raise OSError(
                 f"the checkpoint of step {self.step:,} could not be written: "
                 f"{first_lines(error.message)}. "
                 + (f"The last one is {last}" if last else "There is none before it")
             ) from error
+        self._newest = path = self._trainer.workers.from_chief(path)
         self._saved_step = self.step
         return path
 
     def _check_stop(self) -> None:
-        if self._trainer.stop.number is None:
+        if not self._trainer.stop.is_there():
             return
         where = ", before the first step"
         if self.step:
-            path = self._manager.latest_checkpoint
+            path = self._newest
             if self.step != self._saved_step or not path:
                 path = self.save()
             where = f" at step {self.step:,}, saved as {path}"
@@ -167,7 +174,7 @@ class Loop:
         if (math.isfinite(loss) and not is_large) or config.recovery_max_trials < 0:
             return False
         self._recoveries += 1
-        last = self._manager.latest_checkpoint
+        last = self._newest
         if self._recoveries > config.recovery_max_trials or not last:
             found = self._what_diverged()
             raise self._floating_point_error(
@@ -185,7 +192,7 @@ class Loop:
         return record.describe(self._trainer.strategy) if record else ""
 
     def _floating_point_error(self, what: str) -> FloatingPointError:
-        last = self._manager.latest_checkpoint
+        last = self._newest
         kept = f"the last checkpoint, {last}, is from before" if last else "there is no checkpoint"
         cause = "A learning rate too high for the data is the usual cause"
         scale = self._trainer.config.runtime.loss_scale
@@ -209,6 +216,7 @@ class Loop:
         try:
             yield
         except tf.errors.OpError as error:
+            self._trainer.workers.raise_if_gone(error)
             found = self._what_diverged()
             if found:
                 raise self._floating_point_error(f"the loss was {found}") from error

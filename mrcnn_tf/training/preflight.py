@@ -3,7 +3,10 @@
 What is wrong with records and annotations is as wrong before training as after a night of it.
 """
 
+import hashlib
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,8 +16,9 @@ from mrcnn_tf.data import record_files, schema
 from mrcnn_tf.evaluation import images
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
-from mrcnn_tf.training import evaluators
+from mrcnn_tf.training import evaluators, run_folder
 from mrcnn_tf.training.task import VALIDATION_LOSS, MaskRCNNTask
+from mrcnn_tf.training.workers import Workers
 
 _NO_MASKS = (
     "none of the objects in {where} has a mask, and a Mask R-CNN needs masks. Use a Faster R-CNN "
@@ -26,6 +30,60 @@ _NO_OBJECTS = (
     "{what} in {where}: {found}. {why}. Some exporters mark every object as a crowd "
     "(iscrowd: 1) because its mask is stored as run lengths: then set it to 0 and convert again"
 )
+# What the workers of one run may have differently: paths, of which each may see another copy, and
+# most of what says on what machine it runs.
+_PATHS = ("input_path", "annotation_file", "init_checkpoint", "proposals", "rpn_checkpoint")
+_SAME_ON_ALL_MACHINES = ("runtime.mixed_precision_dtype", "runtime.loss_scale")
+
+
+def check_workers(workers: Workers, experiment: Experiment, mode: str) -> None:
+    """Refuse workers that were started with other fields than the chief, or see other records.
+
+    They would train on as if nothing were wrong, each with images of an order of its own.
+
+    Args:
+      workers: all of them come here.
+      experiment: this worker's.
+      mode: of `mrcnn_tf.train`.
+
+    Raises:
+      ValueError: on every worker, with the differences.
+    """
+    if workers.count == 1:
+        return
+    mine: dict[str, Any] = {"--mode": mode}
+    for field, value in run_folder.flat_fields(experiment).items():
+        if field in _SAME_ON_ALL_MACHINES or not field.startswith("runtime."):
+            mine[field] = value
+    mine = {field: value for field, value in mine.items() if not field.endswith(_PATHS)}
+    if mode != "eval":
+        mine["records of task.train_data"] = _files_of(experiment.task.train_data)
+    if "eval" in mode:
+        mine["records of task.validation_data"] = _files_of(experiment.task.validation_data)
+    said = workers.gather(mine)
+    wrong = [
+        f"{workers.name(k)}: {field}: {theirs.get(field)}; the chief has {said[0].get(field)}"
+        for k, theirs in enumerate(said)
+        for field in sorted({*theirs, *said[0]})
+        if theirs.get(field) != said[0].get(field)
+    ]
+    if wrong:
+        raise ValueError(
+            "all workers of a run are started by the same command on the same records:\n  "
+            + "\n  ".join(wrong)
+        )
+
+
+def _files_of(data: fields.Data) -> str:
+    """Return what tells these record files from others; or what is wrong with them."""
+    try:
+        files = record_files.find(data.input_path)
+        sizes = [tf.io.gfile.stat(file).length for file in files]
+    except (OSError, tf.errors.OpError) as error:
+        return str(error).splitlines()[0]
+    of_each = [f"{os.path.basename(f)} {size}" for f, size in zip(files, sizes, strict=True)]
+    digest = hashlib.sha256("\n".join(of_each).encode()).hexdigest()[:8]
+    return f"{len(files)} files, {sum(sizes):,} bytes (digest of names and sizes: {digest})"
 
 
 def check_training(task: MaskRCNNTask) -> None:

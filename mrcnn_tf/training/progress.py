@@ -100,6 +100,8 @@ class TrainingLog:
     def _print(
         self, step: int, value: dict[str, float], now: float, first_loop: float | None
     ) -> None:
+        if not self._trainer.workers.is_chief:
+            return
         line = (
             f"step {step:>{len(f'{self._train_steps:,}')},}/{self._train_steps:,}  "
             f"loss {value['training_loss']:.3f} = {self._terms(value)}  "
@@ -142,6 +144,8 @@ class EvaluationLog:
         images = step * int(self._trainer.images_per_step.numpy())
         position = {"step": step, "images": images, "precision": self._precision}
         run_folder.append_row(self._path, position | self._of | value)
+        if not self._trainer.workers.is_chief:
+            return
         print(self._trainer.task.evaluation_table)
         print(
             f"evaluated at step {step:,}: "

@@ -224,6 +224,11 @@ def as_plain(experiment: Experiment) -> dict[str, Any]:
     return yaml.safe_load(loading.to_yaml(experiment))
 
 
+def flat_fields(experiment: Experiment) -> dict[str, Any]:
+    """Return an experiment's fields by their full names, {"trainer.train_steps": 100}."""
+    return _flat(as_plain(experiment))
+
+
 def _is_free(key: str) -> bool:
     def is_in(fields_: tuple[str, ...]) -> bool:
         return any(key == field or key.startswith(field + ".") for field in fields_)

@@ -2,6 +2,10 @@
 
 A step runs inside TensorFlow, where Python cannot be interrupted, so a run notices the signal
 between two loops. A thread answers at once, and ends the process at the second signal.
+
+Of several workers often one alone gets it. They tell each other before each loop, and all leave at
+the same step. TensorFlow has a `PreemptionCheckpointHandler` for that; here Ctrl-C, evaluations and
+a run of one process go the same way, and one sum of a few bytes per loop is all that it takes.
 """
 
 import contextlib
@@ -11,6 +15,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from mrcnn_tf.training.workers import ALONE, RESTART, Workers
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -18,26 +24,39 @@ class Stopped(Exception):  # noqa: N818, no error
     """The run was told to stop and did.
 
     Attributes:
-      exit_code: 128 and the signal's number, as shells have it.
+      exit_code: 128 and the signal's number, as shells have it; where several workers were told
+        to stop by SIGTERM, `RESTART`.
     """
 
-    def __init__(self, number: int, text: str):
+    def __init__(self, number: int, text: str, exit_code: int | None = None):
         super().__init__(f"stopped by {signal.Signals(number).name}{text}")
-        self.exit_code = 128 + number
+        self.exit_code = 128 + number if exit_code is None else exit_code
 
 
 class StopRequest:
-    """Whether this process was told to stop.
+    """Whether this process, or another worker of its run, was told to stop.
+
+    Args:
+      workers: who trains this run.
 
     Attributes:
-      number: the signal; None if there was none.
+      number: the signal that this process got; None if there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: Workers = ALONE) -> None:
         self.number: int | None = None
+        self._workers = workers
+        self._signals: list[int] = []  # of each worker, 0 for none, once there was one
+
+    def is_there(self) -> bool:
+        """Whether any worker got a signal; all of them ask at the same place."""
+        if not self._signals:
+            signals = self._workers.numbers(self.number or 0)
+            self._signals = signals if any(signals) else []
+        return bool(self._signals)
 
     def check(self, text: str = "") -> None:
-        """Raise if there was a signal.
+        """Raise if there was a signal; all workers ask at the same place.
 
         Args:
           text: what to say of it, after "stopped by SIGTERM".
@@ -45,8 +64,14 @@ class StopRequest:
         Raises:
           Stopped: there was.
         """
-        if self.number is not None:
-            raise Stopped(self.number, text)
+        if not self.is_there():
+            return
+        number = max(self._signals)
+        if self._workers.count == 1:
+            raise Stopped(number, text)
+        told = [self._workers.name(k) for k, signal_ in enumerate(self._signals) if signal_]
+        exit_code = RESTART if number == signal.SIGTERM else None
+        raise Stopped(number, f" to {' and '.join(told)}{text}", exit_code)
 
     @contextlib.contextmanager
     def listen(self, answer: str) -> Iterator[None]:

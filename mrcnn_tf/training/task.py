@@ -25,6 +25,7 @@ from mrcnn_tf.training import (
     training_images,
     validation_images,
 )
+from mrcnn_tf.training.workers import Workers
 from mrcnn_tf.weights import fine_tune, pretrained
 
 NO_DECAY = decay.Decay()
@@ -46,7 +47,7 @@ class SumOfMeans(tf_keras.metrics.MeanTensor):
     """The sum of several running means, each weighted by its own counts."""
 
     def result(self) -> tf.Tensor:
-        """Return float32 []."""
+        """Return a sum [], of the metric's type."""
         return tf.reduce_sum(super().result())
 
 
@@ -84,6 +85,7 @@ class MaskRCNNTask(base_task.Task):
         self._enable_xla = enable_xla
         self._evaluator: evaluators.Evaluator | None = None
         self._background = background.Background()
+        self._progress: ProgressBar | None = None
         self.evaluation_table = ""  # of the last evaluation, to print
         # Set by who trains, under the strategy's scope: its variables are one set per replica.
         self.first_divergence: divergence.FirstDivergence | None = None
@@ -158,9 +160,12 @@ class MaskRCNNTask(base_task.Task):
         names = self.loss_names
         if training:
             names += build.metric_names(self.task_config.model)
-        metrics = [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
         if not training:
-            return [*metrics, SumOfMeans(VALIDATION_LOSS, tf.float32, shape=[len(names)])]
+            # Adding float32 numbers up in float64 hardly ever rounds, so that the order in which
+            # replicas and workers do it does not show.
+            means = [tf_keras.metrics.Mean(name, dtype=tf.float64) for name in names]
+            return [*means, SumOfMeans(VALIDATION_LOSS, tf.float64, shape=[len(names)])]
+        metrics = [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names]
         return metrics + [tf_keras.metrics.Sum(name, dtype=tf.float32) for name in DROPPED]
 
     # AutoGraph is off in both steps: nothing here branches on a tensor in Python, converting the
@@ -325,7 +330,11 @@ class MaskRCNNTask(base_task.Task):
             state = self._evaluator
             assert state is not None
             state.reset()
-            self._progress = ProgressBar("evaluating", state.num_images, "images")
+            workers = Workers(tf.distribute.get_strategy())
+            share = -(-state.num_images // workers.count)  # about
+            self._progress = None
+            if workers.is_chief:
+                self._progress = ProgressBar("evaluating", share, "images")
             if self._images:
                 self._images.reset()
         self._background.run(functools.partial(self._take_down, state, step_logs))
@@ -341,16 +350,26 @@ class MaskRCNNTask(base_task.Task):
             state.add(**{k: np.asarray(v) for k, v in logs.items() if k not in drawn})
             if self._images:
                 self._images.add(logs)
-        self._progress.add(state.num_added - before)
+        if self._progress:
+            self._progress.add(state.num_added - before)
 
     def reduce_aggregated_logs(
         self, aggregated_logs: evaluators.Evaluator, global_step: tf.Tensor | None = None
     ) -> dict[str, float]:
-        """Score everything that was added."""
+        """Score everything that was added, on all workers together: the chief does it."""
         self._background.wait()
-        self._progress.close()
-        numbers = aggregated_logs.evaluate()
-        self.evaluation_table = aggregated_logs.table()
+        if self._progress:
+            self._progress.close()
+        workers = Workers(tf.distribute.get_strategy())
+        numbers: dict[str, float] = {}
+        if workers.count > 1:
+            parts = workers.gather(aggregated_logs.part())
+            for part in parts[1:] if workers.is_chief else ():
+                aggregated_logs.add_part(part)
+        if workers.is_chief:
+            numbers = aggregated_logs.evaluate()
+            self.evaluation_table = aggregated_logs.table()
+        numbers = workers.from_chief(numbers)
         if self._images:
             self._images.write(global_step)
         return numbers

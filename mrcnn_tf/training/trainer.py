@@ -18,6 +18,7 @@ from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.training import checkpoint_folder, optimizers, run_folder
 from mrcnn_tf.training.stopping import StopRequest
 from mrcnn_tf.training.task import MaskRCNNTask
+from mrcnn_tf.training.workers import Workers
 
 
 class Trainer(base_trainer.Trainer):
@@ -26,6 +27,7 @@ class Trainer(base_trainer.Trainer):
     Attributes:
       input_seconds: how long steps have waited for their input.
       images_per_step: the batch in which `global_step` counts, a part of every checkpoint.
+      workers: the processes that take these steps together.
       stop: asked between the batches of an evaluation.
     """
 
@@ -54,7 +56,8 @@ class Trainer(base_trainer.Trainer):
         with tf.device("CPU:0"):
             self.input_seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
             self.images_per_step = tf.Variable(images_per_step, dtype=tf.int64, trainable=False)
-        self.stop = StopRequest()
+        self.workers = Workers(tf.distribute.get_strategy())
+        self.stop = StopRequest(self.workers)
         # First: it sets the seed that the order of the images depends on.
         model = task.build_model()
         train_dataset = None
@@ -195,7 +198,12 @@ class BestCheckpoint(train_utils.BestCheckpointExporter):
     ) -> bool:
         """Save if the metric is better than before; only then say so in info.json."""
         before: Any = self.best_ckpt_logs
-        if before is not None and not self._new_metric_is_better(before, eval_logs):
+        is_better = before is None or self._new_metric_is_better(before, eval_logs)
+        workers = Workers(tf.distribute.get_strategy())
+        if workers.count > 1:  # the others see another folder, and all have to save, or none
+            before, is_better = workers.from_chief((before and numbers(before), is_better))
+            self._best_ckpt_logs = before
+        if not is_better:
             return False
         self._get_checkpoint_manager(checkpoint).save(checkpoint_number=global_step)
         self._best_ckpt_logs = eval_logs

@@ -150,7 +150,9 @@ def test_what_evaluation_needs_is_looked_at_before_the_first_step(
             },
             "got 'mask_loss', but task.validation_loss: false computes no losses in evaluations",
         ),
-        ({"runtime.worker_hosts": "a:1,b:1"}, "worker_hosts.*would not be read.*TF_CONFIG"),
+        ({"runtime.worker_hosts": "a:1,b:1"}, "worker_hosts.*names 2 machines.*task_index"),
+        ({"runtime.task_index": 1}, "task_index: 1 of which machines"),
+        ({"runtime.distribution_strategy": "multi_worker_mirrored"}, "needs to know its machines"),
         ({"task.init_checkpoint": "nowhere/ckpt-1"}, "no checkpoint: 'nowhere/ckpt-1'"),
         ({"runtime.num_gpus": 3}, "runtime.num_gpus: 3, but TensorFlow sees 0 GPUs"),
     ]

@@ -261,6 +261,35 @@ def test_an_image_is_added_once():
         evaluator.add_coco_results([result((0, 0, 4, 4), 0.5)])
 
 
+def test_parts_of_two_processes_score_as_one():
+    """What they exchange is text; scores and boxes of two images keep every bit."""
+    rng = np.random.default_rng(3)
+    boxes = [(20, 10, 40, 30), (5, 5, 50, 60), (80, 20, 30.3, 40), (100, 1, 90, 90)]
+    truth = truth_of(boxes, image_ids=["a", "a", 2**60, "c"])
+    noise = rng.normal(0, 3, [3, 5, 4]).astype(np.float32)
+    found = np.float32([[10, 20, 40, 60], [5, 5, 65, 55], [20, 80, 60, 110], [1, 100, 91, 190]])
+    images = [
+        batch((name,), found[None, [0, 1, 2, 3, 0]] + noise[k : k + 1])
+        for k, name in enumerate(("c", str(2**60), "a"))
+    ]
+    together = CocoEvaluator(truth, LABEL_MAP)
+    for image in images:
+        together.add(**image)
+    chief, other = CocoEvaluator(truth, LABEL_MAP), CocoEvaluator(truth, LABEL_MAP)
+    chief.add(**images[0])
+    chief.evaluate()  # which is not what is scored in the end
+    for image in images[1:]:
+        other.add(**image)
+    part = json.loads(json.dumps(other.part()))
+    chief.add_part(part)
+    assert chief.evaluate() == together.evaluate()
+    assert 0 < chief.evaluate()["mask_ap"] < 1
+    assert chief.table() == together.table()
+    assert chief.results() == together.results()
+    with pytest.raises(ValueError, match=r"image '\w+' was added before"):
+        chief.add_part(part)
+
+
 def test_wrong_results_are_refused():
     evaluator = CocoEvaluator(truth_of([(20, 10, 40, 30)]), LABEL_MAP)
     with pytest.raises(ValueError, match="no segmentation"):

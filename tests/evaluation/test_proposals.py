@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 
 import numpy as np
@@ -154,6 +155,20 @@ def test_neither_batches_nor_the_networks_scale_matter():
         assert evaluator.num_added == evaluator.num_images == 4
         numbers.append(evaluator.evaluate())
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-6)
+
+
+def test_parts_of_two_processes_score_as_one():
+    objects, found = random_case(2)
+    together, chief, other = (ProposalEvaluator(truth_of(objects, found)) for _ in range(3))
+    for number, (image_id, boxes) in enumerate(found.items()):
+        image = batch({image_id: boxes}, 450)
+        together.add(**image)
+        (chief if number % 2 else other).add(**image)
+    chief.add_part(json.loads(json.dumps(other.part())))
+    assert chief.evaluate() == together.evaluate()
+    assert chief.table() == together.table()
+    with pytest.raises(ValueError, match="was added before"):
+        chief.add_part(other.part())
 
 
 def test_scores_decide_the_order():

@@ -9,8 +9,6 @@ from mrcnn_tf.experiment import loading
     ("field", "value", "why"),
     [
         ("runtime.tpu", "local", "not on TPUs"),
-        ("runtime.worker_hosts", "a:1,b:1", "TF_CONFIG"),
-        ("runtime.task_index", 0, "TF_CONFIG"),
         ("runtime.run_eagerly", True, "train_tf_function"),
         ("runtime.per_gpu_thread_count", 2, "TF_GPU_THREAD_COUNT"),
         ("runtime.loss_scale", 8, "float16"),

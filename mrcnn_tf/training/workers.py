@@ -1,0 +1,200 @@
+"""The processes that train one run together: which of them this is, what they tell each other.
+
+Each runs the same program on its own machine, and TensorFlow's collectives come together only if
+all of them come to the same ones in the same order. So what one of them alone can know (a signal,
+a score, the newest checkpoint) is told to all before anybody acts on it. The first worker, the
+chief, writes what is to be kept; all have to save, because reading what is spread over the machines
+takes all of them.
+
+With one process everything here is free, and its answers are plain.
+"""
+
+import atexit
+import json
+import re
+import shutil
+import tempfile
+import zlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+RESTART = 42  # exit code: nothing is wrong, the same command on all machines goes on
+
+# How TensorFlow says that another process does not answer any more.
+_GONE = re.compile(
+    r"Collective ops is aborted by|recvmsg:|failed to connect|Connection refused|Socket closed|"
+    r"heartbeat|GRPC error information from remote target|CoordinationService|coordination service"
+)
+_PEER = r"/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)"
+_REPORTED = re.compile(rf"Error reported from {_PEER}: (.*)")
+
+
+class WorkerGone(Exception):  # noqa: N818, what went wrong is somewhere else
+    """Another process of this run has ended, so this one cannot go on.
+
+    Attributes:
+      exit_code: 1 if the other has failed, `RESTART` if nobody knows why it is gone.
+    """
+
+    def __init__(self, text: str, exit_code: int):
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class Workers:
+    """This process among those that share a strategy.
+
+    Attributes:
+      hosts: "host:port" of each, the chief's first; one without a name for a run of one machine.
+      index: which of them this is.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy | None = None):
+        """Find out.
+
+        Args:
+          strategy: what trains; None for this process alone.
+        """
+        self._strategy: Any = strategy
+        self.hosts: list[str] = [""]
+        self.index = 0
+        self._chiefs = 0
+        # Only there has each machine a process of its own that decides something.
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            resolver = strategy.cluster_resolver
+            cluster = resolver.cluster_spec().as_dict()
+            chiefs = cluster.get("chief", [])
+            self.hosts = [*chiefs, *cluster.get("worker", [])] or [""]
+            self._chiefs = len(chiefs)
+            self.index = self._place(resolver.task_type, resolver.task_id)
+
+        @tf.function(autograph=False)
+        def sums(values: tf.Tensor) -> tf.Tensor:
+            def of_replica() -> tf.Tensor:
+                context = tf.distribute.get_replica_context()
+                return context.all_reduce("sum", tf.identity(values))
+
+            return self._strategy.run(of_replica)
+
+        self._sums = sums
+
+    @property
+    def count(self) -> int:
+        """Processes of the run."""
+        return len(self.hosts)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.index == 0
+
+    def name(self, index: int) -> str:
+        """Return "worker 1 (10.0.0.2:2222)"."""
+        return f"worker {index} ({self.hosts[index]})"
+
+    def numbers(self, number: int) -> list[int]:
+        """Return every worker's number; they all ask at the same place, and wait for each other.
+
+        Args:
+          number: this worker's, of 31 bits.
+        """
+        if self.count == 1:
+            return [number]
+        values = np.zeros(self.count, np.int32)
+        values[self.index] = number
+        summed = self._strategy.experimental_local_results(self._sums(tf.constant(values)))
+        # Each replica of a worker has added its worker's number.
+        return (summed[0].numpy() // len(summed)).tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every worker's value; they all ask at the same place, and wait for each other.
+
+        Takes about a tenth of a second, however small the value is.
+
+        Args:
+          value: anything that JSON can say.
+        """
+        if self.count == 1:
+            return [value]
+        packed = zlib.compress(json.dumps(value).encode(), level=1)
+        rows = np.frombuffer(packed + bytes(-len(packed) % 4), np.int32)
+        part = np.concatenate([np.array([len(packed)], np.int32), rows])
+        first = self.index * (self._strategy.num_replicas_in_sync // self.count)
+
+        def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+            is_first = context.replica_id_in_sync_group == first
+            # Bytes are not taken, and there is no kernel for int64 everywhere.
+            return tf.constant(part if is_first else part[:0], tf.int32)
+
+        parts = self._strategy.experimental_distribute_values_from_function(of_replica)
+        return list(_unpacked(self._strategy.gather(parts, axis=0).numpy()))
+
+    def from_chief(self, value: Any) -> Any:
+        """Return the chief's value; see `gather`. Whatever it has done before is done then."""
+        return self.gather(value if self.is_chief else None)[0]
+
+    def folder_to_write(self, model_dir: str) -> str:
+        """Return where this process writes: the run's folder, or one that is gone at its end."""
+        if self.is_chief:
+            return model_dir
+        folder = tempfile.mkdtemp(prefix="mrcnn_tf_worker_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def raise_if_gone(self, error: Exception) -> None:
+        """Say it plainly if an error means that another process of the run has ended.
+
+        Args:
+          error: of TensorFlow.
+
+        Raises:
+          WorkerGone: it does.
+        """
+        text = getattr(error, "message", str(error))
+        if self.count == 1:
+            return
+        reported = _REPORTED.search(text)
+        if reported:
+            role, task, why = reported.groups()
+            raise WorkerGone(f"{self.name(self._place(role, int(task)))} failed: {why}", 1)
+        if not _GONE.search(text):
+            return
+        found = (self._place(role, int(task)) for role, task in re.findall(_PEER, text))
+        peers = sorted({peer for peer in found if peer != self.index and peer < self.count})
+        who = " and ".join(map(self.name, peers)) or "another worker"
+        raise WorkerGone(
+            f"{who} is gone: its process has ended, or its machine does not answer. The same "
+            "command on all machines goes on from the newest checkpoint",
+            RESTART,
+        ) from error
+
+    def report(self, error: Exception) -> None:
+        """Tell the others, who would wait for this worker, what has ended it.
+
+        Args:
+          error: that this worker cannot go on from.
+        """
+        if self.count == 1:
+            return
+        # The only door to it: without, the others see that this worker is gone but not why.
+        from tensorflow.python.eager import context
+
+        first_line = str(error).partition("\n")[0]
+        context.context().report_error_to_cluster(tf.errors.INVALID_ARGUMENT, first_line)
+
+    def _place(self, role: str | None, task: int | None) -> int:
+        return (task or 0) + (self._chiefs if role == "worker" else 0)
+
+
+ALONE = Workers()  # a run of one process
+
+
+def _unpacked(joined: np.ndarray) -> Any:
+    """Yield the values that `gather` has packed."""
+    while len(joined):
+        size = int(joined[0])
+        end = 1 + -(-size // 4)
+        yield json.loads(zlib.decompress(joined[1:end].tobytes()[:size]))
+        joined = joined[end:]

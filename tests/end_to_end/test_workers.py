@@ -1,0 +1,191 @@
+"""A run on several machines: real processes, each with an address of its own on this one."""
+
+import json
+import re
+import signal
+
+import pytest
+
+from benchmarks.worker_processes import Workers
+
+pytestmark = pytest.mark.slow
+
+# Two workers, one image each and step by step; steps do not depend on the last bit of a score.
+FIELDS = {
+    "runtime.distribution_strategy": "multi_worker_mirrored",
+    "task.train_data.global_batch_size": 4,
+    "task.train_data.short_edges": [48, 64],
+    "task.train_data.long_edge": 96,
+    "trainer.reference_batch_size": 4,
+    "trainer.steps_per_loop": 1,
+    "trainer.summary_interval": 1,
+}
+
+
+def command(override, model_dir, *flags, mode="train_and_eval", **fields):
+    given = json.dumps(json.loads(override) | FIELDS | fields)
+    return [
+        *("-m", "mrcnn_tf.train", "--experiment=maskrcnn_shapes", f"--mode={mode}"),
+        *(f"--model_dir={model_dir}", f"--params_override={given}", "--threads=1", *flags),
+    ]
+
+
+ALONE = {"runtime.distribution_strategy": "mirrored"}
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def run(commands, folder, **options):
+    """Run workers to their end; return their exit codes and what each printed."""
+    with Workers(commands, folder, **options) as workers:
+        codes = workers.wait()
+        return codes, [workers.printed(k) for k in range(len(commands))]
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(override, tmp_path_factory):
+    """Two workers of two images, and one process of four: (folder of both, their output)."""
+    folder = tmp_path_factory.mktemp("workers")
+    codes, out = run([command(override, folder / "two")] * 2, folder / "logs")
+    assert codes == [0, 0], out
+    codes, alone = run([command(override, folder / "one", **ALONE)], folder / "logs one")
+    assert codes == [0], alone
+    return folder, out
+
+
+def test_two_workers_of_two_images_are_one_process_of_four(trained):
+    """The images are the same; sums over workers are rounded in another order."""
+    folder, _ = trained
+    one, two = (rows_of(folder / name / "train.jsonl") for name in ("one", "two"))
+    assert [row["step"] for row in two] == [1, 2, 3, 4]
+    names = [name for name in one[0] if name.endswith("loss")]
+    assert len(names) > 5
+    for step, (alone, together) in enumerate(zip(one, two, strict=True)):
+        for name in names:
+            tolerance = 2e-6 if step == 0 else 1e-3  # training enlarges the last bit
+            assert together[name] == pytest.approx(alone[name], rel=tolerance), (step, name)
+    for alone, together in zip(
+        *(rows_of(folder / name / "metrics.jsonl") for name in ("one", "two")), strict=True
+    ):
+        assert alone.keys() == together.keys()
+
+
+def test_the_chief_alone_writes(trained):
+    folder, (chief, other) = trained
+    plain = [
+        sorted(re.sub(r"tfevents.*", "tfevents", name) for name in files_of(folder / which))
+        for which in ("one", "two")
+    ]
+    assert plain[0] == plain[1]
+    params = (folder / "two" / "params.yaml").read_text()
+    assert params == (folder / "one" / "params.yaml").read_text()  # good for any machines
+    assert "worker 0: evaluated at step 4: " in chief
+    assert all(line.startswith("worker 0: ") for line in chief.splitlines() if "step" in line)
+    assert "worker 1: maskrcnn_shapes: train_and_eval on 2 CPUs" in other
+    assert "evaluated at" not in other
+    assert "loss" not in other
+
+
+def test_evaluation_is_shared_out_and_scores_as_one_process(trained, override, tmp_path):
+    """All numbers, to the last digit, and a line in one file only."""
+    folder, _ = trained
+    fields = {"task.validation_data.global_batch_size": 0}
+    fields["task.validation_data.images_per_replica"] = 1
+    checkpoint = f"--checkpoint_path={folder / 'one' / 'ckpt-4'}"
+    rows = []
+    for name, count in (("one", 1), ("two", 2), ("three", 3)):
+        strategy = ALONE if count == 1 else {}
+        eval_ = command(override, tmp_path / name, checkpoint, mode="eval", **fields, **strategy)
+        codes, out = run([eval_] * count, tmp_path / f"logs {name}", knows="fields")
+        assert codes == [0] * count, out
+        assert files_of(tmp_path / name) - {"metrics.jsonl"} == {
+            file for file in files_of(tmp_path / name) if "tfevents" in file
+        }
+        rows += rows_of(tmp_path / name / "metrics.jsonl")
+    assert len(rows) == 3
+    assert rows[0]["mask_ap"] >= 0
+    assert rows[0] == rows[1] == rows[2]
+
+
+def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(override, tmp_path):
+    long = {"trainer.train_steps": 2000, "trainer.checkpoint_interval": 2000}
+    long["trainer.validation_interval"] = 2000
+    run_dir = tmp_path / "run"
+    with Workers([command(override, run_dir, **long)] * 2, tmp_path / "logs") as workers:
+        workers.wait_for("step     3/2,000")
+        workers.send(signal.SIGTERM, 1)
+        assert workers.wait() == [42, 42]
+        host = workers.hosts[1]
+        chief, other = workers.printed(0), workers.printed(1)
+    assert "worker 1: SIGTERM: stopping after this loop of steps" in other
+    (line,) = [x for x in chief.splitlines() if "stopped by" in x]
+    found = re.fullmatch(
+        rf"worker 0: stopped by SIGTERM to worker 1 \({host}\) at step (\d+), saved as "
+        rf"{run_dir}/ckpt-(\d+); the same command goes on from there",
+        line,
+    )
+    assert found, line
+    step = int(found[1])
+    assert found[2] == found[1]
+    assert [row["step"] for row in rows_of(run_dir / "train.jsonl")] == list(range(1, step + 1))
+    # Restarted, they go on; here to an end that is near.
+    short = {"trainer.train_steps": step + 2, "trainer.validation_interval": step + 2}
+    codes, (chief, other) = run([command(override, run_dir, **short)] * 2, tmp_path / "again")
+    assert codes == [0, 0], chief + other
+    for k, out in enumerate((chief, other)):
+        assert f"worker {k}: going on at step {step}" in out
+    rows = rows_of(run_dir / "train.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, step + 3))
+    assert [row["step"] for row in rows_of(run_dir / "metrics.jsonl")] == [step + 2]
+    # And once more there is nothing to do, for none of them.
+    codes, out = run([command(override, run_dir, **short)] * 2, tmp_path / "third")
+    assert codes == [0, 0], out
+    assert "finished, at step" in out[0]
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_who_is_left_over_says_who_is_gone(override, tmp_path, killed):
+    long = {"trainer.train_steps": 2000, "trainer.validation_interval": 2000}
+    left = 1 - killed
+    with Workers([command(override, tmp_path / "run", **long)] * 2, tmp_path / "logs") as workers:
+        workers.wait_for("step     3/2,000")
+        workers.send(signal.SIGKILL, killed)
+        codes = workers.wait()
+        out, host = workers.printed(left), workers.hosts[killed]
+    assert codes[killed] == -signal.SIGKILL
+    assert codes[left] == 42, out
+    assert "Traceback" not in out
+    (line,) = [x for x in out.splitlines() if "gone" in x]
+    assert line.startswith(f"worker {left}: worker {killed} ({host}) is gone: ")
+
+
+def test_workers_that_were_not_started_by_the_same_command_say_so(override, tmp_path):
+    commands = [
+        command(override, tmp_path / "run"),
+        command(override, tmp_path / "run", **{"trainer.train_steps": 5}),
+    ]
+    codes, out = run(commands, tmp_path / "logs")
+    assert codes == [1, 1]
+    for text in out:
+        assert re.search(r"worker 1 \(.*\): trainer.train_steps: 5; the chief has 4\n", text), text
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_one_worker_ends_all(override, tmp_path):
+    """Its command line names a set of weights that is not there, on that machine."""
+    commands = [
+        command(override, tmp_path / "run"),
+        command(override, tmp_path / "run", **{"task.init_checkpoint": "nowhere/ckpt-1"}),
+    ]
+    codes, (chief, other) = run(commands, tmp_path / "logs")
+    assert codes[1] == 1
+    assert "worker 1: error: no checkpoint: 'nowhere/ckpt-1'" in other
+    assert codes[0] in (1, 42), chief
+    assert "Traceback" not in chief
+    assert not (tmp_path / "run").exists()
