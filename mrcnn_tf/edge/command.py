@@ -32,7 +32,11 @@ def define_flags() -> None:
     flags.DEFINE_list("input_size", None, "litert, onnx: H,W of the input, multiples of 32.")
     flags.DEFINE_enum("quantize", "none", formats.QUANTIZE, "litert: how weights are stored.")
     flags.DEFINE_float(
-        "score_threshold", None, "litert, onnx: of what is answered; default the experiment's."
+        "score_threshold",
+        None,
+        "litert, onnx: of what is answered; default the experiment's.",
+        0.0,
+        1.0,
     )
     flags.DEFINE_integer(
         "max_instances",
