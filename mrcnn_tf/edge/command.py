@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from absl import flags
 
+from mrcnn_tf.data import record_files
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.edge import formats, graph
 from mrcnn_tf.experiment import overrides
@@ -60,6 +61,7 @@ def laid_over(params_override: str) -> str:
 
     Raises:
       ValueError: a flag does not go with the format, or contradicts `--params_override`.
+      FileNotFoundError: there are no such records.
     """
     values = flags.FLAGS
     given = [name for name in (*_OF_FILES, *_OF_SAVED_MODELS) if values[name].present]
@@ -72,6 +74,8 @@ def laid_over(params_override: str) -> str:
     if storage.is_remote(values.export_dir):
         raise ValueError(f"--export_dir={values.export_dir}: a folder on this machine")
     _input_hw()
+    if values.records:  # or it would be found out once the file is there
+        record_files.find(values.records)
     layer = overrides.parse_override(params_override or "{}")
     _set(layer, ("task", "model"), "max_instances", values.max_instances)
     _set(layer, ("task", "model", "detection"), "score_threshold", values.score_threshold)

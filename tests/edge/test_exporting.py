@@ -311,6 +311,7 @@ def test_the_folder_alone_runs_on_a_device(exported, tmp_path):
         (["--format=litert", "--input_size=320"], "--input_size: 320: give the height"),
         (["--format=litert", "--input_size=320,300"], "multiples of 32"),
         (["--format=litert", "--input_size=64,96", "--score_threshold=2"], "[0.0, 1.0]"),
+        (["--format=litert", "--input_size=64,96", "--records=no/*"], "no record file matches"),
         (
             ["--format=litert", "--input_size=64,96", "--input_type=tf_example"],
             "is for SavedModels, not for --format=litert",
