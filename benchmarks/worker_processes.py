@@ -38,7 +38,7 @@ class Workers:
         self,
         commands: Sequence[Sequence[str]],
         folder: pathlib.Path,
-        seconds: float = 300.0,
+        seconds: float = 600.0,
         knows: str = "TF_CONFIG",
     ):
         self._end = time.monotonic() + seconds
