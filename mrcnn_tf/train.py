@@ -160,8 +160,6 @@ def _train(
     if standing:
         print(f"going on {_standing_text(standing)}, from {standing.checkpoint}")
         _print_notes(f"other than before: {line}" for line in changed)
-        if experiment.task.train_data.exact_resume:
-            print(f"reading past the {standing.step * images_per_step:,} images that it has seen")
     if not standing or standing.images == standing.step * images_per_step:
         loop.begin(plan.evaluated)
     answer = "stopping after this loop of steps; again to stop at once"

@@ -19,6 +19,7 @@ _FLIP_STREAM = 1
 _SHORT_EDGE_STREAM = 2
 _SCALE_STREAM = 3
 _COLOR_STREAM = 4
+_ORDER_STREAM = 5
 
 # What a mirror turns round; proposals are there only if they come from files.
 _BOXES = (schema.GT_BOXES, schema.PROPOSAL_BOXES)
@@ -99,20 +100,36 @@ def random_flip_left_right(
     return flip_left_right(example, draw < probability)
 
 
-def random_short_edge(short_edges: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
-    """Choose the length of the short edge for one image, each with equal probability.
+def random_short_edges(short_edges: tuple[int, ...], seed: tf.Tensor, count: int) -> tf.Tensor:
+    """Choose the lengths of the short edges of images, each with equal probability.
 
     Args:
       short_edges: the lengths to choose from, pixels.
       seed: int64 [2].
+      count: n, how many images.
 
     Returns:
-      int32 [].
+      int32 [n].
     """
     index = tf.random.stateless_uniform(
-        [], _stream(seed, _SHORT_EDGE_STREAM), 0, len(short_edges), tf.int32, alg="philox"
+        [count], _stream(seed, _SHORT_EDGE_STREAM), 0, len(short_edges), tf.int32, alg="philox"
     )
     return tf.gather(tf.constant(short_edges, tf.int32), index)
+
+
+def random_order(count: int, seed: tf.Tensor) -> tf.Tensor:
+    """Choose one of all orders, each with equal probability.
+
+    Args:
+      count: n, of how many.
+      seed: int64 [2].
+
+    Returns:
+      int32 [n], the numbers from 0 to n - 1.
+    """
+    return tf.random.experimental.stateless_shuffle(
+        tf.range(count), _stream(seed, _ORDER_STREAM), alg="philox"
+    )
 
 
 def crop(

@@ -1,34 +1,41 @@
 """The input pipeline: record files -> batches per `schema.py`.
 
-    files -> shuffle -> repeat -> choose canvas -> group by canvas -> skip what was seen
-          -> decode, join proposals, augment, resize, normalise, pad, pack masks
+    index -> order of an epoch, canvases -> group by canvas -> this pipeline's share of each step
+          -> read, decode, join proposals, augment, resize, normalise, pad, pack masks
           -> batch -> prefetch
 
-The canvas is chosen from the image's header, so records wait for their group encoded, and what a
-resumed run has seen is skipped at the cost of reading it. All random numbers are stateless
-functions of the seed and the position in the stream; the same seed gives the same batches, and
-those from step k on are the same whether the run began at 0 or at k.
+Up to the share an image is a few numbers (`order.Rows`): where each record lies and how large its
+image is says the index (`record_index.py`), so records are read one by one, in any order, and none
+is read in vain. All random numbers are stateless functions of the seed and the position in the
+stream; the same seed gives the same batches, and those from step k on are the same whether the run
+began at 0 or at k.
 
 Several pipelines, one on each machine, go through the same stream and agree without a word: each
-chooses canvases and groups for all of them, and decodes its own part of each step. So a step has
-the images that it would have on one machine, all on one canvas, and nothing depends on how many
-files there are. The price is that each machine reads every record.
+chooses canvases and groups for all of them, and reads its own part of each step. So a step has the
+images that it would have on one machine, all on one canvas, and nothing depends on how many files
+there are.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tensorflow as tf
 
-from mrcnn_tf.data import augment, canvases, decoder, preprocess, record_files, schema
+from mrcnn_tf.data import (
+    augment,
+    canvases,
+    decoder,
+    order,
+    preprocess,
+    record_files,
+    record_index,
+    schema,
+)
 from mrcnn_tf.data.label_map import LabelMap
 
-# A record on its way to a batch.
-_POSITION = "position"  # int64 []: in the stream
-_SERIALIZED = "serialized"  # string []: the record, "" for the blank image that fills a batch
-_CANVAS_HW = "canvas_hw"  # int32 [2]: the canvas to pad to
-_SIZE_HW = "size_hw"  # int32 [2], once it is loaded: the size to resize to
-_NUM_OPEN_FILES = 16
+_SIZE_HW = "size_hw"  # of a loaded example: int32 [2], the size to resize to
+_READ_AT_ONCE = 16  # records
 
 
 class Proposals(Protocol):
@@ -59,7 +66,6 @@ def build(
     flip_probability: float,
     scale_jitter: tuple[float, ...],
     color_jitter: augment.ColorJitter,
-    shuffle_buffer: int,
     max_instances: int,
     mask_arena_pixels: int,
     num_input_pipelines: int = 1,
@@ -97,7 +103,6 @@ def build(
       scale_jitter: (smallest, largest) factor on a training image's size, of which at most
         `long_edge` x `long_edge` is then seen; empty for none.
       color_jitter: how far the colours of training images move.
-      shuffle_buffer: records that wait, encoded, to be drawn from.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
       num_input_pipelines: how many pipelines (hosts) share the images of each step.
@@ -111,45 +116,37 @@ def build(
 
     Raises:
       FileNotFoundError: a pattern matches no file.
-      ValueError: the files hold no record, or the proposals are not of these records.
+      ValueError: the files hold no record, or one that cannot be read, or the proposals are not of
+        these records.
     """
     files = record_files.find(file_pattern)
     if proposals:
         proposals.check_records(files)
-    records = _records(files, is_training, seed, shuffle_buffer)
+    index = record_index.of_files(files)
+    if not len(index.file):
+        raise ValueError(_no_records(files))
+    if canvas_sizes is None:
+        choose = canvases.round_up
+    else:
+        choose = functools.partial(canvases.choose, canvases=canvas_sizes)
 
-    def seeds_of(position: tf.Tensor) -> tf.Tensor:
-        return tf.stack([seed, position])
+    def choose_canvas(size_hw: tf.Tensor, short_edge: tf.Tensor) -> tf.Tensor:
+        if canvas_sizes is not None and len(canvas_sizes) == 1:  # where larger ones are cut
+            return tf.tile(tf.constant(canvas_sizes), [tf.shape(size_hw)[0], 1])
+        return choose(resized_hw(size_hw, short_edge[:, None]))
 
-    def resized_hw(image_hw: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        short_edge = short_edges[0]
-        if is_training:
-            short_edge = augment.random_short_edge(short_edges, seeds_of(position))
-        return preprocess.resized_size_hw(image_hw, short_edge, long_edge, resize_convention)
+    def resized_hw(size_hw: tf.Tensor, short_edge: tf.Tensor) -> tf.Tensor:
+        return preprocess.resized_size_hw(size_hw, short_edge, long_edge, resize_convention)
 
-    @tf.autograph.experimental.do_not_convert  # halves the time to build
-    def choose_canvas(position: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Decide the canvas of a record, without decoding its image."""
-        if canvas_sizes is not None and len(canvas_sizes) == 1:
-            canvas_hw = tf.constant(canvas_sizes[0])
-        else:
-            size_hw = resized_hw(decoder.image_size_hw(serialized), position)
-            canvas_hw = (
-                canvases.round_up(size_hw)
-                if canvas_sizes is None
-                else canvases.choose(size_hw, canvas_sizes)
-            )
-        return {_POSITION: position, _SERIALIZED: serialized, _CANVAS_HW: canvas_hw}
-
-    def load(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def load(row: order.Rows, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decode and augment a record, and decide its size."""
         example = decoder.decode(
-            record[_SERIALIZED], label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
+            serialized, label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
         )
         if proposals:
             example |= proposals.join(example)
-        seeds = seeds_of(record[_POSITION])
-        size_hw = resized_hw(tf.shape(example[schema.IMAGE])[:2], record[_POSITION])
+        seeds = tf.stack([seed, row.position])
+        size_hw = resized_hw(tf.shape(example[schema.IMAGE])[:2], row.short_edge)
         if is_training:
             example = augment.random_flip_left_right(example, seeds, flip_probability)
             if scale_jitter:
@@ -161,21 +158,21 @@ def build(
         return example | {_SIZE_HW: size_hw}
 
     @tf.autograph.experimental.do_not_convert
-    def finish(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def finish(row: order.Rows, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         """Turn a record into a batch's row."""
         if is_training:
-            example = load(record)
+            example = load(row, serialized)
         else:
-            is_blank = tf.strings.length(record[_SERIALIZED]) == 0
+            is_blank = row.position < 0
             blank = _blank_example()
             if proposals:
                 blank[schema.PROPOSAL_BOXES] = tf.zeros([0, 4])
-            example = tf.cond(is_blank, lambda: blank, lambda: load(record))
+            example = tf.cond(is_blank, lambda: blank, lambda: load(row, serialized))
         size_hw = example[_SIZE_HW]
         image = preprocess.prepare_image(
             example[schema.IMAGE],
             size_hw,
-            record[_CANVAS_HW],
+            row.canvas_hw,
             convention=resize_convention,
             channel_order=channel_order,
             pixel_mean=pixel_mean,
@@ -190,61 +187,127 @@ def build(
         return {schema.IMAGE: image} | objects | given | preprocess.identity(example, size_hw)
 
     share = per_replica_batch_size * num_replicas  # of the images of a step
-    dataset = records.enumerate().map(choose_canvas, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = _group_by_canvas(dataset, share, num_input_pipelines, input_pipeline_id, is_training)
-    dataset = dataset.skip(first_step * share)
+    if is_training:
+        rows = _stream(
+            index,
+            first_step=first_step,
+            window=share * num_input_pipelines,
+            seed=seed,
+            short_edges=short_edges,
+            choose_canvas=choose_canvas,
+            same_canvases=len(short_edges) == 1
+            or (canvas_sizes is not None and len(canvas_sizes) == 1),
+        )
+    else:
+        rows = tf.data.Dataset.from_tensor_slices(_in_order(index, short_edges[0], choose_canvas))
+    rows = _group_by_canvas(rows, share, num_input_pipelines, input_pipeline_id, is_training)
+    dataset = _read(rows, index)
     dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(per_replica_batch_size, drop_remainder=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _records(
-    files: list[str], is_training: bool, seed: int, shuffle_buffer: int
-) -> tf.data.Dataset:
-    """Return the serialized records: endless and shuffled, or once and in order."""
-    _check_not_empty(files)
-    dataset = tf.data.Dataset.from_tensor_slices(files)
-    if is_training:
-        dataset = dataset.shuffle(len(files), seed=seed)
-        dataset = dataset.interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=min(_NUM_OPEN_FILES, len(files)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-    else:
-        dataset = tf.data.TFRecordDataset(dataset)
-    if is_training:
-        dataset = dataset.shuffle(shuffle_buffer, seed=seed + 1).repeat()
-    return dataset
-
-
-def _check_not_empty(files: list[str]) -> None:
-    """Look for a first byte: a TFRecord file without records has none.
-
-    Raises:
-      ValueError: training on them would end before its first step, in words about iterators.
-    """
-    if any(tf.io.gfile.stat(file).length for file in files):
-        return
+def _no_records(files: list[str]) -> str:
     others = f" nor in the other {len(files) - 1}" if len(files) > 1 else ""
-    raise ValueError(
+    return (
         f"no image in {files[0]!r}{others}: the record files are empty. Where they were made, "
         "the conversion was interrupted or had no images"
+    )
+
+
+def _stream(
+    index: record_index.RecordIndex,
+    *,
+    first_step: int,
+    window: int,
+    seed: int,
+    short_edges: tuple[int, ...],
+    choose_canvas: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    same_canvases: bool,
+) -> tf.data.Dataset:
+    """Return the endless stream of training images from a step on: `order.Rows` without `n`."""
+    size_hw = tf.constant(index.size_hw)
+
+    def of_epoch(epoch: tf.Tensor) -> order.Rows:
+        return order.of_epoch(
+            epoch,
+            size_hw=size_hw,
+            seed=seed,
+            short_edges=short_edges,
+            choose_canvas=choose_canvas,
+        )
+
+    traced = tf.function(of_epoch, input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
+
+    def in_numpy(epoch: int) -> order.Rows:
+        with tf.device("CPU:0"):  # as in the data set
+            return order.Rows(*(column.numpy() for column in traced(tf.constant(epoch, tf.int64))))
+
+    place = order.place_after(first_step, window, in_numpy, same_canvases=same_canvases)
+
+    @tf.autograph.experimental.do_not_convert
+    def from_place(epoch: tf.Tensor) -> tf.data.Dataset:
+        offset = tf.where(epoch == place.epoch, place.offset, 0)
+        left = (column[offset:] for column in of_epoch(epoch))
+        return tf.data.Dataset.from_tensor_slices(order.Rows(*left))
+
+    epochs = tf.data.Dataset.range(place.epoch, tf.int64.max)
+    waiting = tf.data.Dataset.from_tensor_slices(place.waiting)
+    return waiting.concatenate(epochs.flat_map(from_place))
+
+
+def _in_order(
+    index: record_index.RecordIndex,
+    short_edge: int,
+    choose_canvas: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+) -> order.Rows:
+    """Return every image once, in the order of the files."""
+    count = len(index.file)
+    short_edges = tf.fill([count], short_edge)
+    return order.Rows(
+        position=tf.range(count, dtype=tf.int64),
+        record=tf.range(count),
+        short_edge=short_edges,
+        canvas_hw=choose_canvas(tf.constant(index.size_hw), short_edges),
+    )
+
+
+def _read(rows: tf.data.Dataset, index: record_index.RecordIndex) -> tf.data.Dataset:
+    """Read the record of each row, several at once, in order: (row, string []), "" of a blank."""
+    files, file = tf.constant(index.files), tf.constant(index.file)
+    offset, length = tf.constant(index.offset), tf.constant(index.length)
+
+    @tf.autograph.experimental.do_not_convert
+    def read(row: order.Rows) -> tf.data.Dataset:
+        count = tf.cast(row.position >= 0, tf.int32)  # of files to read: of none for a blank
+        record = tf.maximum(row.record, 0)
+        # `tf.data.TFRecordDataset`, which cannot begin within a file, is this without offsets.
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=tf.gather(files, file[record])[None][:count],
+            compression_type="",
+            buffer_size=length[record] + record_index.AROUND,
+            byte_offsets=offset[record][None][:count],
+        )
+        found = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        blank = tf.data.Dataset.from_tensors("")
+        return found.concatenate(blank).take(1).map(lambda serialized: (row, serialized))
+
+    return rows.interleave(
+        read, _READ_AT_ONCE, num_parallel_calls=_READ_AT_ONCE, deterministic=True
     )
 
 
 def _group_by_canvas(
     dataset: tf.data.Dataset, share: int, num_shares: int, share_id: int, is_training: bool
 ) -> tf.data.Dataset:
-    """Reorder records so that each run of `share * num_shares` has one canvas; keep one share.
+    """Reorder images so that each run of `share * num_shares` has one canvas; keep one share.
 
     In evaluation the last window of each canvas is filled up with blank images.
     """
     window_size = share * num_shares
 
-    def key_of(record: dict[str, tf.Tensor]) -> tf.Tensor:
-        canvas_hw = tf.cast(record[_CANVAS_HW], tf.int64)
+    def key_of(row: order.Rows) -> tf.Tensor:
+        canvas_hw = tf.cast(row.canvas_hw, tf.int64)
         return canvas_hw[0] * 2**32 + canvas_hw[1]
 
     def fill(key: tf.Tensor, window: tf.data.Dataset) -> tf.data.Dataset:
@@ -252,11 +315,12 @@ def _group_by_canvas(
             return window.skip(share_id * share).take(share)
         canvas_hw = tf.cast(tf.stack([key // 2**32, key % 2**32]), tf.int32)
         blank = tf.data.Dataset.from_tensors(
-            {
-                _POSITION: tf.constant(-1, tf.int64),
-                _SERIALIZED: tf.constant(""),
-                _CANVAS_HW: canvas_hw,
-            }
+            order.Rows(
+                position=tf.constant(-1, tf.int64),
+                record=tf.constant(-1),
+                short_edge=tf.constant(0),
+                canvas_hw=canvas_hw,
+            )
         )
         filled = window.concatenate(blank.repeat(window_size))
         return filled.skip(share_id * share).take(share)

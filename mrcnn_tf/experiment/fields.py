@@ -331,11 +331,7 @@ class Data(Fields):
         for none.
       color_jitter: of brightness, contrast, saturation and hue.
       mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
-      shuffle_buffer_size: records.
-      exact_resume: a run that was stopped goes on in the same order of images, for which it reads
-        past all records that it has seen, about a thousand a second and core. False begins another
-        order at once, for long runs on slow storage.
-      seed: of shuffling and augmentation.
+      seed: of the order of training images, and of augmentation.
       proposals: folder that `write_proposals` made for these records, where the network makes none.
     """
 
@@ -350,7 +346,5 @@ class Data(Fields):
     scale_jitter: tuple[float, ...] = ()
     color_jitter: ColorJitter = dataclasses.field(default_factory=ColorJitter)
     mask_arena_pixels: int = 2**25
-    shuffle_buffer_size: int = 1000
-    exact_resume: bool = True
     seed: int = 0
     proposals: str = ""

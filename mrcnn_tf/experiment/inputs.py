@@ -55,12 +55,10 @@ def build(
         flip_probability=data.flip_probability,
         scale_jitter=scale_jitter,
         color_jitter=augment.ColorJitter(**vars(data.color_jitter)),
-        shuffle_buffer=data.shuffle_buffer_size,
         max_instances=model.max_instances,
         mask_arena_pixels=data.mask_arena_pixels,
-        # Another order than the run began with, or it would see the same images again.
-        seed=data.seed if data.exact_resume else data.seed + first_step,
-        first_step=first_step if data.exact_resume else 0,
+        seed=data.seed,
+        first_step=first_step,
         proposals=proposals,
         num_proposals=model.rpn.post_nms_top_k_train
         if data.is_training

@@ -40,6 +40,10 @@ _NEVER_READ: dict[str, Any] = {
     "autotune_algorithm": None,
     "differential_privacy_config": None,
 }
+# Fields of `train_data` and `validation_data` of earlier releases, whose params.yaml have them.
+# What either asked for is so now, whatever it says: all images are shuffled, not those of a buffer,
+# and a run goes on where it was without reading past what it has seen.
+_NO_LONGER_NEEDED = ("shuffle_buffer_size", "exact_resume")
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -135,6 +139,9 @@ def check_names_and_types(
     fields = [field.name for field in dataclasses.fields(config)]
     for key, value in list(layer.items()):
         where = prefix + key
+        if key in _NO_LONGER_NEEDED and prefix in ("task.train_data.", "task.validation_data."):
+            del layer[key]
+            continue
         if key not in fields and prefix.startswith("task.") and key in _NEVER_READ:
             if value != _NEVER_READ[key]:
                 raise ValueError(

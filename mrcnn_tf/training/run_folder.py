@@ -52,8 +52,6 @@ _FREE = (
     "task.train_data.global_batch_size",
     "task.train_data.images_per_replica",
     "task.train_data.mask_arena_pixels",
-    "task.train_data.shuffle_buffer_size",
-    "task.train_data.exact_resume",
     "task.train_data.seed",
     "task.train_data.proposals",
 )

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.data import augment, canvases, pipeline, record_files, schema
+from mrcnn_tf.data import (
+    augment,
+    canvases,
+    order,
+    pipeline,
+    record_files,
+    record_index,
+    schema,
+)
 from mrcnn_tf.data.label_map import LabelMap
 
 LABEL_MAP = LabelMap((1, 7, 90), ("one", "seven", "ninety"))
@@ -37,7 +45,6 @@ def _build(pattern, is_training=False, **replaced):
         "flip_probability": 0.5,
         "scale_jitter": (),
         "color_jitter": augment.ColorJitter(0.0, 0.0, 0.0, 0.0),
-        "shuffle_buffer": 5,
         "max_instances": 4,
         "mask_arena_pixels": 2**15,
     }
@@ -310,16 +317,49 @@ def test_several_patterns(scenes, write_records, tmp_path):
         record_files.find([*patterns, str(tmp_path / "set-0000x*")])
 
 
-@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize(
+    ("num_shards", "canvas_sizes"),
+    [(1, canvases.make((48, 64), 96)), (3, None), (3, ((96, 96),))],
+    ids=["several canvases", "exact canvases", "one canvas"],
+)
 def test_a_run_that_begins_later_gets_the_batches_of_one_that_did_not(
-    scenes, write_records, num_shards
+    scenes, write_records, num_shards, canvas_sizes
 ):
-    """Over several epochs, canvases and input pipelines, augmentation included, byte by byte."""
+    """From random steps on, over ten epochs, two pipelines, augmentation too, byte by byte."""
     pattern = write_records(scenes, num_shards=num_shards)
+    steps = [1, *np.random.default_rng(num_shards).integers(2, 26, 3).tolist()]
     for pipeline_id in range(2):
-        common = {"num_replicas": 2, "num_input_pipelines": 2, "input_pipeline_id": pipeline_id}
-        straight = _read(_build(pattern, True, **common).take(24))
-        resumed = _read(_build(pattern, True, first_step=9, **common).take(6))
-        for a, b in zip(straight[18:], resumed, strict=True):
-            for key in a:
-                np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        common = {
+            "num_replicas": 2,
+            "num_input_pipelines": 2,
+            "input_pipeline_id": pipeline_id,
+            "canvas_sizes": canvas_sizes,
+        }
+        straight = _read(_build(pattern, True, **common).take(56))
+        for step in steps:
+            resumed = _read(_build(pattern, True, first_step=step, **common).take(4))
+            for a, b in zip(straight[2 * step : 2 * step + 4], resumed, strict=True):
+                for key in a:
+                    np.testing.assert_array_equal(a[key], b[key], err_msg=f"{key} of step {step}")
+
+
+def test_a_record_is_read_by_the_pipeline_that_needs_it_only(scenes, write_records):
+    """The records of other machines' images, and those that a resumed run has seen, stay unread."""
+    pattern = write_records(scenes)
+    files = record_files.find(pattern)
+    index = record_index.of_files(files)
+    rows = tf.data.Dataset.from_tensor_slices(
+        order.Rows(
+            position=np.array([5, -1, 6], np.int64),
+            record=np.array([3, -1, 0], np.int32),
+            short_edge=np.zeros([3], np.int32),
+            canvas_hw=np.zeros([3, 2], np.int32),
+        )
+    )
+    records = [r for f in files for r in tf.data.TFRecordDataset(f).as_numpy_iterator()]
+    with open(files[0], "r+b") as file:  # what is not asked for may be damaged
+        file.seek(int(index.offset[1]) + 20)
+        file.write(b"\0\0\0\0")
+    read = list(pipeline._read(rows, index).as_numpy_iterator())
+    assert [serialized for _, serialized in read] == [records[3], b"", records[0]]
+    assert [int(row.position) for row, _ in read] == [5, -1, 6]

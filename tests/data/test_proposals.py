@@ -253,7 +253,6 @@ def _build(pattern, folder, is_training=False, num_proposals=6, **replaced):
         "flip_probability": 0.5,
         "scale_jitter": (),
         "color_jitter": augment.ColorJitter(0.0, 0.0, 0.0, 0.0),
-        "shuffle_buffer": 5,
         "max_instances": 4,
         "mask_arena_pixels": 2**15,
         "proposals": proposals.ProposalReader(str(folder)) if folder else None,

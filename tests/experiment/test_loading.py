@@ -1,6 +1,7 @@
 import textwrap
 
 import pytest
+import yaml
 
 from mrcnn_tf.experiment import loading, overrides
 from mrcnn_tf.experiment.experiment import Experiment
@@ -234,6 +235,17 @@ def test_saved_experiment_is_the_same_when_loaded(tmp_path):
     loading.save(experiment, str(tmp_path / "params.yaml"))
     again = loading.load(str(tmp_path / "params.yaml"))
     assert loading.scale_to_batch(again, 2) == ""
+    assert loading._plain(again.as_dict()) == loading._plain(experiment.as_dict())
+
+
+def test_params_of_earlier_releases_load(tmp_path):
+    """Fields that are no longer needed are dropped, whatever they say."""
+    experiment = loading.load("maskrcnn_r50_fpn")
+    fields = loading._plain(experiment.as_dict())
+    for data in ("train_data", "validation_data"):
+        fields["task"][data] |= {"shuffle_buffer_size": 2000, "exact_resume": False}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(fields))
+    again = loading.load(str(tmp_path / "params.yaml"))
     assert loading._plain(again.as_dict()) == loading._plain(experiment.as_dict())
 
 

@@ -1,0 +1,188 @@
+"""Where each record of a set lies, and how large its image is: what the order of images needs.
+
+Files of records can only be read from one end to the other. With an index any record is read
+alone, and canvases are known without reading any. It is made by reading the files once, and kept in
+their folders (`INDEX_FILE`), so that the next start takes no time; whoever may not write there
+makes it at each start.
+"""
+
+import concurrent.futures
+import io
+import os
+import re
+import uuid
+import zipfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.console.progress_bar import ProgressBar
+from mrcnn_tf.data import decoder
+
+INDEX_FILE = "record_index.npz"
+AROUND = 16  # bytes of a record that are not its content: length and two checksums
+_AT_ONCE = 8  # files
+_BLOCK = 4096  # records
+_SHOWN_FROM = 10**9  # bytes, which take some seconds
+_OF_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:.*", re.DOTALL)  # in its messages
+
+
+class RecordIndex(NamedTuple):
+    """The records of a set, in the order of the files: `n` of them.
+
+    Attributes:
+      files: paths.
+      file: int32 [n], in which of them each record is.
+      offset: int64 [n], the byte at which it begins there.
+      length: int64 [n], bytes of its content.
+      size_hw: int32 [n, (height, width)] of its image, pixels.
+    """
+
+    files: list[str]
+    file: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    size_hw: np.ndarray
+
+
+class _OfFile(NamedTuple):
+    """Of one file: `length` and `size_hw` of its records, and its own length in bytes."""
+
+    num_bytes: int
+    length: np.ndarray
+    size_hw: np.ndarray
+
+
+def of_files(files: Sequence[str]) -> RecordIndex:
+    """Return the index of record files; those that no index is kept of are read to their end.
+
+    What is kept holds as long as a file has the length that it had.
+
+    Args:
+      files: TFRecord files without compression, on any file system of `tf.io.gfile`.
+
+    Raises:
+      ValueError: a file is damaged, or no file of records of images.
+    """
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        folders.setdefault(os.path.dirname(file), []).append(file)
+    found: dict[str, _OfFile] = {}
+    for folder, paths in folders.items():
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
+        kept = _kept(folder)
+        for path in paths:
+            of_file = kept.get(os.path.basename(path))
+            if of_file and of_file.num_bytes == sizes[path]:
+                found[path] = of_file
+        missing = [path for path in paths if path not in found]
+        if missing:
+            found |= _read(missing, sizes)
+            _keep(folder, kept | {os.path.basename(path): found[path] for path in paths})
+    rows = [found[file] for file in files]
+    offsets = [np.cumsum(row.length + AROUND) - row.length - AROUND for row in rows]
+    return RecordIndex(
+        files=list(files),
+        file=np.repeat(np.arange(len(files), dtype=np.int32), [len(row.length) for row in rows]),
+        offset=np.concatenate(offsets),
+        length=np.concatenate([row.length for row in rows]),
+        size_hw=np.concatenate([row.size_hw for row in rows]),
+    )
+
+
+def _read(files: list[str], sizes: dict[str, int]) -> dict[str, _OfFile]:
+    """Read files to their end, several at once."""
+    total = sum(sizes[file] for file in files)
+    takes_time = total >= _SHOWN_FROM
+    progress = (
+        ProgressBar("looking where records begin", total // 10**6, "MB") if takes_time else None
+    )
+    found = {}
+    try:
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            for file, of_file in zip(files, pool.map(_read_one, files), strict=True):
+                found[file] = of_file
+                if progress:
+                    progress.add(sizes[file] // 10**6)
+    finally:
+        if progress:
+            progress.close()
+    return found
+
+
+def _read_one(file: str) -> _OfFile:
+    dataset = tf.data.TFRecordDataset(file).map(
+        lambda record: (tf.strings.length(record), decoder.image_size_hw(record)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    lengths, sizes = [np.zeros([0], np.int64)], [np.zeros([0, 2], np.int32)]
+    try:
+        for length, size_hw in dataset.batch(_BLOCK).as_numpy_iterator():
+            lengths.append(length.astype(np.int64))
+            sizes.append(size_hw)
+    except tf.errors.OpError as error:
+        raise ValueError(f"{file}: {_what_is_wrong(file, error)}") from error
+    return _OfFile(_size(file), np.concatenate(lengths), np.concatenate(sizes))
+
+
+def _what_is_wrong(file: str, error: tf.errors.OpError) -> str:
+    """Say which record could not be read, and why."""
+    count = 0
+    try:
+        for record in tf.data.TFRecordDataset(file):
+            decoder.image_size_hw(record)
+            count += 1
+    except tf.errors.OpError as again:
+        error = again
+    reason = _OF_TENSORFLOW.sub("", error.message.split("\n")[0])
+    return f"record {count + 1:,} cannot be read: {reason}"
+
+
+def _kept(folder: str) -> dict[str, _OfFile]:
+    """Return what a folder's index says of its files, by name; nothing if there is none."""
+    path = os.path.join(folder, INDEX_FILE)
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            arrays = dict(np.load(io.BytesIO(file.read()), allow_pickle=False))
+        names = [str(name) for name in arrays["name"]]
+        counts, sizes = arrays["count"].astype(np.int64), arrays["num_bytes"].astype(np.int64)
+        length, size_hw = arrays["length"].astype(np.int64), arrays["size_hw"].astype(np.int32)
+        if size_hw.shape != (len(length), 2) or counts.sum() != len(length) or counts.min() < 0:
+            return {}
+    except (tf.errors.OpError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        return {}
+    ends = np.cumsum(counts)[:-1]
+    rows = zip(sizes.tolist(), np.split(length, ends), np.split(size_hw, ends), strict=True)
+    return {
+        name: _OfFile(*row)
+        for name, row in zip(names, rows, strict=True)
+        if (row[1] + AROUND).sum() == row[0]
+    }
+
+
+def _keep(folder: str, of_files: dict[str, _OfFile]) -> None:
+    """Write a folder's index, in one step; without it, if the folder cannot be written."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        name=np.array(list(of_files)),
+        num_bytes=np.array([row.num_bytes for row in of_files.values()], np.int64),
+        count=np.array([len(row.length) for row in of_files.values()], np.int64),
+        length=np.concatenate([row.length for row in of_files.values()]),
+        size_hw=np.concatenate([row.size_hw for row in of_files.values()]),
+    )
+    path = os.path.join(folder, INDEX_FILE)
+    partial = f"{path}.{uuid.uuid4().hex}.partial"  # several machines may start at once
+    try:
+        with tf.io.gfile.GFile(partial, "wb") as file:
+            file.write(buffer.getvalue())
+        tf.io.gfile.rename(partial, path, overwrite=True)
+    except tf.errors.OpError as error:
+        print(f"  {path}: not kept, each start reads the records again ({error.message})")
+
+
+def _size(file: str) -> int:
+    return int(tf.io.gfile.stat(file).length)
