@@ -40,7 +40,7 @@ def build_example(
     feature = _image_features(image, encoded_image)
     crops = None
     if mask_format:
-        crops = [_crop(entry, image) for entry in objects]
+        crops = [crop_of(entry, image) for entry in objects]
         num_masks = sum(entry.mask is not None for entry in objects)
         counts["masks"] += sum(crop.runs.size > 0 for crop in crops)
         counts["objects without a mask"] += len(objects) - num_masks
@@ -61,9 +61,18 @@ def build_example(
     return example.SerializeToString(deterministic=True)
 
 
-def _crop(entry: ObjectEntry, image: ImageEntry) -> rle.CropRuns:
+def crop_of(entry: ObjectEntry, image: ImageEntry) -> rle.CropRuns:
     """Rasterise one object as COCO.annToMask does, but to its crop only."""
     return entry.mask.to_crop(image.height, image.width) if entry.mask else _NO_CROP
+
+
+def normalised_boxes(image: ImageEntry, objects: list[ObjectEntry]) -> np.ndarray:
+    """Return boxes float64 [n, (y1, x1, y2, x2)], clipped to the image and divided by its size."""
+    boxes = np.array([entry.bbox for entry in objects], np.float64).reshape(-1, 4)
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]  # each [n, (x, y)]
+    sides = np.array([image.width, image.height], np.float64)
+    start, end = np.clip(start, 0, sides) / sides, np.clip(end, 0, sides) / sides
+    return np.concatenate([start[:, ::-1], end[:, ::-1]], axis=1)
 
 
 def _is_clipped(entry: ObjectEntry, image: ImageEntry) -> bool:
@@ -89,18 +98,15 @@ def _object_features(
     objects: list[ObjectEntry],
     category_names: dict[int, str],
 ) -> dict[str, tf.train.Feature]:
-    boxes = np.array([entry.bbox for entry in objects], np.float64).reshape(-1, 4)
-    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]  # each [n, (x, y)]
-    sides = np.array([image.width, image.height], np.float64)
-    start, end = np.clip(start, 0, sides) / sides, np.clip(end, 0, sides) / sides
+    boxes = normalised_boxes(image, objects)
     areas = [entry.area for entry in objects]
-    scoring = np.concatenate([boxes, np.array(areas, np.float64).reshape(-1, 1)], axis=1)
+    scoring = np.array([(*entry.bbox, entry.area) for entry in objects], np.float64)
     labels = [entry.category_id for entry in objects]
     return {
-        schema.BBOX_YMIN: _floats(start[:, 1].tolist()),
-        schema.BBOX_XMIN: _floats(start[:, 0].tolist()),
-        schema.BBOX_YMAX: _floats(end[:, 1].tolist()),
-        schema.BBOX_XMAX: _floats(end[:, 0].tolist()),
+        schema.BBOX_YMIN: _floats(boxes[:, 0].tolist()),
+        schema.BBOX_XMIN: _floats(boxes[:, 1].tolist()),
+        schema.BBOX_YMAX: _floats(boxes[:, 2].tolist()),
+        schema.BBOX_XMAX: _floats(boxes[:, 3].tolist()),
         schema.CLASS_LABEL: _integers(labels),
         schema.CLASS_TEXT: _bytes([category_names[label].encode() for label in labels]),
         schema.IS_CROWD: _integers([int(entry.is_crowd) for entry in objects]),
