@@ -1,15 +1,22 @@
-"""Record -> decoded example: the only place that knows the feature names of a record.
+"""Record -> decoded example.
 
 Shape letters: `n` objects of the image, `h w` its size in pixels, `T` sum of the crops' pixels.
 
-Reads what `data_prep/create_coco_tfrecord.py` writes and what Model Garden's and the TF Object
-Detection API's converters write. From here on boxes are yxyx pixels of the stored image.
+Reads what `data_prep/create_coco_tfrecord.py` writes, what Model Garden's and the TF Object
+Detection API's converters write, and the TFDS data sets of `data_prep/tfds`. From here on boxes are
+yxyx pixels of the stored image.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import arena, schema
+from mrcnn_tf.data import arena, columns, schema
+
+_COLUMNS = (
+    *(schema.IMAGE_ENCODED, schema.IMAGE_SOURCE_ID, schema.CLASS_LABEL, schema.IS_CROWD),
+    *(schema.BBOX_YMIN, schema.BBOX_XMIN, schema.BBOX_YMAX, schema.BBOX_XMAX),
+)
+_MASK_COLUMNS = (schema.MASK_CROP, schema.MASK_NUM_RUNS, schema.MASK_RUNS, schema.MASK_PNG)
 
 
 def decode(
@@ -36,13 +43,15 @@ def decode(
       use, so images are bit-equal to Detectron2's and torchvision's; TensorFlow's default is the
       coarser fast one (up to 17 of 255 off on a COCO photo, and here no faster).
     """
-    parsed = tf.io.parse_single_example(serialized, _features(include_masks))
+    parsed = columns.parse(serialized, _COLUMNS + (_MASK_COLUMNS if include_masks else ()))
     source_id = parsed[schema.IMAGE_SOURCE_ID]
     _check_source_id(source_id)
-    # Reads PNG as well.
-    image = tf.io.decode_jpeg(
-        parsed[schema.IMAGE_ENCODED], channels=3, dct_method="INTEGER_ACCURATE"
+    encoded = parsed[schema.IMAGE_ENCODED]
+    tf.debugging.Assert(
+        tf.strings.length(encoded) > 0, ["image", source_id, f"has no {schema.IMAGE_ENCODED}"]
     )
+    # Reads PNG as well.
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     boxes = _boxes(parsed, tf.shape(image)[:2], source_id)
     classes = _classes(parsed[schema.CLASS_LABEL], label_ids, source_id)
     num_objects = tf.size(classes)
@@ -77,10 +86,7 @@ def image_size_hw(serialized: tf.Tensor) -> tf.Tensor:
     Args:
       serialized: string [].
     """
-    parsed = tf.io.parse_single_example(
-        serialized, {schema.IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string)}
-    )
-    encoded = parsed[schema.IMAGE_ENCODED]
+    encoded = columns.parse(serialized, [schema.IMAGE_ENCODED])[schema.IMAGE_ENCODED]
 
     def png_size_hw() -> tf.Tensor:
         # A PNG file begins with 8 bytes of signature, then the length and name of the chunk IHDR,
@@ -95,35 +101,6 @@ def image_size_hw(serialized: tf.Tensor) -> tf.Tensor:
         png_size_hw,
         lambda: tf.image.extract_jpeg_shape(encoded)[:2],
     )
-
-
-def _features(include_masks: bool) -> dict[str, tf.io.FixedLenFeature]:
-    """Return the features to parse; lists become dense vectors, empty if the record has none."""
-
-    def scalar(dtype: tf.DType) -> tf.io.FixedLenFeature:
-        return tf.io.FixedLenFeature([], dtype)
-
-    def vector(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
-        return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
-
-    features = {
-        schema.IMAGE_ENCODED: scalar(tf.string),
-        schema.IMAGE_SOURCE_ID: scalar(tf.string),
-        schema.BBOX_YMIN: vector(tf.float32),
-        schema.BBOX_XMIN: vector(tf.float32),
-        schema.BBOX_YMAX: vector(tf.float32),
-        schema.BBOX_XMAX: vector(tf.float32),
-        schema.CLASS_LABEL: vector(tf.int64),
-        schema.IS_CROWD: vector(tf.int64),
-    }
-    if include_masks:
-        features |= {
-            schema.MASK_CROP: vector(tf.int64),
-            schema.MASK_NUM_RUNS: vector(tf.int64),
-            schema.MASK_RUNS: vector(tf.int64),
-            schema.MASK_PNG: vector(tf.string),
-        }
-    return features
 
 
 def _boxes(parsed: dict[str, tf.Tensor], image_hw: tf.Tensor, source_id: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.console import layout
-from mrcnn_tf.data import decoder, record_sets, schema
+from mrcnn_tf.data import columns, decoder, record_sets, schema
 
 
 class Image(NamedTuple):
@@ -103,14 +103,10 @@ def sample_images(files: Sequence[str], count: int = 256) -> Iterator[Image]:
     Yields:
       The image of each.
     """
-    features = {
-        key: tf.io.FixedLenFeature([], tf.string)
-        for key in (schema.IMAGE_SOURCE_ID, schema.IMAGE_ENCODED)
-    }
     per_file = -(-count // len(files))
     for file in files:
         for serialized in tf.data.TFRecordDataset(file).take(per_file):
-            parsed = tf.io.parse_single_example(serialized, features)
+            parsed = columns.parse(serialized, (schema.IMAGE_SOURCE_ID, schema.IMAGE_ENCODED))
             height, width = decoder.image_size_hw(serialized).numpy().tolist()
             encoded = parsed[schema.IMAGE_ENCODED].numpy()
             yield Image(

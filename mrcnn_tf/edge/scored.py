@@ -6,18 +6,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import record_files, schema
+from mrcnn_tf.data import columns, record_files, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.edge import device, image_run
 from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.images import reading
 
 Answer = Callable[[np.ndarray, np.ndarray], device.Outputs]
-
-_FEATURES = {
-    schema.IMAGE_SOURCE_ID: tf.io.FixedLenFeature([], tf.string),
-    schema.IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string),
-}
 
 
 def average_precision(
@@ -44,7 +39,7 @@ def average_precision(
     truth = ground_truth.from_records(records, label_map, "masks" in blank)
     evaluator = coco.CocoEvaluator(truth, label_map, "masks" in blank)
     for serialized in tf.data.TFRecordDataset(record_files.find(records)).as_numpy_iterator():
-        parsed = tf.io.parse_single_example(serialized, _FEATURES)
+        parsed = columns.parse(serialized, (schema.IMAGE_SOURCE_ID, schema.IMAGE_ENCODED))
         name = parsed[schema.IMAGE_SOURCE_ID].numpy().decode("utf-8")
         try:
             pixels = reading.decode(parsed[schema.IMAGE_ENCODED].numpy())[1]

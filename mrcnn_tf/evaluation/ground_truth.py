@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data import coco_check, coco_json, findings, record_files, rle, schema
+from mrcnn_tf.data import coco_check, coco_json, columns, findings, record_files, rle, schema
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import CocoData, ImageEntry
 from mrcnn_tf.data.coco_masks import Mask
@@ -200,10 +200,10 @@ def from_records(
 
 
 class _Record:
-    """One serialized tf.train.Example with the columns of `schema.py`."""
+    """One serialized record."""
 
     def __init__(self, serialized: bytes) -> None:
-        self._features = tf.train.Example.FromString(serialized).features.feature
+        self._features = columns.of_record(serialized)
 
     def _ints(self, key: str) -> list[int]:
         return list(self._features[key].int64_list.value) if key in self._features else []

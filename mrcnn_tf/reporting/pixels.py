@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import coco_json, record_files, schema
+from mrcnn_tf.data import coco_json, columns, record_files, schema
 from mrcnn_tf.images import reading
 
 
@@ -32,7 +32,7 @@ def from_records(pattern: str | Sequence[str], source_ids: Collection[str]) -> d
     """
     found: dict[str, Photo] = {}
     for serialized in tf.data.TFRecordDataset(record_files.find(pattern)).as_numpy_iterator():
-        features = tf.train.Example.FromString(serialized).features.feature
+        features = columns.of_record(serialized)
         text = features[schema.IMAGE_SOURCE_ID].bytes_list.value[0].decode("utf-8")
         if text not in source_ids:
             continue
