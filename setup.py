@@ -11,10 +11,15 @@ MOVED = {
     "mrcnn_tf.experiments": "experiments",
     "mrcnn_tf.data_prep": "data_prep",
     "mrcnn_tf.data_prep.formats": "data_prep/formats",
+    "mrcnn_tf.data_prep.tfds": "data_prep/tfds",
+    "mrcnn_tf.data_prep.tfds.coco_folder": "data_prep/tfds/coco_folder",
 }
 
 setup(
     packages=[*find_packages(include=["mrcnn_tf", "mrcnn_tf.*"]), *MOVED],
     package_dir=MOVED,
-    package_data={"mrcnn_tf.experiments": ["*.yaml"]},
+    package_data={
+        "mrcnn_tf.experiments": ["*.yaml"],
+        "mrcnn_tf.data_prep.tfds.coco_folder": ["README.md", "TAGS.txt"],
+    },
 )

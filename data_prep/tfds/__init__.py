@@ -1,0 +1,1 @@
+"""Data sets for TensorFlow Datasets, a folder each in its own layout; docs/tfds.md."""
