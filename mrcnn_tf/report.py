@@ -38,7 +38,7 @@ from mrcnn_tf.console.durations import duration
 from mrcnn_tf.data import coco_json
 from mrcnn_tf.evaluation import ground_truth
 from mrcnn_tf.evaluation.coco import CocoEvaluator
-from mrcnn_tf.experiment import loading, precision
+from mrcnn_tf.experiment import loading, precision, sources
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.reporting import facts, history, pixels, report_page, run_scored, scored
 from mrcnn_tf.serving import suggested_threshold
@@ -71,18 +71,18 @@ def of_run(
     evaluator = run_scored.evaluate(experiment, checkpoint)
     seconds = time.monotonic() - start
     where = checkpoints.position(checkpoint)
-    data = experiment.task.validation_data.input_path
-    trained_on = experiment.task.train_data.input_path
+    data = sources.patterns(experiment.task.validation_data)
+    trained_on = experiment.task.train_data
     best_dir = os.path.join(model_dir, experiment.trainer.best_checkpoint_export_subdir)
     curves = history.read(model_dir, checkpoint, best_dir)
     made_from = [
         ("experiment", experiment.task.name),
         ("checkpoint", checkpoint),
         ("step", f"{where.step:,}"),
-        ("validation records", str(data)),
+        ("validation records", sources.name(experiment.task.validation_data)),
         ("validation annotations, SHA-256", facts.annotations_sha256(data)),
-        ("training records", str(trained_on)),
-        ("training annotations, SHA-256", facts.annotations_sha256(trained_on)),
+        ("training records", sources.name(trained_on)),
+        ("training annotations, SHA-256", facts.annotations_sha256(trained_on.input_path)),
         ("training took", duration(curves.seconds) if curves.training else ""),
         ("finding objects took", duration(seconds)),
     ]

@@ -1,6 +1,6 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
-from mrcnn_tf.experiment import precision, unread
+from mrcnn_tf.experiment import precision, sources, unread
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.experiment.fields import MODULES, Data
 from mrcnn_tf.modeling import backbones, normalization
@@ -204,6 +204,7 @@ def _check_start(experiment: Experiment) -> None:
 
 
 def _check_data(where: str, data: Data) -> None:
+    sources.check(where, data)
     _one_of(f"{where}.canvas", data.canvas, ("bucket", "exact"))
     if not data.short_edges or max(data.short_edges) > data.long_edge:
         raise ValueError(

@@ -317,6 +317,10 @@ class Data(Fields):
       is_training: shuffled, repeated and augmented; else each image once, in order.
       input_path: pattern of the record files, or several in a list; label_map.json lies in their
         folder. Any file system of `tf.io.gfile` will do.
+      tfds_name: instead of it, a data set of TensorFlow Datasets that `data_prep/tfds` built,
+        "coco_folder/photos" for one; see docs/tfds.md.
+      tfds_split: which of its splits, "train" for one; several are joined by "+".
+      tfds_data_dir: TFDS's folder of data sets; "" for its own, ~/tensorflow_datasets.
       global_batch_size: images per step over all replicas; 0 takes `images_per_replica` times
         the number of replicas.
       images_per_replica: "2 images per GPU" (section 3.1).
@@ -337,6 +341,9 @@ class Data(Fields):
 
     is_training: bool = False
     input_path: str | tuple[str, ...] = ""
+    tfds_name: str = ""
+    tfds_split: str = ""
+    tfds_data_dir: str = ""
     global_batch_size: int = 0
     images_per_replica: int = 2
     short_edges: tuple[int, ...] = (800,)

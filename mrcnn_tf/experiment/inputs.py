@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data import augment, canvases, pipeline
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Task
 
 
@@ -38,7 +38,7 @@ def build(
     else:
         canvas_sizes = canvases.make(edges, data.long_edge)
     return pipeline.build(
-        data.input_path,
+        sources.patterns(data),
         label_map=label_map,
         is_training=data.is_training,
         per_replica_batch_size=batch_size(data, replicas) // replicas,

@@ -5,9 +5,9 @@ import os
 import tensorflow as tf
 
 from mrcnn_tf.console import layout
-from mrcnn_tf.data import coco_json, record_files, schema
+from mrcnn_tf.data import coco_json, schema
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Task
 
 
@@ -32,12 +32,12 @@ def of_experiment(config: Task) -> LabelMap:
     if config.model.num_classes:
         ids = tuple(range(1, config.model.num_classes))
         return LabelMap(ids, tuple(f"class {i}" for i in ids))
-    patterns = record_files.patterns(config.train_data.input_path)
+    patterns = sources.patterns(config.train_data)
     folder = os.path.dirname(patterns[0] if patterns else "") or "."
     converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
     raise ValueError(
-        f"no {schema.LABEL_MAP_FILE} in {folder!r} (task.train_data.input_path is "
-        f"{config.train_data.input_path!r}). Make the records first:\n"
+        f"no {schema.LABEL_MAP_FILE} in {folder!r}, where {sources.name(config.train_data)} "
+        "points to. Make the records first:\n"
         f"  python {converter} --image_dir=DIR "
         f"--object_annotations_file=FILE.json --output_file_prefix={folder}/train\n"
         "or, where another converter made them, give the COCO file with their categories as "
@@ -61,12 +61,12 @@ def of_records(config: Task, data: fields.Data, label_map: LabelMap) -> LabelMap
     """
     field = "train_data" if data is config.train_data else "validation_data"
     found: LabelMap | None = None
-    for path, theirs in _beside(data.input_path):
+    for path, theirs in _beside(data):
         renumbered = label_map.renumbered(theirs, path, f"what is trained (task.{field})")
         if found is not None and renumbered != found:
             raise ValueError(
                 f"{path}: numbers its categories otherwise than the other folders of "
-                f"task.{field}.input_path do. Convert them from annotations with the same ids"
+                f"task.{field} do. Convert them from annotations with the same ids"
             )
         found = renumbered
     return found or label_map
@@ -74,16 +74,17 @@ def of_records(config: Task, data: fields.Data, label_map: LabelMap) -> LabelMap
 
 def _find(config: Task) -> tuple[str, LabelMap] | None:
     for data in (config.train_data, config.validation_data):
-        for found in _beside(data.input_path):
+        for found in _beside(data):
             return found
     if config.annotation_file:
         return config.annotation_file, coco_json.read_label_map(config.annotation_file)
     return None
 
 
-def _beside(input_path: str | list[str] | tuple[str, ...]) -> list[tuple[str, LabelMap]]:
-    """The label maps in the folders of record patterns: (path, label map)."""
-    folders = dict.fromkeys(os.path.dirname(p) for p in record_files.patterns(input_path))
+def _beside(data: fields.Data) -> list[tuple[str, LabelMap]]:
+    """The label maps in the folders of the records, if any are named: (path, label map)."""
+    patterns = sources.patterns(data) if sources.is_given(data) else []
+    folders = dict.fromkeys(os.path.dirname(p) for p in patterns)
     found = []
     for folder in folders:
         path = os.path.join(folder, schema.LABEL_MAP_FILE)

@@ -15,7 +15,7 @@ import yaml
 from official.core import exp_factory
 
 from mrcnn_tf.console import layout, whole_file
-from mrcnn_tf.experiment import checks, overrides, precision, presets
+from mrcnn_tf.experiment import checks, overrides, precision, presets, sources
 from mrcnn_tf.experiment.experiment import Experiment, maskrcnn
 
 FOLDER = layout.folder("experiments")
@@ -67,6 +67,7 @@ def load(
             raise ValueError(f"task.model.{field}: got {chosen!r}, allowed are {names_allowed}")
         experiment.task.model.override(allowed[chosen])
     for _, layer in layers:
+        _replace_source(layer)
         experiment.override(layer)
     experiment.runtime.mixed_precision_dtype = (
         experiment.runtime.mixed_precision_dtype or precision.NONE
@@ -97,6 +98,21 @@ def _with_bases(path: str, folder: pathlib.Path) -> list[tuple[str, dict[str, An
         if not tf.io.gfile.exists(path):
             known = ", ".join(names(folder))
             raise ValueError(f"{above}: base: unknown experiment {base!r}. Known are {known}")
+
+
+def _replace_source(layer: dict[str, Any]) -> None:
+    """Have what a layer says of where images are replace what is said below it.
+
+    Record files and a TFDS data set are two ways to say the same; an experiment names its records,
+    and who names a TFDS data set on the command line does not want them too.
+    """
+    for name in ("train_data", "validation_data"):
+        data = layer.get("task", {}).get(name, {})
+        if data.get("tfds_name"):
+            data.setdefault("input_path", "")
+        elif data.get("input_path"):
+            for field in sources.TFDS_FIELDS:
+                data.setdefault(field, "")
 
 
 def save(experiment: Experiment, path: str) -> None:

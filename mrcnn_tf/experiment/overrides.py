@@ -18,8 +18,6 @@ import yaml
 # Fields that earlier releases took from Model Garden and wrote into params.yaml, but never read:
 # {field of `train_data` and `validation_data`, or of `task`: the value it was written with}.
 _NEVER_READ: dict[str, Any] = {
-    "tfds_name": "",
-    "tfds_split": "",
     "drop_remainder": True,
     "cache": False,
     "cycle_length": None,
@@ -30,7 +28,6 @@ _NEVER_READ: dict[str, Any] = {
     "enable_tf_data_service": False,
     "tf_data_service_address": None,
     "tf_data_service_job_name": None,
-    "tfds_data_dir": "",
     "tfds_as_supervised": False,
     "tfds_skip_decoding_feature": "",
     "enable_shared_tf_data_service_between_parallel_trainers": False,

@@ -31,6 +31,7 @@ import tensorflow as tf
 from mrcnn_tf.console.running import Stage
 from mrcnn_tf.experiment import loading, overrides
 from mrcnn_tf.experiment.experiment import Experiment
+from mrcnn_tf.experiment.sources import TFDS_FIELDS
 
 DETECTOR = "detector"  # where a separate schedule leaves its result
 
@@ -46,8 +47,7 @@ _COMMON = (
     "task.model.rpn.anchors_rounded",
     "task.model.rpn.anchor_offset",
     "task.model.rpn.anchor_strides",
-    "task.train_data.input_path",
-    "task.validation_data.input_path",
+    *(f"task.{d}_data.{f}" for d in ("train", "validation") for f in ("input_path", *TFDS_FIELDS)),
     "task.validation_data.short_edges",
     "task.validation_data.long_edge",
 )

@@ -15,7 +15,7 @@ from mrcnn_tf import checkpoints
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data import record_files, schema
-from mrcnn_tf.experiment import inputs, label_maps, precision
+from mrcnn_tf.experiment import inputs, label_maps, precision, sources
 from mrcnn_tf.experiment.experiment import Experiment, Task
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.proposals import Proposals
@@ -58,7 +58,7 @@ def _write_split(
 ) -> None:
     """Write one set's proposals, unless they are there."""
     config = _config_of(experiment.task, split)
-    files = record_files.find(config.validation_data.input_path)
+    files = record_files.find(sources.patterns(config.validation_data))
     label_map = label_maps.of_experiment(config)
     model = build.build_model(config.model, label_map.num_classes)
     found = checkpoints.load(model, checkpoint_path)
@@ -99,7 +99,8 @@ def _config_of(task: Task, split: str) -> Task:
             pre_nms_top_k_test=rpn.pre_nms_top_k_train,
             post_nms_top_k_test=rpn.post_nms_top_k_train,
         )
-        config.validation_data.input_path = task.train_data.input_path
+        for field in ("input_path", *sources.TFDS_FIELDS):
+            setattr(config.validation_data, field, getattr(task.train_data, field))
     config.validation_data.mask_arena_pixels = 0  # reads no masks
     config.allow_image_summary = False
     return config

@@ -6,7 +6,7 @@ It is made before training starts: whatever would end the first evaluation is sa
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import coco, ground_truth, report
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
-from mrcnn_tf.experiment import label_maps
+from mrcnn_tf.experiment import label_maps, sources
 from mrcnn_tf.experiment.experiment import Task
 
 Evaluator = coco.CocoEvaluator | proposal_evaluation.ProposalEvaluator
@@ -37,7 +37,8 @@ def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
         label_map = label_map.renumbered(theirs, path, "the network")
     else:
         label_map = label_maps.of_records(config, config.validation_data, label_map)
-        truth = ground_truth.from_records(config.validation_data.input_path, label_map, has_masks)
+        patterns = sources.patterns(config.validation_data)
+        truth = ground_truth.from_records(patterns, label_map, has_masks)
     if config.model.system == "rpn":
         return proposal_evaluation.ProposalEvaluator(truth, config.cocoeval), truth
     evaluator = coco.CocoEvaluator(

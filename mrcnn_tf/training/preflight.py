@@ -5,16 +5,16 @@ What is wrong with records and annotations is as wrong before training as after 
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data import record_files, schema
+from mrcnn_tf.data import columns, record_files, schema
 from mrcnn_tf.evaluation import images
-from mrcnn_tf.experiment import fields
+from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
 from mrcnn_tf.training import evaluators, run_folder
 from mrcnn_tf.training.task import VALIDATION_LOSS, MaskRCNNTask
@@ -32,7 +32,10 @@ _NO_OBJECTS = (
 )
 # What the workers of one run may have differently: paths, of which each may see another copy, and
 # most of what says on what machine it runs.
-_PATHS = ("input_path", "annotation_file", "init_checkpoint", "proposals", "rpn_checkpoint")
+_PATHS = (
+    *("input_path", "tfds_data_dir", "annotation_file", "init_checkpoint", "proposals"),
+    "rpn_checkpoint",
+)
 _SAME_ON_ALL_MACHINES = ("runtime.mixed_precision_dtype", "runtime.loss_scale")
 
 
@@ -77,9 +80,9 @@ def check_workers(workers: Workers, experiment: Experiment, mode: str) -> None:
 def _files_of(data: fields.Data) -> str:
     """Return what tells these record files from others; or what is wrong with them."""
     try:
-        files = record_files.find(data.input_path)
+        files = record_files.find(sources.patterns(data))
         sizes = [tf.io.gfile.stat(file).length for file in files]
-    except (OSError, tf.errors.OpError) as error:
+    except (OSError, ValueError, tf.errors.OpError) as error:
         return str(error).splitlines()[0]
     of_each = [f"{os.path.basename(f)} {size}" for f, size in zip(files, sizes, strict=True)]
     digest = hashlib.sha256("\n".join(of_each).encode()).hexdigest()[:8]
@@ -94,7 +97,7 @@ def check_training(task: MaskRCNNTask) -> None:
       FileNotFoundError: there are no records, or what the detector will be exported with is gone.
     """
     config = task.task_config
-    where = f"task.train_data.input_path ({config.train_data.input_path!r})"
+    where = sources.name(config.train_data)
     needs_masks = config.model.system == "mask_rcnn"
     if needs_masks and not config.train_data.mask_arena_pixels:
         raise ValueError(
@@ -132,7 +135,7 @@ def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
             "for all images"
         )
     needs_masks = config.model.system == "mask_rcnn"
-    where = f"task.validation_data.input_path ({config.validation_data.input_path!r})"
+    where = sources.name(config.validation_data)
     if config.annotation_file:
         where = f"task.annotation_file ({config.annotation_file!r})"
         if not tf.io.gfile.exists(config.annotation_file):
@@ -230,8 +233,8 @@ def _compare_with_records(truth: evaluators.Truth, config: Task) -> int:
             known.add_row(np.frombuffer(text, np.uint8), np.array(size_hw))
         except ValueError as error:
             raise ValueError(
-                f"task.validation_data.input_path ({config.validation_data.input_path!r}) does not "
-                f"fit task.annotation_file ({config.annotation_file!r}): {error}"
+                f"{sources.name(config.validation_data)} does not fit task.annotation_file "
+                f"({config.annotation_file!r}): {error}"
             ) from error
     return known.num_missing
 
@@ -251,11 +254,11 @@ def _count_objects(data: fields.Data, needs_masks: bool) -> tuple[int, int, int]
     return objects, crowds, masks
 
 
-def _records(data: fields.Data) -> Iterator[dict[str, tf.train.Feature]]:
+def _records(data: fields.Data) -> Iterator[Mapping[str, tf.train.Feature]]:
     """The features of each record, in the order of the files."""
-    files = record_files.find(data.input_path)
+    files = record_files.find(sources.patterns(data))
     for serialized in tf.data.TFRecordDataset(files).as_numpy_iterator():
-        yield tf.train.Example.FromString(serialized).features.feature
+        yield columns.of_record(serialized)
 
 
 def check_stages(experiment: Experiment) -> None:
