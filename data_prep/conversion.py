@@ -77,8 +77,12 @@ class StoppedError(Exception):
         self.findings, self.can_skip = error.findings, error.can_skip
 
 
-def convert(job: Job) -> Summary:
+def convert(job: Job, workers: shards.Workers | None = None) -> Summary:
     """Write those shards of a record set that are missing, and show how far it is.
+
+    Args:
+      job: what is to be converted.
+      workers: who writes the shards; None for processes on this machine.
 
     Raises:
       RefusedError: the annotation file is refused, or images are missing; nothing was written.
@@ -86,7 +90,7 @@ def convert(job: Job) -> Summary:
       ValueError: no such input, no COCO file; or records of other origin are in the way.
       RuntimeError: a worker process was killed.
     """
-    with shards.WorkerPool(job.num_processes) as pool:
+    with workers or shards.WorkerPool(job.num_processes) as pool:
         coco, file_sizes = _read(job)
         job = job._replace(num_shards=min(job.num_shards, len(coco.images)))
         label_map_path = os.path.join(os.path.dirname(job.prefix), schema.LABEL_MAP_FILE)
@@ -195,7 +199,7 @@ def _write_missing_shards(
     coco: CocoData,
     tasks: list[shards.ShardTask],
     record_set: manifest.Manifest,
-    pool: shards.WorkerPool,
+    pool: shards.Workers,
 ) -> None:
     """Write shards until all are there, or too many images turn out to be unusable."""
     try:

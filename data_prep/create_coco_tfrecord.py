@@ -37,12 +37,13 @@ from mrcnn_tf.console import command_line, start_tensorflow
 from mrcnn_tf.data import schema
 
 if TYPE_CHECKING:
-    from . import conversion
+    from . import conversion, shards
 
 _ALWAYS_SHOWN = ("images", "images without objects", "annotations", "crowds")
 
 
-def _define_flags() -> None:
+def define_flags_of_records() -> None:
+    """Define the flags that say what is converted, and into what."""
     # In a function: importing this module must not claim flag names.
     flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
     flags.DEFINE_string("object_annotations_file", None, "COCO instances JSON.", required=True)
@@ -59,9 +60,6 @@ def _define_flags() -> None:
         "rle: run lengths of the object's own rectangle, small and fast. png: a full-image PNG per "
         "object, for Model Garden's decoder.",
     )  # fmt: skip
-    flags.DEFINE_integer(
-        "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
-    )
     flags.DEFINE_enum(
         "exif", "auto", ["auto", "apply", "ignore"],
         "apply: the annotations refer to images turned upright as their EXIF orientation says; "
@@ -73,8 +71,19 @@ def _define_flags() -> None:
     )  # fmt: skip
 
 
-def main(_: list[str]) -> None:
-    """Convert."""
+def _define_flags() -> None:
+    define_flags_of_records()
+    flags.DEFINE_integer(
+        "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
+    )
+
+
+def job_of_flags(num_processes: int) -> "conversion.Job":
+    """Start TensorFlow, and return what the flags ask for.
+
+    Raises:
+      SystemExit: there is no such folder or file; its text says which.
+    """
     # What lies on this machine is looked for before the seconds that TensorFlow's start takes.
     values = flags.FLAGS
     for flag, is_there in (
@@ -89,22 +98,29 @@ def main(_: list[str]) -> None:
     with start_tensorflow.quickly():
         from . import conversion
 
-    run(
-        conversion.Job(
-            values.image_dir,
-            values.object_annotations_file,
-            values.output_file_prefix,
-            values.num_shards,
-            values.mask_format if values.include_masks else None,
-            values.num_processes or os.cpu_count() or 1,
-            values.on_error == "skip",
-            values.exif,
-        )
+    return conversion.Job(
+        values.image_dir,
+        values.object_annotations_file,
+        values.output_file_prefix,
+        values.num_shards,
+        values.mask_format if values.include_masks else None,
+        num_processes,
+        values.on_error == "skip",
+        values.exif,
     )
 
 
-def run(job: "conversion.Job") -> None:
+def main(_: list[str]) -> None:
+    """Convert."""
+    run(job_of_flags(flags.FLAGS.num_processes or os.cpu_count() or 1))
+
+
+def run(job: "conversion.Job", workers: "shards.Workers | None" = None) -> None:
     """Convert, and say what came of it.
+
+    Args:
+      job: what is to be converted.
+      workers: who writes the shards; None for processes on this machine.
 
     Raises:
       SystemExit: it was refused, stopped or interrupted; the reason is its text.
@@ -115,7 +131,7 @@ def run(job: "conversion.Job") -> None:
 
     start = time.monotonic()
     try:
-        summary = conversion.convert(job)
+        summary = conversion.convert(job, workers)
         path = _report_path(job.prefix)
         report.write(path, summary.findings, summary.notes, summary.warnings)
     except conversion.RefusedError as error:

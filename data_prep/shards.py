@@ -1,4 +1,4 @@
-"""Writes the shards of a record set in several processes, one process to a shard."""
+"""Writes the shards of a record set: one shard here, or many in several processes."""
 
 import collections
 import concurrent.futures
@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -60,14 +60,32 @@ class ShardSummary(NamedTuple):
     findings: list[Finding]
 
 
-def write_shard(task: ShardTask, image_is_done: Callable[[], None]) -> ShardSummary:
+class Workers(Protocol):
+    """Who writes shards; a context manager, entered before the annotation file is read."""
+
+    def __enter__(self) -> "Workers": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def write_shards(
+        self, tasks: list[ShardTask], show: Callable[[int], None]
+    ) -> Iterator[tuple[ShardTask, ShardSummary]]:
+        """Write shards, see `WorkerPool.write_shards`."""
+        ...
+
+
+def write_shard(
+    task: ShardTask, image_is_done: Callable[[], None], suffix: str = ".partial"
+) -> ShardSummary:
     """Write one shard, without the images that cannot be used; it gets its name when complete.
 
     Args:
       task: what to write.
       image_is_done: called after each image.
+      suffix: behind the file's name until it is complete. Who may write one shard twice at a time
+        gives each attempt its own.
     """
-    partial = task.path + ".partial"
+    partial = task.path + suffix
     try:
         left_out, counts = _write_records(task, partial, image_is_done)
     except BaseException:
