@@ -3,7 +3,8 @@
     make pins
 
 A pin that is there and still fits stays, in whichever file it stands, so that a new dependency
-changes no more than it must; delete a line to have its newest version chosen. What begins a file,
+changes no more than it must; delete a line to have its newest version chosen. Where files differ,
+as that of Apache Beam does, which takes no newest protobuf, each keeps its own. What begins a file,
 comments and `-r`, is kept, and what the file named by `-r` pins is not repeated.
 """
 
@@ -23,8 +24,8 @@ def main() -> None:
     """Choose for all files first, then write them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     files: dict[str, list[str]] = settings["tool"]["mrcnn-tf"]["pins"]
-    kept = sorted({pin for file in files for pin in _read(file)[1]})
-    chosen = {file: _choose(extras, kept) for file, extras in files.items()}
+    kept = {file: _read(file)[1] for file in files}
+    chosen = {file: _choose(extras, _constraints(file, kept)) for file, extras in files.items()}
     for file, pins in chosen.items():
         head, _ = _read(file)
         included = [line.split()[1] for line in head if line.startswith("-r ")]
@@ -39,6 +40,15 @@ def _read(file: str) -> tuple[list[str], list[str]]:
     lines = (ROOT / file).read_text("utf-8").splitlines()
     head = [line for line in lines if re.match("#|-r ", line)]
     return head, [line for line in lines if "==" in line and line not in head]
+
+
+def _constraints(file: str, kept: dict[str, list[str]]) -> list[str]:
+    """Return a file's own pins, and for what it lacks those of the first file that has one."""
+    pins: dict[str, str] = {}
+    for other in (file, *kept):
+        for pin in kept[other]:
+            pins.setdefault(_name(pin), pin)
+    return sorted(pins.values())
 
 
 def _name(pin: str) -> str:
