@@ -94,7 +94,19 @@ def read(path: str | os.PathLike, large: bool = False) -> UprightImage:
     Raises:
       UnusableImageError: it cannot be read, is no image, or is one that cannot be used.
     """
-    raw = read_bytes(path)
+    return upright(read_bytes(path), large)
+
+
+def upright(raw: bytes, large: bool = False) -> UprightImage:
+    """Decode a file's content and turn it upright.
+
+    Args:
+      raw: the content.
+      large: see `read`.
+
+    Raises:
+      UnusableImageError: it is no image, or one that cannot be used.
+    """
     header, pixels = decode(raw, large)
     turned = header.orientation != 1
     if turned:

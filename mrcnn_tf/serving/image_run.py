@@ -109,6 +109,9 @@ class ImageRun:
         threshold: float,
         forms: other_forms.OtherForms | None = None,
         tiling: tiles.Tiling | None = None,
+        read: Callable[[str], reading.UprightImage] | None = None,
+        *,
+        quiet: bool = False,
     ):
         """Prepare.
 
@@ -118,9 +121,12 @@ class ImageRun:
           threshold: score from which on objects are drawn.
           forms: other forms in which results are wanted.
           tiling: how images are cut; None for whole ones.
+          read: reads what a path names; None for files. Not called for images that are cut.
+          quiet: nothing is printed.
         """
         self._detect = detect
-        self._call = first_call.told(detect)
+        self._call = detect.call if quiet else first_call.told(detect)
+        self._read_file = read
         self._drawn_dir = drawn_dir
         self._threshold = threshold
         self._forms = forms
@@ -187,7 +193,7 @@ class ImageRun:
         """Read and prepare an image; in a thread."""
         number, (name, path) = numbered
         try:
-            image = reading.read(path)
+            image = self._read_file(path) if self._read_file else reading.read(path)
             prepared = self._detect.prepare(image)
         except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
             return _Outcome(name, [], reading.reason(error), False)
