@@ -27,6 +27,7 @@ ARROWS = {
     },
     "modeling": {"ops", "data", "fields"},
     "remote": set(),
+    "beam": {"console"},
     "serving": {"data", "ops", "modeling", "images", "results", "console", "remote"},
     "edge": {
         *("serving", "results", "evaluation", "data", "ops", "modeling", "images", "console"),
@@ -57,6 +58,7 @@ OF_ROOM = {
     "evaluation": LIBRARIES - {"tf_keras"} | {"hotcoco"},
     "remote": {"numpy", "grpc", "google"},
     "analysis": {"numpy", "pycocotools"},
+    "beam": {"apache_beam"},
     "serving": LIBRARIES - {"tf_keras"} | {"PIL", "av"},
     "edge": {
         *("tensorflow", "numpy", "PIL", "absl", "yaml", "onnx", "tf2onnx", "flatbuffers"),
@@ -116,6 +118,24 @@ def test_the_arrows_have_no_circle():
         free = [room for room, to in left.items() if not to & left.keys()]
         assert free, f"a circle among {sorted(left)}"
         left = {room: to for room, to in left.items() if room not in free}
+
+
+def test_only_two_commands_need_apache_beam():
+    """It has an environment of its own, so nothing that others use may import it."""
+    doors = {ROOT / "data_prep" / "beam_convert.py"}
+    behind = {*(PACKAGE / "beam").glob("*.py"), ROOT / "data_prep" / "beam_shards.py"}
+    importers, users = set(), set()
+    for path in (*PACKAGE.rglob("*.py"), *(ROOT / "data_prep").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            text = ast.unparse(node)
+            importers |= {
+                path for word in ("import apache_beam", "from apache_beam") if word in text
+            }
+            users |= {path for word in ("mrcnn_tf.beam", "beam_shards") if word in text}
+    assert importers <= behind
+    assert users - behind == doors
 
 
 def test_prediction_needs_neither_keras_nor_model_garden():

@@ -20,6 +20,7 @@ _MODULES = {
     "train": ("official", "orbit", "yaml", "hotcoco"),
     "convert": ("safetensors",),
     "video": ("av",),
+    "beam": ("apache_beam",),
 }
 
 

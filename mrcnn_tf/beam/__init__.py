@@ -1,0 +1,1 @@
+"""Work on many machines by Apache Beam, whichever runner its options name."""

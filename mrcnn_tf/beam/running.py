@@ -1,0 +1,68 @@
+"""Runs a pipeline with Beam's own options, and says in a line what went wrong."""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from mrcnn_tf.console import layout
+
+
+class PipelineError(RuntimeError):
+    """The pipeline did not end well; the text says why. Beam has logged its traceback."""
+
+
+def options(arguments: Sequence[str]) -> PipelineOptions:
+    """Read Beam's options.
+
+    Args:
+      arguments: what stood behind `--` on the command line.
+
+    Raises:
+      ValueError: an argument is no option; Beam would pass over most of them with a warning.
+    """
+    odd = [text for text in arguments if not text.startswith("--")]
+    if odd:
+        raise ValueError(f"{odd[0]!r}: Beam's options are written --name=value, behind --")
+    return PipelineOptions([*arguments])
+
+
+def run(build: Callable[[beam.Pipeline], None], given: PipelineOptions) -> None:
+    """Build a pipeline, run it and wait for its end.
+
+    Args:
+      build: applies the transforms.
+      given: Beam's options.
+
+    Raises:
+      PipelineError: it failed or was cancelled.
+    """
+    _let_local_workers_import_us()
+    try:
+        pipeline = beam.Pipeline(options=given)
+        build(pipeline)
+        state = pipeline.run().wait_until_finish()
+    except Exception as error:  # whatever a worker raised, in as many forms as there are runners
+        raise PipelineError(_reason(error)) from error
+    if state not in (PipelineState.DONE, None):
+        raise PipelineError(f"it ended as {state}")
+
+
+def _reason(error: Exception) -> str:
+    """Return the last line of an error's text, where Beam puts what a worker raised."""
+    lines = (line.partition(" [while running")[0].strip() for line in str(error).splitlines())
+    telling = [line for line in lines if line]
+    return telling[-1] if telling else type(error).__name__
+
+
+def _let_local_workers_import_us() -> None:
+    """Tell worker processes of this machine where a checkout is, if we run in one."""
+    data_prep, package = layout.folder("data_prep"), pathlib.Path(__file__).resolve().parents[1]
+    known = os.environ.get("PYTHONPATH", "")
+    root = str(package.parent)
+    if data_prep.parent == package or root in known.split(os.pathsep):
+        return  # of an installation, which every process finds
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, known)))
