@@ -199,7 +199,10 @@ def _open(source: film_source.Source) -> av.container.InputContainer:
     except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise OSError(f"{source.path}: {reason(error)}") from error
-        raise ValueError(f"{source.path}: cannot be read as a film: {reason(error)}") from error
+        why = f"{source.path}: cannot be read as a film: {reason(error)}"
+        if storage.read(source.path, 8)[4:] == b"ftyp":
+            why += "; an MP4 that was cut short has no index, without which nobody can read it"
+        raise ValueError(why) from error
 
 
 def _can_be_copied(stream: Any) -> bool:

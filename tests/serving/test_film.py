@@ -277,7 +277,7 @@ def test_what_is_no_film(tmp_path):
     (tmp_path / "cut.mp4").write_bytes(
         (tmp_path / "a.mp4").read_bytes()[:2000]
     )  # its index is last
-    with pytest.raises(ValueError, match=r"cut.mp4: cannot be read as a film"):
+    with pytest.raises(ValueError, match=r"cut.mp4: cannot be read as a film: .*has no index"):
         open_film(tmp_path / "cut.mp4")
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         tone = container.add_stream("aac", rate=films.SAMPLE_RATE)
