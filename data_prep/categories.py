@@ -24,7 +24,7 @@ def match(coco: CocoData, path: str) -> LabelMap:
     if not tf.io.gfile.exists(path):
         return coco.label_map
     with tf.io.gfile.GFile(path, "rb") as file:
-        ours = LabelMap.from_json(file.read().decode("utf-8", errors="replace"), path)
+        ours = LabelMap.from_json(file.read(), path)
     found = match_names(ours, coco.label_map)
     names = dict(zip(coco.label_map.ids, coco.label_map.names, strict=True))
     counts: dict[str, int] = {}

@@ -3,7 +3,9 @@
 import collections
 import dataclasses
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+_MOST_SHOWN = 40  # letters of a value of a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,23 +91,25 @@ class LabelMap:
         """Parse `to_json`'s text.
 
         Args:
-          text: the file's text, bytes of UTF-8 if it may be none.
+          text: the file's text, or its bytes.
           name: the file's path, for error messages.
 
         Raises:
           ValueError: the text is not a label map, or its classes are not 1..N-1 in order.
         """
         try:
-            rows = json.loads(text)["categories"]
-            classes = [row["class"] for row in rows]
-            ids = tuple(int(row["id"]) for row in rows)
-            names = tuple(str(row["name"]) for row in rows)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{name}: not a label map ({error!r})") from error
-        if classes != list(range(1, len(rows) + 1)):
-            raise ValueError(f"{name}: classes must be 1..{len(rows)} in order, not {classes}")
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{name}: not a label map ({error})") from error
+        rows = content.get("categories") if isinstance(content, dict) else None
+        if not isinstance(rows, list):
+            raise ValueError(f"{name}: not a label map (it has no list 'categories')")
+        for k, row in enumerate(rows):
+            fault = _fault(row, k + 1)
+            if fault:
+                raise ValueError(f"{name}: not a label map (categories[{k}]: {fault})")
         try:
-            return cls(ids, names)
+            return cls(tuple(row["id"] for row in rows), tuple(row["name"] for row in rows))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
@@ -114,6 +118,22 @@ class LabelMap:
         """Build from a COCO file's `categories`; classes follow ascending category id."""
         ordered = sorted(categories, key=lambda c: int(c["id"]))
         return cls(tuple(int(c["id"]) for c in ordered), tuple(str(c["name"]) for c in ordered))
+
+
+def _fault(row: Any, number: int) -> str:
+    """Say what is wrong with a row of the file; "" if nothing is."""
+    if not isinstance(row, dict):
+        return f"{str(row)[:_MOST_SHOWN]!r} is no object"
+    expected = {"class": int, "id": int, "name": str}
+    for key, kind in expected.items():
+        value = row.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f"{key} {str(value)[:_MOST_SHOWN]!r}, expected {kind.__name__}"
+    if row["class"] != number:
+        return f"class {str(row['class'])[:_MOST_SHOWN]}, expected {number}: they are in order"
+    if not -(2**63) <= row["id"] < 2**63:
+        return f"id {str(row['id'])[:_MOST_SHOWN]}, expected 64 bits"
+    return ""
 
 
 class NameMatch(NamedTuple):

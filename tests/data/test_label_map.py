@@ -66,3 +66,33 @@ def test_names_that_occur_twice():
     assert twice.renumbered(LabelMap((4, 5, 6), twice.names), "val").ids == (4, 5, 6)
     with pytest.raises(ValueError, match="val has categories .*: 'cat', 'cat'"):
         twice.renumbered(LabelMap((4, 5), ("cat", "cat")), "val")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "Expecting value"),
+        (b'{"categories": [\n{"class": 1, "id": 3, "na', "Unterminated string"),
+        (b"\xff\xfe\xfa", "utf-16"),
+        (b"\x80abc", "utf-8"),
+        (b"[" * 200_000, "recursion"),
+        (b"[]", "it has no list 'categories'"),
+        (b'{"categories": {"a": 1}}', "it has no list 'categories'"),
+        (b'{"categories": [7]}', r"categories\[0\]: '7' is no object"),
+        (b'{"categories": [{"class": 1, "id": 3}]}', r"categories\[0\]: name 'None', expected str"),
+        (b'{"categories": [{"class": 1, "id": 1.5, "name": "a"}]}', "id '1.5', expected int"),
+        (b'{"categories": [{"class": 1, "id": true, "name": "a"}]}', "id 'True', expected int"),
+        (b'{"categories": [{"class": 1, "id": 1e999, "name": "a"}]}', "id 'inf', expected int"),
+        (b'{"categories": [{"class": 2, "id": 1, "name": "a"}]}', "class 2, expected 1"),
+        (b'{"categories": [{"class": 1, "id": 9999999999999999999, "name": "a"}]}', "64 bits"),
+        (
+            b'{"categories": [{"class": 1, "id": 4, "name": "a"}, {"class": 2, "id": 4, "name": '
+            b'"b"}]}',
+            r"ids occur more than once: \[4\]",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_value(text, said):
+    with pytest.raises(ValueError, match=rf"^a/label_map.json: .*{said}") as error:
+        LabelMap.from_json(text, "a/label_map.json")
+    assert len(str(error.value)) < 200
