@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping
 
-from mrcnn_tf.data.findings import Finding, Level, count_kinds
+from mrcnn_tf.data.findings import Finding, Level, count_kinds, with_it
 
 from . import manifest
 
@@ -14,8 +14,9 @@ _NUM_EXAMPLES = 5
 def by_kind(findings: Iterable[Finding], notes: Mapping[str, int]) -> list[str]:
     """Return a line per kind: level, how many, what, and what was done."""
     lines = [
-        f"  {finding.level:<9} {count:>9,} x {finding.kind} -> {finding.remedy}"
-        for finding, count in count_kinds(findings)
+        f"  {kind.first.level:<9} {kind.num:>9,} x {kind.first.kind} -> {kind.first.remedy}"
+        f"{with_it(kind.annotations)}"
+        for kind in count_kinds(findings)
     ]
     return lines + [f"  {Level.NOTED:<9} {n:>9,} x {what}" for what, n in notes.items() if n]
 
@@ -49,5 +50,5 @@ def print_examples(findings: list[Finding]) -> None:
         shown[finding.kind] = shown.get(finding.kind, 0) + 1
         if shown[finding.kind] <= _NUM_EXAMPLES:
             print(f"{finding.level}: {finding}", file=sys.stderr)
-    for finding, count in count_kinds(findings):
-        print(f"  {finding.level:<9} {count:>9,} x {finding.kind}", file=sys.stderr)
+    for kind in count_kinds(findings):
+        print(f"  {kind.first.level:<9} {kind.num:>9,} x {kind.first.kind}", file=sys.stderr)

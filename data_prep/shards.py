@@ -111,7 +111,7 @@ def _write_records(
                 finding = Finding(
                     Level.LEFT_OUT, error.kind, image.where, str(error), "image left out", images=1
                 )
-                left_out.append(image.sign(finding))
+                left_out.append(image.sign(finding._replace(annotations=len(objects))))
             else:
                 example = record.build_example(
                     image, encoded, objects, task.category_names, task.mask_format, counts

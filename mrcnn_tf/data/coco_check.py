@@ -3,6 +3,7 @@
 Findings are of four levels, see `findings.py`; one cause makes one finding.
 """
 
+import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -77,7 +78,8 @@ class _Checker:
         self.objects: dict[str, list[ObjectEntry]] = {}
         self._findings, self._notes, self._reader = findings, notes, reader
         self._size_of = size_of
-        self._lost_images: set[str] = set()  # listed in the file, but left out
+        self._lost_images: dict[str, Finding] = {}  # listed in the file, but left out
+        self._num_rows: collections.Counter[str] = collections.Counter()  # by image
         self._without_image: dict[str, list[Any]] = {}  # annotation ids by an unknown image id
         self._readings: dict[str, int] = {}  # what boxes seem to be: how many
         self._corners = CornersWithoutMasks()
@@ -109,10 +111,13 @@ class _Checker:
                 return
             sides = f"height {short(row.get('height'))}, width {short(row.get('width'))}"
             fault = ("malformed image size", f"{sides}; expected positive integers")
-        self._lost_images.add(key)
         finding = Finding(Level.LEFT_OUT, fault[0], where, fault[1], "image left out", images=1)
         file_name = coco_values.text(row.get("file_name")) or ""
-        self._findings.append(finding._replace(image_id=identifier, file_name=file_name))
+        self._lose(key, finding._replace(image_id=identifier, file_name=file_name))
+
+    def _lose(self, key: str, finding: Finding) -> None:
+        self._lost_images[key] = finding
+        self._findings.append(finding)
 
     def _size(self, row: dict[str, Any], file_name: str, where: str) -> tuple[int, int] | None:
         height, width = (coco_values.integer(row.get(key)) for key in ("height", "width"))
@@ -132,6 +137,7 @@ class _Checker:
         """Check annotations and sort them by image."""
         for row in rows:
             key = _key(row.get("image_id"))
+            self._num_rows[key] += 1
             image = self.images.get(key)
             if image:
                 entry = self._read(row, image)
@@ -190,8 +196,7 @@ class _Checker:
         kind = "size differs from the file's (width x height)"
         finding = Finding(Level.LEFT_OUT, kind, image.where, value + "file", "image left out")
         self._findings[:] = [f for f in self._findings if not f.where.endswith(f"of {image.where}")]
-        self._findings.append(image.sign(finding._replace(images=1)))
-        self._lost_images.add(image.source_id)
+        self._lose(image.source_id, image.sign(finding._replace(images=1)))
         del self.images[image.source_id]
         self.objects.pop(image.source_id, None)
         return True
@@ -210,6 +215,11 @@ class _Checker:
 
     def finish(self, num_objects: int) -> None:
         """Draw the conclusions that need the whole file."""
+        num_lost = {id(f): self._num_rows[key] for key, f in self._lost_images.items()}
+        self._findings[:] = [
+            f._replace(annotations=num_lost[id(f)]) if id(f) in num_lost else f
+            for f in self._findings
+        ]
         for key, ids in self._without_image.items():
             where = f"{len(ids)} annotations, the first with id {coco_values.short(ids[0])}"
             value = f"no image has the id {key}"

@@ -9,7 +9,6 @@ Left out may be at most 1 % of the objects and 1 % of the images; who wants to g
 has to say so, and nobody goes on without any image.
 """
 
-import collections
 import enum
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -37,6 +36,7 @@ class Finding(NamedTuple):
       images: how many images are.
       image_id: of the image, where it is one image's, as the file has it.
       file_name: that image's file, where it has a name.
+      annotations: of an image that is lost, how many go with it; `objects` does not count them.
     """
 
     level: Level
@@ -48,10 +48,20 @@ class Finding(NamedTuple):
     images: int = 0
     image_id: int | str | None = None
     file_name: str = ""
+    annotations: int = 0
 
     def __str__(self) -> str:
         text = ": ".join(part for part in (self.kind, self.where, self.value) if part)
-        return text if self.level == Level.REFUSED else f"{text} -> {self.remedy}"
+        if self.level == Level.REFUSED:
+            return text
+        return f"{text} -> {self.remedy}{with_it(self.annotations)}"
+
+
+def with_it(annotations: int) -> str:
+    """Say how many annotations go with what is left out; "" if none do."""
+    if not annotations:
+        return ""
+    return f", and {annotations:,} annotation{'s' * (annotations != 1)} with it"
 
 
 class RefusedError(ValueError):
@@ -101,23 +111,34 @@ def check(
         raise RefusedError(name, [*refused, *too_many], findings, can_skip=not refused)
 
 
-def count_kinds(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
-    """Return one finding of each kind and how many there are, the worst level first."""
-    first: dict[tuple[str, str, str], Finding] = {}
-    counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
+class OfKind(NamedTuple):
+    """Findings of one kind.
+
+    Attributes:
+      first: one of them.
+      num: how many there are.
+      annotations: how many annotations go with the images that are lost.
+    """
+
+    first: Finding
+    num: int
+    annotations: int
+
+
+def count_kinds(findings: Iterable[Finding]) -> list[OfKind]:
+    """Count findings by kind, the worst level first."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
-        key = (finding.level, finding.kind, finding.remedy)
-        first.setdefault(key, finding)
-        counts[key] += 1
+        groups.setdefault((finding.level, finding.kind, finding.remedy), []).append(finding)
     order = list(Level)[::-1]
-    keys = sorted(counts, key=lambda key: (order.index(Level(key[0])), -counts[key]))
-    return [(first[key], counts[key]) for key in keys]
+    kinds = [OfKind(g[0], len(g), sum(f.annotations for f in g)) for g in groups.values()]
+    return sorted(kinds, key=lambda kind: (order.index(Level(kind.first.level)), -kind.num))
 
 
 def _first_of_each_kind(findings: list[Finding]) -> list[str]:
     """Return an example of each kind of what is left out, for a message of one line."""
     lost = [f for f in findings if f.level == Level.LEFT_OUT and (f.objects or f.images)]
     return [
-        f"{finding}" + (f" (and {count - 1:,} more such)" if count > 1 else "")
-        for finding, count in count_kinds(lost)
+        f"{kind.first}" + (f" (and {kind.num - 1:,} more such)" if kind.num > 1 else "")
+        for kind in count_kinds(lost)
     ]

@@ -83,8 +83,9 @@ def _from_data(data: CocoData, include_masks: bool) -> dict[str, list[dict]]:
             f"{error}. Mend the file, or score against the records that were made of it (leave "
             "task.annotation_file empty)"
         ) from error
-    for finding, count in findings.count_kinds(data.findings):
-        _LOGGER.warning("%s: %d x %s, the first: %s", data.name, count, finding.kind, finding)
+    for kind in findings.count_kinds(data.findings):
+        first = kind.first
+        _LOGGER.warning("%s: %d x %s, the first: %s", data.name, kind.num, first.kind, first)
     for warning in data.warnings:
         _LOGGER.warning("%s: %s", data.name, warning)
     return {

@@ -80,7 +80,9 @@ class ImageFolder:
         for image in coco.images:
             name = found[image.source_id]
             if name is None or (name != image.file_name and owners[name] > 1):
-                coco.findings.append(_missing(image, self._path))
+                finding = _missing(image, self._path)
+                num_objects = len(coco.objects.get(image.source_id, ()))
+                coco.findings.append(finding._replace(annotations=num_objects))
                 continue
             if name != image.file_name:
                 value, remedy = f"it is {name!r}", "read from there"
