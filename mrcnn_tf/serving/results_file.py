@@ -1,8 +1,9 @@
 """A JSON list that grows row by row in a file."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mrcnn_tf.images import storage
@@ -36,18 +37,39 @@ class ResultsFile:
         return self
 
     def add(self, row: dict) -> None:
-        """Append one row."""
+        """Append one row.
+
+        Raises:
+          OSError: there is no room, which names the file.
+        """
         # File names need not be UTF-8: such bytes go out as they came in.
         text = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogateescape")
-        self._file.write((b",\n" if self.num_rows else b"\n") + text)
+        with self._named():
+            self._file.write((b",\n" if self.num_rows else b"\n") + text)
         self.num_rows += 1
 
     def __exit__(self, error_type: type | None, *unused: object) -> None:
-        self._file.write(self._tail())
-        self._file.close()
         if error_type is not None:
+            with contextlib.suppress(OSError):  # another error is on its way
+                self._end()
             return
+        self._end()
         if storage.is_remote(self._path):
             storage.gfile().rename(self._incomplete, self._path, overwrite=True)
         else:
             os.replace(self._incomplete, self._path)
+
+    def _end(self) -> None:
+        with self._named():
+            try:
+                self._file.write(self._tail())
+            finally:
+                self._file.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of writing do not say into which file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._incomplete) from error

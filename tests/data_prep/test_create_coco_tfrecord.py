@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -410,7 +411,7 @@ def test_manifest_survives_the_round_trip(tmp_path):
     found = Finding(Level.LEFT_OUT, "a", "b", "c", "d", images=1)
     summary = shards.ShardSummary(4, "f00d", {"images": 2}, [found])
     path.write_bytes(b"1234")
-    manifest.Manifest(prefix + ".manifest.json", made_from).add(task, summary)
+    manifest.Manifest(prefix, made_from).add(task, summary)
     again = manifest.open_manifest(prefix, made_from)
     assert again.shards == {path.name: summary}
     assert again.has(task)
@@ -468,3 +469,31 @@ def test_odd_real_images(shared, tmp_path, in_process):
     assert summary.counts["objects without a mask"] == 2
     assert summary.counts["boxes clipped"] == 1
     assert sum(n for k, n in summary.counts.items() if k.startswith("images encoded")) == 2
+
+
+def test_a_full_disk_is_one_line_and_the_conversion_goes_on_with_room(
+    tmp_path, small_disk, in_process
+):
+    _make_folder(tmp_path, num_images=120)
+    prefix = small_disk / "train"
+    finished = _run(tmp_path, prefix, "--num_shards=12", "--num_processes=2", check=False)
+    assert finished.returncode == 1
+    (line,) = [line for line in finished.stderr.splitlines() if "error" in line]
+    assert re.fullmatch(r"error: .*train-000.*No space left on device.*", line)
+    assert "Traceback" not in finished.stderr
+    assert not list(small_disk.glob("*.partial"))
+    complete = _bytes_of(prefix)
+    assert 0 < len(complete) < 12
+    whole = tmp_path / "whole/train"
+    conversion.convert(_job(tmp_path, whole, num_shards=12))
+    assert complete.items() <= _bytes_of(whole).items()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    conversion.convert(_job(tmp_path, prefix, num_shards=12))
+    assert _bytes_of(prefix) == _bytes_of(whole)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(folder, tmp_path, in_process):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit, match="error: .*file") as error:
+        create_coco_tfrecord.run(_job(folder, tmp_path / "file/train"))
+    assert "\n" not in str(error.value)
