@@ -136,7 +136,7 @@ class WorkerPool:
         self._num_done = context.Value("q", 0)
         self._stop = context.Event()
         self._executor = concurrent.futures.ProcessPoolExecutor(
-            num_processes, context, _start_worker, (self._num_done, self._stop)
+            num_processes, context, _start_worker, (self._num_done, self._stop, context.Lock())
         )
         self._executor.submit(os.getpid).result()  # starts all processes now
 
@@ -188,9 +188,10 @@ class _StoppedError(Exception):
 _image_is_done: Callable[[], None]
 
 
-def _start_worker(num_done: Any, stop: Any) -> None:
+def _start_worker(num_done: Any, stop: Any, turns: Any) -> None:
     """Prepare a worker: Ctrl-C is the parent's business, and its death is the worker's."""
     global _image_is_done
+    reading.share_turns(turns)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def count_image() -> None:

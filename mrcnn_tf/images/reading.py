@@ -5,9 +5,12 @@ Pillow, as far as decoders are installed. Which way up an image is meant is `ori
 rule, how more than 8 bits become 8 is `depth.py`'s.
 """
 
+import contextlib
 import io
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +22,9 @@ from mrcnn_tf.images import decoding, depth, kinds, orientation, storage
 _BY_TENSORFLOW = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more images behind it, from telephones
 # Of a large picture, where TensorFlow's decoders of JPEG and PNG end: 1.6 GB of pixels.
 MAX_PIXELS = 2**29 - 1
+# Above: one at a time. Photos of 33 megapixels take 0.1 GB each, eight in flight as much as one of
+# the largest that are taken.
+LARGE_PIXELS = 2**25
 _THUMBNAIL = 1  # a bit of TIFF's NewSubfileType
 # Lines around the one that says what TensorFlow found wrong.
 _BOILERPLATE = ("Graph execution error", "Detected at node", "<stack traces", "[[")
@@ -60,6 +66,11 @@ class Header(NamedTuple):
         """(height, width) of the upright image."""
         return self.stored_hw[::-1] if self.orientation >= 5 else self.stored_hw
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is to be decoded while no other such image is, see `alone`."""
+        return self.stored_hw[0] * self.stored_hw[1] > LARGE_PIXELS
+
 
 class UprightImage(NamedTuple):
     """An image, upright.
@@ -83,18 +94,28 @@ class UprightImage(NamedTuple):
         return encode(self.pixels) if self.file is None else self.file
 
 
-def read(path: str | os.PathLike, large: bool = False) -> UprightImage:
+class LargeImageError(UnusableImageError):
+    """An image is to be read while no other is, see `alone`."""
+
+
+def read(path: str | os.PathLike, large: bool = False, defer_large: bool = False) -> UprightImage:
     """Read an image file and turn it upright.
 
     Args:
       path: of any file system that `tf.io.gfile` knows.
       large: whether it may have up to `MAX_PIXELS`. Else Pillow's bound holds (twice
         `PIL.Image.MAX_IMAGE_PIXELS`, 179 million), behind which it takes a file for an attack.
+      defer_large: whether an image of more than `LARGE_PIXELS` is left to the caller, who has
+        others in flight.
 
     Raises:
       UnusableImageError: it cannot be read, is no image, or is one that cannot be used.
+      LargeImageError: see `defer_large`; nothing was decoded.
     """
-    return upright(read_bytes(path), large)
+    raw = read_bytes(path)
+    if defer_large and read_header(raw).is_large:
+        raise LargeImageError("large")
+    return upright(raw, large)
 
 
 def upright(raw: bytes, large: bool = False) -> UprightImage:
@@ -163,6 +184,22 @@ def decode(raw: bytes, large: bool = False) -> tuple[Header, np.ndarray]:
             raise UnusableImageError(reason(error)) from error
 
 
+@contextlib.contextmanager
+def alone(header: Header) -> Iterator[None]:
+    """Hold an image's pixels inside: of large ones, one at a time in this process.
+
+    Files of a megabyte may hold half a gigabyte of pixels, and many threads read files.
+    """
+    with _turns if header.is_large else contextlib.nullcontext():
+        yield
+
+
+def share_turns(lock: AbstractContextManager) -> None:
+    """Take turns for large images with other processes, by a lock that they have too."""
+    global _turns
+    _turns = lock
+
+
 def turn(pixels: np.ndarray, tag: int) -> np.ndarray:
     """Return stored pixels [h, w, 3] turned upright, see `orientation.turn`."""
     return orientation.turn(tf.constant(pixels), tf.constant(tag)).numpy()
@@ -193,6 +230,7 @@ def _without_copy(pixels: tf.Tensor) -> np.ndarray:
     return np.asarray(memoryview(pixels))
 
 
+_turns: AbstractContextManager = threading.Lock()
 _pillows_bound = threading.Lock()  # it is one for the process
 
 
@@ -202,7 +240,9 @@ def _open(raw: bytes, large: bool = False) -> Image.Image:
     except UnidentifiedImageError as error:  # its text names a buffer in memory
         raise UnusableImageError(kinds.why_unknown(raw)) from error
     except Image.DecompressionBombError as error:
-        why = f"larger than images usually are; predict --tiles reads up to {MAX_PIXELS:,} pixels"
+        with _open_large(raw) as bomb:
+            size = f"{bomb.width} x {bomb.height} pixels"
+        why = f"{size}, larger than images usually are; predict --tiles reads up to {MAX_PIXELS:,}"
         raise UnusableImageError(why, "too large") from error
     except Exception as error:  # of a broken header, Pillow raises almost anything
         raise UnusableImageError(reason(error)) from error

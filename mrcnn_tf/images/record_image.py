@@ -166,12 +166,13 @@ def load(path: str | os.PathLike, height: int, width: int, rule: ExifRule) -> En
     """
     raw = reading.read_bytes(path)
     planned = plan(raw, height, width, rule)
-    if planned.kept:
-        return _keep(raw, planned)
-    header, pixels = reading.decode(raw)
-    if planned.turned:
-        pixels = reading.turn(pixels, header.orientation)
-    return _encode(pixels, header.kind, planned.change)
+    with reading.alone(planned.header):
+        if planned.kept:
+            return _keep(raw, planned)
+        header, pixels = reading.decode(raw)
+        if planned.turned:
+            pixels = reading.turn(pixels, header.orientation)
+        return _encode(pixels, header.kind, planned.change)
 
 
 def _vote(image: tuple[str, int, int]) -> str:

@@ -83,13 +83,14 @@ def look_at(
 def _look(image: ImageEntry, path: str, exif: record_image.ExifRule) -> Photo:
     raw = reading.read_bytes(path)
     plan = record_image.plan(raw, image.height, image.width, exif)
-    if plan.header.kind in ("JPEG", "MPO"):
-        pixels = _fraction_of_jpeg(raw, max(image.height, image.width))
-    else:
-        _, pixels = reading.decode(raw)
-    small = Image.fromarray(pixels)
-    small.thumbnail((SMALL_EDGE, SMALL_EDGE), Image.Resampling.LANCZOS)
-    pixels = np.asarray(small)
+    with reading.alone(plan.header):
+        if plan.header.kind in ("JPEG", "MPO"):
+            pixels = _fraction_of_jpeg(raw, max(image.height, image.width))
+        else:
+            _, pixels = reading.decode(raw)
+        small = Image.fromarray(pixels)
+        small.thumbnail((SMALL_EDGE, SMALL_EDGE), Image.Resampling.LANCZOS)
+        pixels = np.asarray(small)
     if plan.turned:
         pixels = reading.turn(pixels, plan.header.orientation)
     buffer = io.BytesIO()

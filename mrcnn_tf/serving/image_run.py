@@ -76,6 +76,13 @@ class _Read(NamedTuple):
     turned: bool
 
 
+class _Large(NamedTuple):
+    """An image that is read while no other is on its way; `reading.alone` says why."""
+
+    name: str
+    path: str
+
+
 class _Outcome(NamedTuple):
     """What came of an image.
 
@@ -175,8 +182,10 @@ class ImageRun:
                 ):
                     if isinstance(image, _Read):
                         yield image
-                    else:
-                        finished.put(number, lambda outcome: outcome, image)
+                        continue
+                    if isinstance(image, _Large):
+                        image = self._alone(number, image)
+                    finished.put(number, lambda outcome: outcome, image)
 
             batches = read_ahead.by_canvas(
                 readable(), lambda image: image.prepared.canvas_hw, batch_size, 2 * batch_size
@@ -189,14 +198,29 @@ class ImageRun:
             for outcome in finished.rest():
                 take(outcome)
 
-    def _read(self, numbered: tuple[int, tuple[str, str]]) -> _Read | _Outcome:
-        """Read and prepare an image; in a thread."""
+    def _read(self, numbered: tuple[int, tuple[str, str]]) -> _Read | _Large | _Outcome:
+        """Read and prepare an image that is not too large for it; in a thread."""
         number, (name, path) = numbered
         try:
-            image = self._read_file(path) if self._read_file else reading.read(path)
-            prepared = self._detect.prepare(image)
+            if self._read_file:
+                return self._prepare(number, name, path, self._read_file(path))
+            return self._prepare(number, name, path, reading.read(path, defer_large=True))
+        except reading.LargeImageError:
+            return _Large(name, path)
         except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
             return _Outcome(name, [], reading.reason(error), False)
+
+    def _alone(self, number: int, image: _Large) -> _Outcome:
+        """Do everything with a large image, in the main thread: no other is begun meanwhile."""
+        try:
+            read = self._prepare(number, image.name, image.path, reading.read(image.path))
+        except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
+            return _Outcome(image.name, [], reading.reason(error), False)
+        ((_, answer, row),) = self._answers([read])
+        return self._finish(read, answer, row)
+
+    def _prepare(self, number: int, name: str, path: str, image: reading.UprightImage) -> _Read:
+        prepared = self._detect.prepare(image)
         is_used_again = self._drawn_dir is not None or self._forms is not None
         pixels = image.pixels if is_used_again else None
         return _Read(number, name, path, pixels, prepared, image.turned)

@@ -1,0 +1,134 @@
+"""Small files with many pixels: told by their header at every door, and never many at once."""
+
+import io
+import json
+import resource
+import struct
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import conversion, shards
+from mrcnn_tf import detector
+from mrcnn_tf.data.coco_data import ImageEntry
+from mrcnn_tf.images import reading, record_image
+from mrcnn_tf.inspection import photos
+from tests.data_prep.test_create_coco_tfrecord import _InProcess
+
+SIDE = 23_000
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    """A valid gray PNG of 23000 x 23000, half a megabyte."""
+    packer = zlib.compressobj(9)
+    row = bytes(SIDE + 1)
+    packed = b"".join(packer.compress(row) for _ in range(SIDE)) + packer.flush()
+
+    def chunk(name, content):
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.fixture
+def folder(tmp_path, bomb):
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "images" / name).write_bytes(bomb)
+    Image.new("RGB", (30, 20), (9, 9, 9)).save(tmp_path / "images/small.png")
+    return tmp_path
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+SAID = "23000 x 23000 pixels, larger than images usually are"
+
+
+def test_the_header_is_enough_at_every_door(bomb, folder, monkeypatch):
+    """Decoded, each would take 1.6 GB."""
+    assert len(bomb) < 600_000
+    path = folder / "images/a.png"
+    entry = ImageEntry(1, "a.png", SIDE, SIDE)
+    start = peak()
+    for door in (
+        lambda: reading.read(path),
+        lambda: reading.read_header(bomb),
+        lambda: record_image.load(path, SIDE, SIDE, record_image.ExifRule()),
+    ):
+        with pytest.raises(reading.UnusableImageError, match=SAID):
+            door()
+    with pytest.raises(ValueError, match=f"a.png: {SAID}"):
+        detector._pixels(path)
+    exif = record_image.ExifRule()
+    (found,) = photos.look_at([entry], str(folder / "images"), exif, 8, lambda: None)
+    assert (found.kind, found.images) == ("too large", 1)
+    assert SAID in str(found)
+
+    rows = [("a.png", SIDE), ("small.png", 0), ("b.png", SIDE)]
+    images = [
+        {"id": k, "file_name": name, "height": side or 20, "width": side or 30}
+        for k, (name, side) in enumerate(rows)
+    ]
+    box = {"category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    annotations = [{"id": k + 1, "image_id": k // 8, **box} for k in range(24)]
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "x"}]
+    (folder / "a.json").write_text(json.dumps(content))
+    monkeypatch.setattr(shards, "WorkerPool", _InProcess)
+    prefix = str(folder / "out/train")
+    job = conversion.Job(
+        str(folder / "images"), str(folder / "a.json"), prefix, 1, None, 1, skip_problems=True
+    )
+    summary = conversion.convert(job)
+    assert summary.counts["annotations"] == 8
+    assert [f.annotations for f in summary.findings] == [8, 8]
+    assert str(summary.findings[0]).endswith("image left out, and 8 annotations with it")
+    assert peak() - start < 200e6
+
+
+def test_large_images_take_turns(tmp_path, monkeypatch):
+    """Whatever the number of threads, one of them decodes a large image at a time."""
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 500)
+    decode, inside, most, lock = reading.decode, [0], [0], threading.Lock()
+
+    def watched(raw, *more):
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.005)
+        decoded = decode(raw, *more)
+        with lock:
+            inside[0] -= 1
+        return decoded
+
+    monkeypatch.setattr(reading, "decode", watched)
+    for side, expected in ((30, 1), (20, 8)):
+        entries = [ImageEntry(k, f"{side}-{k}.png", side, side) for k in range(24)]
+        for entry in entries:
+            Image.fromarray(np.full([side, side, 3], entry.image_id, np.uint8)).save(
+                tmp_path / entry.file_name
+            )
+        most[0] = 0
+        looked = photos.look_at(entries, str(tmp_path), record_image.ExifRule(), 8, lambda: None)
+        assert len(list(looked)) == 24
+        assert most[0] == expected or (expected > 1 and most[0] > 1)
+
+
+def test_a_large_image_is_left_to_who_has_others_in_flight(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 500)
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(buffer, "PNG")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    with pytest.raises(reading.LargeImageError):
+        reading.read(tmp_path / "a.png", defer_large=True)
+    assert reading.read(tmp_path / "a.png").pixels.shape == (20, 30, 3)
