@@ -15,7 +15,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.images import record_image
 from mrcnn_tf.images.image_folder import ImageFolder
 
-from . import categories, manifest, shards
+from . import categories, manifest, shards, unfinished
 
 _FORMAT_VERSION = 2  # raise it when the same input gives other records than before
 
@@ -32,6 +32,7 @@ class Job(NamedTuple):
       num_processes: of the workers.
       skip_problems: leave out what cannot be used, however much it is.
       exif: one of `record_image.EXIF_CHOICES`, see `record_image.ExifRule`.
+      part: shards from the first number up to the second are written; None for all.
     """
 
     image_dir: str
@@ -42,6 +43,7 @@ class Job(NamedTuple):
     num_processes: int
     skip_problems: bool
     exif: str = "auto"
+    part: tuple[int, int] | None = None
 
 
 class Summary(NamedTuple):
@@ -54,6 +56,7 @@ class Summary(NamedTuple):
       findings: what was repaired or left out.
       notes: how often what harmless thing was met.
       warnings: what the data set as a whole cannot be used for.
+      missing: shards from a number up to another that other parts have not written yet.
     """
 
     num_shards: int
@@ -62,6 +65,7 @@ class Summary(NamedTuple):
     findings: list[Finding]
     notes: dict[str, int]
     warnings: list[str]
+    missing: list[tuple[int, int]]
 
 
 class StoppedError(Exception):
@@ -100,18 +104,32 @@ def convert(job: Job, workers: shards.Workers | None = None) -> Summary:
             coco.findings.append(Finding(Level.REFUSED, "no image to convert", "", value, ""))
         _check(job, coco, [])
         exif = _exif_rule(job, coco)
-        record_set = manifest.open_manifest(job.prefix, _made_from(job, coco, label_map, exif))
+        made_from = _made_from(job, coco, label_map, exif)
+        record_set = manifest.open_manifest(job.prefix, made_from, job.part)
         if not tf.io.gfile.exists(label_map_path):
             manifest.write_text(label_map_path, label_map.to_json())
         record_set.save()
         tasks = _list_tasks(job, coco, label_map, file_sizes, exif)
-        _write_missing_shards(job, coco, tasks, record_set, pool)
+        _write_missing_shards(job, coco, _of_part(job, tasks), record_set, pool)
+    record_set.save()
+    # Other parts may have been written meanwhile.
+    record_set = manifest.open_manifest(job.prefix, made_from, job.part)
+    missing = _ranges([k for k, task in enumerate(tasks) if not record_set.has(task)])
+    if not missing:
+        try:
+            _check(job, coco, _left_out(record_set))
+        except RefusedError as error:
+            raise StoppedError(error) from error
+        record_set.complete()
+        unfinished.sweep_all(job.prefix)
     counts: collections.Counter[str] = collections.Counter()
     for name in sorted(record_set.shards):
         counts.update(record_set.shards[name].counts)
     found = [*coco.findings, *_left_out(record_set)]
     num_categories = len(label_map.ids)
-    return Summary(job.num_shards, num_categories, dict(counts), found, coco.notes, coco.warnings)
+    return Summary(
+        job.num_shards, num_categories, dict(counts), found, coco.notes, coco.warnings, missing
+    )
 
 
 def _read(job: Job) -> tuple[CocoData, dict[str, int]]:
@@ -194,6 +212,34 @@ def _list_tasks(
     return tasks
 
 
+def _of_part(job: Job, tasks: list[shards.ShardTask]) -> list[shards.ShardTask]:
+    """Return the tasks of the job's part.
+
+    Raises:
+      ValueError: there are none.
+    """
+    if job.part is None:
+        return tasks
+    chosen = tasks[slice(*job.part)]
+    if not chosen:
+        raise ValueError(
+            f"--shards={job.part[0]}:{job.part[1]}: there are {len(tasks):,} shards, 0 to "
+            f"{len(tasks) - 1:,}"
+        )
+    return chosen
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as ranges, each from the first number up to the second."""
+    ranges: list[tuple[int, int]] = []
+    for k in numbers:
+        if ranges and ranges[-1][1] == k:
+            ranges[-1] = ranges[-1][0], k + 1
+        else:
+            ranges.append((k, k + 1))
+    return ranges
+
+
 def _write_missing_shards(
     job: Job,
     coco: CocoData,
@@ -211,6 +257,7 @@ def _write_missing_shards(
     missing = [task for task in tasks if not record_set.has(task)]
     for task in missing:
         record_set.shards.pop(os.path.basename(task.path), None)
+    unfinished.sweep(task.path for task in missing)
     total = sum(len(task.images) for task in tasks)
     done = total - sum(len(task.images) for task in missing)
     progress = ProgressBar("writing", total, "images", done)

@@ -16,6 +16,11 @@ than 1 % of the objects or images left out is refused too, unless --on_error=ski
 that can be known without decoding images is known before anything is written. docs/data.md has
 the whole rule.
 
+Several machines that see the same folders convert a set together: each gets the same command with a
+part of the shards, --shards=0:64, --shards=64:128 and so on, in any order, at once or one after the
+other. Whichever ends last writes the manifest and the report of all; the bytes are those of one
+conversion.
+
 Images with an EXIF orientation are turned upright, unless the annotations refer to the pixels as
 they are stored; which of the two, their size tells, or else what the other images of the set show,
 or --exif. docs/images.md says how images are read.
@@ -76,6 +81,9 @@ def _define_flags() -> None:
     flags.DEFINE_integer(
         "num_processes", None, "Worker processes; by default one per core.", lower_bound=1
     )
+    flags.DEFINE_string(
+        "shards", None, "Write a part of the shards: 0:64 are those from number 0 up to 63."
+    )
 
 
 def job_of_flags(num_processes: int) -> "conversion.Job":
@@ -110,9 +118,28 @@ def job_of_flags(num_processes: int) -> "conversion.Job":
     )
 
 
+def _part(text: str, num_shards: int) -> tuple[int, int]:
+    """Read --shards.
+
+    Raises:
+      SystemExit: it is no part of the shards.
+    """
+    start, colon, stop = text.partition(":")
+    is_part = colon and all(number == "" or number.isdecimal() for number in (start, stop))
+    part = (int(start or 0), int(stop or num_shards)) if is_part else (0, 0)
+    if not 0 <= part[0] < part[1] <= num_shards:
+        sys.exit(
+            f"error: --shards={text}: expected FROM:UP_TO, 0 <= FROM < UP_TO <= {num_shards} "
+            "(--num_shards)"
+        )
+    return part
+
+
 def main(_: list[str]) -> None:
     """Convert."""
-    run(job_of_flags(flags.FLAGS.num_processes or os.cpu_count() or 1))
+    values = flags.FLAGS
+    part = _part(values.shards, values.num_shards) if values.shards else None
+    run(job_of_flags(values.num_processes or os.cpu_count() or 1)._replace(part=part))
 
 
 def run(job: "conversion.Job", workers: "shards.Workers | None" = None) -> None:
@@ -132,8 +159,9 @@ def run(job: "conversion.Job", workers: "shards.Workers | None" = None) -> None:
     start = time.monotonic()
     try:
         summary = conversion.convert(job, workers)
-        path = _report_path(job.prefix)
-        report.write(path, summary.findings, summary.notes, summary.warnings)
+        if not summary.missing:
+            path = _report_path(job.prefix)
+            report.write(path, summary.findings, summary.notes, summary.warnings)
     except conversion.RefusedError as error:
         report.print_examples(error.findings)
         skip = ". --on_error=skip leaves out what cannot be used" if error.can_skip else ""
@@ -145,12 +173,19 @@ def run(job: "conversion.Job", workers: "shards.Workers | None" = None) -> None:
             f"error: {error}. What is written is kept: mend these files and type the command "
             f"again{skip}"
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
     except tf.errors.OpError as error:
         sys.exit(f"error: {error.message}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where this one stopped")
+    if summary.missing:
+        missing = ", ".join(f"--shards={first}:{stop}" for first, stop in summary.missing)
+        print(
+            f"this part is there, {time.monotonic() - start:.1f} s. Of {summary.num_shards:,} "
+            f"shards these are not yet: {missing}. Whichever part ends last completes the set"
+        )
+        return
     _print_summary(job.prefix, summary, time.monotonic() - start)
     command_line.print_next(
         "where training and validation records are both there:\n"

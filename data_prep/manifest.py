@@ -1,5 +1,6 @@
 """Remembers which shards of a record set are complete, and what they were made from."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,22 +13,27 @@ from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import record_sets
 from mrcnn_tf.data.findings import Finding, Level
 
+from . import unfinished
 from .shards import ShardSummary, ShardTask
 
 
 @dataclasses.dataclass
 class Manifest:
-    """The file PREFIX.manifest.json.
+    """The file PREFIX.manifest.json, or that of a part of the shards.
 
     Attributes:
-      path: of the file.
+      prefix: --output_file_prefix.
       made_from: what the bytes of all shards depend on, apart from the images.
-      shards: by file name; a shard that is not listed here is not complete.
+      part: the shards from the first number up to the second are this one's; None for all.
+      shards: by file name, also those of other parts; a shard that is not here is not complete.
+      own: names of those that are written here; of all where there are no parts.
     """
 
-    path: str
+    prefix: str
     made_from: dict[str, Any]
+    part: tuple[int, int] | None = None
     shards: dict[str, ShardSummary] = dataclasses.field(default_factory=dict)
+    own: set[str] = dataclasses.field(default_factory=set)
 
     def has(self, task: ShardTask) -> bool:
         """Tell whether a shard is complete and up to date."""
@@ -41,28 +47,48 @@ class Manifest:
 
     def add(self, task: ShardTask, summary: ShardSummary) -> None:
         """Note that a shard is complete, and save."""
-        self.shards[os.path.basename(task.path)] = summary
+        name = os.path.basename(task.path)
+        self.shards[name] = summary
+        self.own.add(name)
         self.save()
 
     def save(self) -> None:
         """Write the file; it is replaced in one step."""
-        shards = {name: self.shards[name]._asdict() for name in sorted(self.shards)}
+        names = self.own if self.part else self.shards.keys()
+        self._write(record_sets.manifest_of(self.prefix, self.part), sorted(names))
+
+    def complete(self) -> None:
+        """Write the file of the whole set in place of those of its parts."""
+        whole = record_sets.manifest_of(self.prefix)
+        self._write(whole, sorted(self.shards))
+        for path in record_sets.read_manifests(self.prefix):
+            if path != whole:
+                with contextlib.suppress(tf.errors.NotFoundError):  # another completed it too
+                    tf.io.gfile.remove(path)
+
+    def _write(self, path: str, names: list[str]) -> None:
+        shards = {name: self.shards[name]._asdict() for name in names if name in self.shards}
         content = {"made_from": self.made_from, "shards": shards}
-        write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False))
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def write_text(path: str, text: str) -> None:
     """Write a file in one step, in UTF-8; its folder is made."""
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
-    whole_file.write(path, text.encode("utf-8", errors="replace"))
+    # Of several processes that write a set, each has a name of its own until it is complete.
+    content = text.encode("utf-8", errors="replace")
+    whole_file.write(path, content, unfinished=unfinished.name_of(path))
 
 
-def open_manifest(prefix: str, made_from: dict[str, Any]) -> Manifest:
+def open_manifest(
+    prefix: str, made_from: dict[str, Any], part: tuple[int, int] | None = None
+) -> Manifest:
     """Continue or begin a record set.
 
     Args:
       prefix: --output_file_prefix.
       made_from: settings and fingerprints of the input, JSON values.
+      part: the shards that are to be written, see `Manifest`.
 
     Returns:
       The manifest with all shards that were ever complete.
@@ -70,32 +96,35 @@ def open_manifest(prefix: str, made_from: dict[str, Any]) -> Manifest:
     Raises:
       ValueError: shards with this prefix were made from something else.
     """
-    manifest = Manifest(prefix + ".manifest.json", made_from)
+    manifest = Manifest(prefix, made_from, part)
     has_shards = _has_shards(prefix)
     advice = f"Choose another --output_file_prefix, or remove them: rm {prefix}-*-of-*.tfrecord"
-    if not tf.io.gfile.exists(manifest.path):
-        if has_shards:
-            raise ValueError(f"{prefix}-*: records of unknown origin are there. {advice}")
-        return manifest
-    content = record_sets.read_manifest(manifest.path)
-    before = content["made_from"]
-    if before != made_from:
-        if has_shards:
-            keys = [k for k in made_from if before.get(k) != made_from[k]]
-            changes = ", ".join(f"{k}: {before.get(k)!r} then, {made_from[k]!r} now" for k in keys)
-            raise ValueError(
-                f"{prefix}-*: the records there were made from other input or with other flags "
-                f"({changes}). {advice}"
-            )
-        return manifest
-    for name, row in content["shards"].items():
-        try:
-            manifest.shards[name] = _summary(**row)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{manifest.path}: shard {name!r} is not described as this converter does "
-                f"({error}). {advice}"
-            ) from error
+    contents = record_sets.read_manifests(prefix)
+    if not contents and has_shards:
+        raise ValueError(f"{prefix}-*: records of unknown origin are there. {advice}")
+    for path, content in contents.items():
+        before = content["made_from"]
+        if before != made_from:
+            if has_shards:
+                keys = [k for k in made_from if before.get(k) != made_from[k]]
+                changes = ", ".join(
+                    f"{k}: {before.get(k)!r} then, {made_from[k]!r} now" for k in keys
+                )
+                raise ValueError(
+                    f"{prefix}-*: the records there were made from other input or with other flags "
+                    f"({changes}). {advice}"
+                )
+            continue
+        for name, row in content["shards"].items():
+            try:
+                manifest.shards[name] = _summary(**row)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}: shard {name!r} is not described as this converter does ({error}). "
+                    f"{advice}"
+                ) from error
+            if path == record_sets.manifest_of(prefix, part):
+                manifest.own.add(name)
     return manifest
 
 
@@ -108,7 +137,7 @@ def _summary(
       TypeError: it is none.
       ValueError: likewise.
     """
-    if not all(isinstance(count, int) for count in counts.values() if isinstance(counts, dict)):
+    if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
         raise ValueError(f"counts {counts!r}")
     left_out = [Finding(Level(level), *rest) for level, *rest in findings]
     return ShardSummary(num_bytes, files_sha256, counts, left_out)

@@ -17,7 +17,7 @@ from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level
 from mrcnn_tf.images import reading, record_image
 
-from . import record
+from . import record, unfinished
 
 _PERIOD = 0.2  # seconds between two looks at how far the workers are
 
@@ -75,25 +75,29 @@ class Workers(Protocol):
 
 
 def write_shard(
-    task: ShardTask, image_is_done: Callable[[], None], suffix: str = ".partial"
+    task: ShardTask, image_is_done: Callable[[], None], suffix: str = ""
 ) -> ShardSummary:
     """Write one shard, without the images that cannot be used; it gets its name when complete.
 
     Args:
       task: what to write.
       image_is_done: called after each image.
-      suffix: behind the file's name until it is complete. Who may write one shard twice at a time
-        gives each attempt its own.
+      suffix: behind the file's name until it is complete; by default this process's own. Who may
+        write one shard twice at a time in one process gives each attempt its own.
     """
-    partial = task.path + suffix
+    partial = task.path + suffix if suffix else unfinished.name_of(task.path)
     try:
         left_out, counts = _write_records(task, partial, image_is_done)
     except BaseException:
         if tf.io.gfile.exists(partial):
             tf.io.gfile.remove(partial)
         raise
-    num_bytes = int(tf.io.gfile.stat(partial).length)
-    tf.io.gfile.rename(partial, task.path, overwrite=True)
+    try:
+        tf.io.gfile.rename(partial, task.path, overwrite=True)
+    except tf.errors.NotFoundError:
+        if not tf.io.gfile.exists(task.path):  # else another process has completed the set
+            raise
+    num_bytes = int(tf.io.gfile.stat(task.path).length)
     return ShardSummary(num_bytes, task.files_sha256, dict(counts), left_out)
 
 

@@ -4,12 +4,13 @@ import contextlib
 import os
 
 
-def write(path: str | os.PathLike[str], content: str | bytes) -> None:
+def write(path: str | os.PathLike[str], content: str | bytes, unfinished: str = "") -> None:
     """Write a file under another name, then give it its own, in place of what had it.
 
     Args:
       path: of this machine or any file system of `tf.io.gfile`; its folder is there.
       content: text is written as UTF-8.
+      unfinished: the other name, where several processes may write this file at once.
 
     Raises:
       OSError: there is no room, or the folder cannot be written; names the file, whose former
@@ -18,7 +19,7 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """
     path = os.fspath(path)
     content = content.encode() if isinstance(content, str) else content
-    unfinished = path + ".partial"
+    unfinished = unfinished or path + ".partial"
     if "://" in path:
         import tensorflow as tf  # here: who stays on this machine need not wait for it
 

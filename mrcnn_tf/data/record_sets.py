@@ -6,6 +6,7 @@ that means no other part; what a pattern means and does not find is missing.
 """
 
 import concurrent.futures
+import contextlib
 import fnmatch
 import json
 import os
@@ -31,21 +32,25 @@ class SetOfFiles(NamedTuple):
     Attributes:
       folder: they lie in.
       prefix: of their names.
-      count: how many there are, as each says.
+      num_files: how many there are, as each says.
       ending: of their names, ".tfrecord".
-      digits: of index and count.
+      digits: of the index, and of how many.
     """
 
     folder: str
     prefix: str
-    count: int
+    num_files: int
     ending: str
     digits: tuple[int, int]
 
     def name(self, index: int) -> str:
         """The file name of a shard."""
-        digits, of = self.digits
-        return f"{self.prefix}-{index:0{digits}d}-of-{self.count:0{of}d}{self.ending}"
+        return f"{self.prefix}-{index:0{self.digits[0]}d}{self.of}"
+
+    @property
+    def of(self) -> str:
+        """What all names end in."""
+        return f"-of-{self.num_files:0{self.digits[1]}d}{self.ending}"
 
     def path(self, index: int) -> str:
         """The path of a shard."""
@@ -54,7 +59,7 @@ class SetOfFiles(NamedTuple):
     @property
     def manifest(self) -> str:
         """Where the converter lists what it completed."""
-        return os.path.join(self.folder, f"{self.prefix}.manifest.json")
+        return manifest_of(os.path.join(self.folder, self.prefix))
 
 
 def set_of(path: str) -> tuple[SetOfFiles, int] | None:
@@ -74,29 +79,29 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, literal)
 
 
-def check(found: dict[str, list[str]]) -> None:
+def check(files_of: dict[str, list[str]]) -> None:
     """Refuse sets of which a pattern means files that are absent, cut off or not completed.
 
     Args:
-      found: {pattern: the files that it matches}.
+      files_of: {pattern: the files that it matches}.
 
     Raises:
       ValueError: names the files, and what would help.
     """
-    files = dict.fromkeys(path for paths in found.values() for path in paths)
-    for pattern, paths in found.items():
-        sets = list(dict.fromkeys(one[0] for path in paths if (one := set_of(path))))
+    files = dict.fromkeys(path for paths in files_of.values() for path in paths)
+    for pattern, paths in files_of.items():
+        sets = list(dict.fromkeys(found[0] for found in map(set_of, paths) if found))
         _check_counts(pattern, sets)
         for one in sets:
             absent = [
                 one.name(k)
-                for k in range(one.count)
+                for k in range(one.num_files)
                 if one.path(k) not in files and matches(one.name(k), os.path.basename(pattern))
             ]
             if absent:
                 raise ValueError(
-                    f"{len(absent):,} of the {one.count:,} record files that {pattern!r} means are "
-                    f"missing: {_listed(absent)}, in {one.folder or '.'!r}. {_ADVICE}"
+                    f"{len(absent):,} of the {one.num_files:,} record files that {pattern!r} means "
+                    f"are missing: {_listed(absent)}, in {one.folder or '.'!r}. {_ADVICE}"
                 )
     _check_lengths(list(files))
 
@@ -107,10 +112,48 @@ def lengths(one: SetOfFiles) -> dict[str, int] | None:
     Raises:
       ValueError: it is no manifest.
     """
-    if not tf.io.gfile.exists(one.manifest):
+    contents = read_manifests(os.path.join(one.folder, one.prefix))
+    if not contents:
         return None
-    rows = read_manifest(one.manifest)["shards"]
-    return {name: row["num_bytes"] for name, row in rows.items()}
+    rows = [row for content in contents.values() for row in content["shards"].items()]
+    return {name: row["num_bytes"] for name, row in rows}
+
+
+def manifest_of(prefix: str, part: tuple[int, int] | None = None) -> str:
+    """Return the path of a set's manifest, or of that of the shards from `part[0]` up to `part[1]`.
+
+    What is converted in parts has one for each until the last part makes the set's of them.
+    """
+    return (
+        f"{prefix}.part-{part[0]:05d}-{part[1]:05d}.manifest.json"
+        if part
+        else (f"{prefix}.manifest.json")
+    )
+
+
+def read_manifests(prefix: str) -> dict[str, dict[str, Any]]:
+    """Read the manifest of a set, and those of its parts if there are any.
+
+    Returns:
+      {path: as `read_manifest` returns it}, the set's last.
+
+    Raises:
+      ValueError: one is no manifest.
+    """
+    folder, name = os.path.split(prefix)
+    if not tf.io.gfile.isdir(folder or "."):
+        return {}
+    of_part = re.compile(re.escape(name) + r"\.part-\d+-\d+\.manifest\.json")
+    names = sorted(
+        entry for entry in tf.io.gfile.listdir(folder or ".") if of_part.fullmatch(entry)
+    )
+    contents = {}
+    # The set's last: parts go once it is there, so what is gone by now is in it.
+    for path in (*(os.path.join(folder, part) for part in names), manifest_of(prefix)):
+        if tf.io.gfile.exists(path):
+            with contextlib.suppress(FileNotFoundError):
+                contents[path] = read_manifest(path)
+    return contents
 
 
 def read_manifest(path: str) -> dict[str, Any]:
@@ -120,6 +163,7 @@ def read_manifest(path: str) -> dict[str, Any]:
       {"made_from": {setting: value}, "shards": {file name: {"num_bytes": int, ...}}}.
 
     Raises:
+      FileNotFoundError: there is none.
       ValueError: it is none, or a damaged one; says where.
     """
     advice = "Without it, records are only told by their names: remove it, or convert again"
@@ -128,6 +172,8 @@ def read_manifest(path: str) -> dict[str, Any]:
             content = json.loads(file.read())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a manifest of the converter ({error}). {advice}") from error
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(path) from error
     except tf.errors.OpError as error:
         raise ValueError(f"{path}: cannot be read ({error.message})") from error
 
@@ -149,11 +195,11 @@ def _check_counts(pattern: str, sets: list[SetOfFiles]) -> None:
     counts: dict[tuple[str, str, str], SetOfFiles] = {}
     for one in sets:
         other = counts.setdefault((one.folder, one.prefix, one.ending), one)
-        if other.count != one.count:
+        if other.num_files != one.num_files:
             raise ValueError(
                 f"{pattern!r} means two sets of record files, {other.name(0)} with its like and "
                 f"{one.name(0)} with its like, in {one.folder or '.'!r}: remove one of them, or "
-                f"name the other as '{one.prefix}-*-of-{one.count:0{one.digits[1]}d}{one.ending}'"
+                f"mean the other by a pattern that ends in {one.of!r}"
             )
 
 
