@@ -245,7 +245,7 @@ def _read_tf_checkpoint(prefix: str) -> Mapping[str, Any]:
             n for n in reader.get_variable_to_shape_map() if n != "_CHECKPOINTABLE_OBJECT_GRAPH"
         ]
         tensors = {n.split("/.ATTRIBUTES/")[0]: reader.get_tensor(n) for n in names}
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
         raise ValueError(f"{prefix}: not a readable TensorFlow checkpoint: {error}") from error
     return {name: tensor for name, tensor in tensors.items() if tensor.dtype.kind in "fiub"}
 
