@@ -433,6 +433,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "checkpoint_path", None, "With --mode=eval: checkpoint to score; default the run's newest."
     )
+    flags.DEFINE_bool(
+        "verify_records", False, "Read all records first and hold them against their checksums."
+    )
     precision.define_flag()
     threads.define_flag()
     for name, why in _REFUSED_FLAGS.items():
@@ -460,6 +463,9 @@ def main(argv: list[str]) -> None:
         model_dir = values.model_dir or os.path.join("runs", experiment.task.name)
         if values.mode == "eval":
             experiment, model_dir = stages.of_run(experiment, model_dir, *given)
+        if values.verify_records:
+            for data in (experiment.task.train_data, experiment.task.validation_data):
+                data.verify_records = True
         run(experiment, values.mode, model_dir, values.checkpoint_path)
     except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error

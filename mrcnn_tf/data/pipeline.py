@@ -25,6 +25,7 @@ import tensorflow as tf
 from mrcnn_tf.data import (
     augment,
     canvases,
+    damage,
     decoder,
     order,
     preprocess,
@@ -73,6 +74,7 @@ def build(
     first_step: int = 0,
     proposals: Proposals | None = None,
     num_proposals: int = 0,
+    skip_corrupt_records: int = 0,
 ) -> tf.data.Dataset:
     """Build the data set of batches for one input pipeline.
 
@@ -110,18 +112,21 @@ def build(
       first_step: of training: batches of the steps before are left out.
       proposals: boxes to join to the images; None for none.
       num_proposals: P, the best ones of each image, padded to this many.
+      skip_corrupt_records: places with damaged records that may be left out.
 
     Returns:
       A data set of dicts, the batches of `schema.py`.
 
     Raises:
       FileNotFoundError: a pattern matches no file.
-      ValueError: the files hold no record, or one that cannot be read, or the proposals are not of
-        these records.
+      ValueError: the files hold no record, one that cannot be read, or more damaged places than
+        may be; or the proposals are not of these records.
     """
     files = record_files.find(file_pattern)
     if proposals:
         proposals.check_records(files)
+    if skip_corrupt_records:
+        files = damage.usable(files, skip_corrupt_records)
     index = record_index.of_files(files)
     if not len(index.file):
         raise ValueError(_no_records(files))

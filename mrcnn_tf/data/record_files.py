@@ -2,15 +2,14 @@
 
 import hashlib
 import os
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 
 from mrcnn_tf.console import layout
-from mrcnn_tf.data import columns, decoder, record_sets, schema
+from mrcnn_tf.data import columns, damage, decoder, record_sets, schema
 
 
 class Image(NamedTuple):
@@ -76,21 +75,68 @@ def _matching(pattern: str) -> list[str]:
 def count_records(files: Sequence[str]) -> int:
     """Count the records of TFRecord files; where they lie on a disk, by hopping over them.
 
-    A record is 8 bytes of length, 4 of checksum, the data, and 4 of checksum.
+    Raises:
+      ValueError: a file is damaged.
     """
     count = 0
     for file in files:
-        if not os.path.exists(file):  # on another file system, where hopping is no faster
-            count += int(tf.data.TFRecordDataset(file).reduce(np.int64(0), lambda n, _: n + 1))
-            continue
-        size, position = os.path.getsize(file), 0
-        with open(file, "rb", buffering=0) as reader:
-            while position < size:
-                reader.seek(position)
-                (length,) = struct.unpack("<Q", reader.read(8))
-                position += length + 16
-                count += 1
+        if os.path.exists(file):
+            count += sum(1 for _ in damage.headers(file))
+        else:  # on another file system, where hopping is no faster
+            count += sum(1 for _ in read([file]))
     return count
+
+
+def read(files: Sequence[str]) -> Iterator[bytes]:
+    """Yield all records, in the order of the files.
+
+    Raises:
+      ValueError: a record is damaged; names file and place.
+    """
+    for file in files:
+        num_bytes = 0
+        try:
+            for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+                num_bytes += damage.length_in_file(record)
+                yield record
+        except tf.errors.OpError as error:
+            raise ValueError(damage.explain(error.message, [file]) or error.message) from error
+        if num_bytes != tf.io.gfile.stat(file).length:  # it ends within the first bytes of a record
+            raise ValueError(damage.describe(damage.verify([file])))
+
+
+class Example(NamedTuple):
+    """One record.
+
+    Attributes:
+      where: file and number, for messages.
+      features: its columns, see `schema.py`.
+      source_id: UTF-8.
+    """
+
+    where: str
+    features: Mapping[str, tf.train.Feature]
+    source_id: bytes
+
+
+def examples(files: Sequence[str]) -> Iterator[Example]:
+    """Yield all records, in the order of the files.
+
+    Raises:
+      ValueError: one is damaged, no `tf.train.Example`, or has no image id; names file and place.
+    """
+    for file in files:
+        for number, serialized in enumerate(read([file]), start=1):
+            where = f"{file}: record {number:,}"
+            try:
+                features = columns.of_record(serialized)
+            except (message.DecodeError, ValueError) as error:
+                raise ValueError(f"{where} is no tf.train.Example of an image") from error
+            source_ids = features[schema.IMAGE_SOURCE_ID].bytes_list.value
+            if len(source_ids) != 1:
+                what = f"{len(source_ids)} values in {schema.IMAGE_SOURCE_ID!r}"
+                raise ValueError(f"{where} is no image: {what}, expected 1")
+            yield Example(where, features, source_ids[0])
 
 
 def sample_images(files: Sequence[str], count: int = 256) -> Iterator[Image]:

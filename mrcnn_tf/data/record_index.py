@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.console.progress_bar import ProgressBar
-from mrcnn_tf.data import decoder
+from mrcnn_tf.data import damage, decoder
 
 INDEX_FILE = "record_index.npz"
 AROUND = 16  # bytes of a record that are not its content: length and two checksums
@@ -123,9 +123,17 @@ def _read_one(file: str) -> _OfFile:
         for length, size_hw in dataset.batch(_BLOCK).as_numpy_iterator():
             lengths.append(length.astype(np.int64))
             sizes.append(size_hw)
+    except tf.errors.DataLossError as error:
+        raise ValueError(
+            damage.explain(error.message, [file]) or f"{file}: {error.message}"
+        ) from error
     except tf.errors.OpError as error:
         raise ValueError(f"{file}: {_what_is_wrong(file, error)}") from error
-    return _OfFile(_size(file), np.concatenate(lengths), np.concatenate(sizes))
+    of_file = _OfFile(_size(file), np.concatenate(lengths), np.concatenate(sizes))
+    if (of_file.length + AROUND).sum() != of_file.num_bytes:
+        # It ends within the first bytes of a record, which TensorFlow takes for its end.
+        raise ValueError(damage.describe(damage.verify([file])))
+    return of_file
 
 
 def _what_is_wrong(file: str, error: tf.errors.OpError) -> str:

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from mrcnn_tf.data import columns, record_files, schema
+from mrcnn_tf.data import record_files, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.edge import device, image_run
 from mrcnn_tf.evaluation import coco, ground_truth
@@ -38,11 +37,11 @@ def average_precision(
     blank = answer(np.zeros([1, *input_hw, 3], np.uint8), np.array(input_hw, np.int32))
     truth = ground_truth.from_records(records, label_map, "masks" in blank)
     evaluator = coco.CocoEvaluator(truth, label_map, "masks" in blank)
-    for serialized in tf.data.TFRecordDataset(record_files.find(records)).as_numpy_iterator():
-        parsed = columns.parse(serialized, (schema.IMAGE_SOURCE_ID, schema.IMAGE_ENCODED))
-        name = parsed[schema.IMAGE_SOURCE_ID].numpy().decode("utf-8")
+    for example in record_files.examples(record_files.find(records)):
+        name = example.source_id.decode("utf-8")
+        encoded = b"".join(example.features[schema.IMAGE_ENCODED].bytes_list.value)
         try:
-            pixels = reading.decode(parsed[schema.IMAGE_ENCODED].numpy())[1]
+            pixels = reading.decode(encoded)[1]
         except reading.UnusableImageError as error:
             raise ValueError(f"{records}: image {name}: {error}") from error
         image, size_hw = device.fit(pixels, input_hw, description["resize"])

@@ -13,14 +13,14 @@ an object without any mask pixel has an empty one, which nothing can match: COCO
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data import coco_check, coco_json, columns, findings, record_files, rle, schema
+from mrcnn_tf.data import coco_check, coco_json, findings, record_files, rle, schema
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import CocoData, ImageEntry
 from mrcnn_tf.data.coco_masks import Mask
@@ -28,6 +28,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.ops.coco_rle import crop_to_rle
 
 _LOGGER = logging.getLogger(__name__)
+_LARGEST_SIDE, _MOST_PIXELS = 100_000, 2**29  # of an image; no decoder here reads larger ones
 
 
 def from_annotation_file(path: str, include_masks: bool = True) -> dict[str, list[dict]]:
@@ -173,19 +174,26 @@ def from_records(
 
     Raises:
       FileNotFoundError: no file matches.
-      ValueError: an image occurs twice, or a category is not in the label map.
+      ValueError: an image occurs twice, a category is not in the label map, or a record is damaged
+        or none of these.
     """
     paths = record_files.find(file_pattern)
     images: dict[int | str, dict] = {}
     annotations: list[dict] = []
     known = set(label_map.ids)
-    for serialized in tf.data.TFRecordDataset(paths).as_numpy_iterator():
-        record = _Record(serialized)
-        image = record.image()
+    for example in record_files.examples(paths):
+        try:
+            record = _Record(example.features)
+            image = record.image()
+            of_image = list(record.annotations(image, include_masks))
+        except (ValueError, OverflowError, tf.errors.OpError) as error:
+            text = getattr(error, "message", str(error))
+            name = example.source_id.decode("utf-8", "replace")
+            raise ValueError(f"{example.where}, of image {name!r}: {text}") from error
         if image["id"] in images:
             raise ValueError(f"{file_pattern}: image {image['id']!r} occurs more than once")
         images[image["id"]] = image
-        for annotation in record.annotations(image, include_masks):
+        for annotation in of_image:
             if annotation["category_id"] not in known:
                 raise ValueError(
                     f"{file_pattern}: image {image['id']!r} has an object of category "
@@ -201,10 +209,14 @@ def from_records(
 
 
 class _Record:
-    """One serialized record."""
+    """One record, its columns by our names; what it says is checked before it is used.
 
-    def __init__(self, serialized: bytes) -> None:
-        self._features = columns.of_record(serialized)
+    Raises:
+      ValueError: (by each method) columns that do not fit together.
+    """
+
+    def __init__(self, features: Mapping[str, tf.train.Feature]) -> None:
+        self._features = features
 
     def _ints(self, key: str) -> list[int]:
         return list(self._features[key].int64_list.value) if key in self._features else []
@@ -220,7 +232,12 @@ class _Record:
         """Return {"id", "height", "width"}."""
         text = self._bytes(schema.IMAGE_SOURCE_ID)[0].decode("utf-8")
         is_int = text.removeprefix("-").isdecimal() and str(int(text)) == text
-        (height,), (width,) = self._ints(schema.IMAGE_HEIGHT), self._ints(schema.IMAGE_WIDTH)
+        sides = [self._ints(key) for key in (schema.IMAGE_HEIGHT, schema.IMAGE_WIDTH)]
+        if not all(len(side) == 1 and 0 < side[0] <= _LARGEST_SIDE for side in sides):
+            raise ValueError(f"height and width {sides}, expected one of each, 1..{_LARGEST_SIDE}")
+        (height,), (width,) = sides
+        if height * width > _MOST_PIXELS:
+            raise ValueError(f"{width} x {height} pixels, expected at most {_MOST_PIXELS:,}")
         return {"id": int(text) if is_int else text, "height": height, "width": width}
 
     def annotations(self, image: dict, include_masks: bool) -> Iterator[dict]:
@@ -229,11 +246,12 @@ class _Record:
         ids: list = self._ints(schema.OBJECT_ID) or [None] * len(labels)
         crowds = self._ints(schema.IS_CROWD) or [0] * len(labels)
         masks = list(self._masks(image)) if include_masks else [None] * len(labels)
-        if len(masks) != len(labels):
-            raise ValueError(
-                f"image {image['id']!r} has {len(labels)} objects but {len(masks)} masks"
-            )
         rows = self._boxes_and_areas(image)
+        for what, values in (("ids", ids), ("crowds", crowds), ("masks", masks), ("boxes", rows)):
+            if len(values) != len(labels):
+                raise ValueError(f"{len(labels)} objects but {len(values)} {what}")
+        if not np.isfinite(rows).all():
+            raise ValueError("a box or an area that is no number")
         for k, (label, row, mask) in enumerate(zip(labels, rows, masks, strict=True)):
             annotation = {
                 "id": ids[k],
@@ -262,10 +280,22 @@ class _Record:
         height, width = image["height"], image["width"]
         for png in self._bytes(schema.MASK_PNG):
             inside = tf.io.decode_png(png, channels=1).numpy()[:, :, 0] != 0
+            if inside.shape != (height, width):
+                raise ValueError(f"a mask of {inside.shape[1]} x {inside.shape[0]} pixels")
             yield coco_mask.encode(np.asfortranarray(inside, np.uint8))
-        ends = np.cumsum(self._ints(schema.MASK_NUM_RUNS), dtype=np.int64)
-        runs = np.split(np.asarray(self._ints(schema.MASK_RUNS), np.int64), ends[:-1])
-        crops = np.asarray(self._ints(schema.MASK_CROP), np.int64).reshape(-1, 4)
-        for (y, x, *size), crop_runs in zip(crops, runs, strict=False):
-            pixels = rle.pixels_from_runs(crop_runs).reshape(size)
+        counts, all_runs = self._ints(schema.MASK_NUM_RUNS), self._ints(schema.MASK_RUNS)
+        crops = self._ints(schema.MASK_CROP)
+        if len(crops) != 4 * len(counts) or min(counts, default=0) < 0:
+            raise ValueError(f"{len(counts)} masks but {len(crops)} numbers of their rectangles")
+        if sum(counts) != len(all_runs):
+            raise ValueError(f"{len(all_runs)} run lengths, {sum(counts)} were counted")
+        start = 0
+        for k, count in enumerate(counts):
+            (y, x, *size), runs = crops[4 * k : 4 * k + 4], all_runs[start : start + count]
+            start += count
+            # In Python's numbers, which do not overflow; and before any memory is taken.
+            inside = min(y, x, *size) >= 0 and y + size[0] <= height and x + size[1] <= width
+            if not inside or min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+                raise ValueError(f"mask {k} does not fit its rectangle or the image")
+            pixels = rle.pixels_from_runs(np.asarray(runs, np.int64)).reshape(size)
             yield crop_to_rle(pixels, y, x, height, width)

@@ -221,6 +221,11 @@ def _check_data(where: str, data: Data) -> None:
             f"{where}.scale_jitter: needs canvas: bucket, not {data.canvas!r}, which would make "
             "batches of images of one size only"
         )
+    if data.skip_corrupt_records < 0 or (data.skip_corrupt_records and not data.is_training):
+        raise ValueError(
+            f"{where}.skip_corrupt_records: got {data.skip_corrupt_records}, must be 0 or more in "
+            "training, 0 in validation: a score on fewer images is another score"
+        )
     jitter = vars(data.color_jitter)
     for name, value in jitter.items():
         most = 0.5 if name == "hue" else 1.0

@@ -337,6 +337,10 @@ class Data(Fields):
       mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
       seed: of the order of training images, and of augmentation.
       proposals: folder that `write_proposals` made for these records, where the network makes none.
+      verify_records: before anything else, all records are read and held against their checksums;
+        `--verify_records` sets it for both sets. Names and lengths of files always are.
+      skip_corrupt_records: so many places with damaged records are left out of training, named and
+        counted; more are an error. All records are read before the first step to find them.
     """
 
     is_training: bool = False
@@ -355,3 +359,5 @@ class Data(Fields):
     mask_arena_pixels: int = 2**25
     seed: int = 0
     proposals: str = ""
+    verify_records: bool = False
+    skip_corrupt_records: int = 0

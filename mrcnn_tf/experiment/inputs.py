@@ -63,6 +63,7 @@ def build(
         num_proposals=model.rpn.post_nms_top_k_train
         if data.is_training
         else model.rpn.post_nms_top_k_test,
+        skip_corrupt_records=data.skip_corrupt_records,
     )
 
 

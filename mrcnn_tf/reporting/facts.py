@@ -1,14 +1,13 @@
 """What a result depends on: data, versions, machine."""
 
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from mrcnn_tf.data import record_files
+from mrcnn_tf.data import record_files, record_sets
 
 _PACKAGES = ("mrcnn-tf", "tensorflow", "tf-keras", "tf-models-official", "numpy", "pycocotools")
 _MANIFEST = ".manifest.json"  # what the converter leaves beside its shards
@@ -48,10 +47,12 @@ def annotations_sha256(pattern: str | Sequence[str]) -> str:
     names = {os.path.basename(path) for path in files}
     for folder in sorted({os.path.dirname(path) for path in files}):
         for path in tf.io.gfile.glob(os.path.join(folder, "*" + _MANIFEST)):
-            with tf.io.gfile.GFile(path) as file:
-                manifest = json.loads(file.read())
-            if names <= set(manifest.get("shards", ())):
-                return str(manifest.get("made_from", {}).get("annotations_sha256", ""))
+            try:
+                manifest = record_sets.read_manifest(path)
+            except ValueError:
+                continue
+            if names <= manifest["shards"].keys():
+                return str(manifest["made_from"].get("annotations_sha256", ""))
     return ""
 
 

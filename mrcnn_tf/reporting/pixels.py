@@ -5,9 +5,8 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from mrcnn_tf.data import coco_json, columns, record_files, schema
+from mrcnn_tf.data import coco_json, record_files, schema
 from mrcnn_tf.images import reading
 
 
@@ -31,14 +30,15 @@ def from_records(pattern: str | Sequence[str], source_ids: Collection[str]) -> d
       source_ids: the ids as text.
     """
     found: dict[str, Photo] = {}
-    for serialized in tf.data.TFRecordDataset(record_files.find(pattern)).as_numpy_iterator():
-        features = columns.of_record(serialized)
-        text = features[schema.IMAGE_SOURCE_ID].bytes_list.value[0].decode("utf-8")
+    for example in record_files.examples(record_files.find(pattern)):
+        features = example.features
+        text = example.source_id.decode("utf-8", "replace")
         if text not in source_ids:
             continue
         names = features[schema.IMAGE_FILENAME].bytes_list.value
+        encoded = b"".join(features[schema.IMAGE_ENCODED].bytes_list.value)
         try:
-            _, pixels = reading.decode(features[schema.IMAGE_ENCODED].bytes_list.value[0])
+            _, pixels = reading.decode(encoded)
         except reading.UnusableImageError:
             continue
         found[text] = Photo(names[0].decode("utf-8", "replace") if names else text, pixels)

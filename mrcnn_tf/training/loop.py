@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import orbit
 import tensorflow as tf
 
+from mrcnn_tf.data import damage, record_files
+from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.training import checkpoint_folder, curves, progress, run_folder
 from mrcnn_tf.training.trainer import Trainer, numbers
 
@@ -107,7 +109,7 @@ class Loop:
                 output = self._trainer.evaluate(tf.constant(self._config.validation_steps))
             except (ValueError, tf.errors.OpError) as error:
                 self._trainer.workers.raise_if_gone(error)
-                text = first_lines(getattr(error, "message", str(error)))
+                text = self._said(error, self._trainer.task.task_config.validation_data)
                 raise ValueError(f"the evaluation at step {self.step:,} failed: {text}") from error
         output = numbers(output)
         self._validation_curves.write_summaries(output)
@@ -222,9 +224,15 @@ class Loop:
                 raise self._floating_point_error(f"the loss was {found}") from error
             if not self._trainer.weights_are_finite():
                 raise self._floating_point_error("the weights are not finite any more") from error
-            raise ValueError(
-                f"step {self.step + 1:,} failed: {first_lines(error.message)}"
-            ) from error
+            said = self._said(error, self._trainer.task.task_config.train_data)
+            raise ValueError(f"step {self.step + 1:,} failed: {said}") from error
+
+    def _said(self, error: Exception, data: fields.Data) -> str:
+        """What TensorFlow says of an error; of a damaged record, where it is."""
+        text = first_lines(getattr(error, "message", str(error)))
+        if not isinstance(error, tf.errors.DataLossError):
+            return text
+        return damage.explain(text, record_files.find(sources.patterns(data))) or text
 
 
 def first_lines(message: str) -> str:

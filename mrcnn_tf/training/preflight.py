@@ -5,14 +5,15 @@ What is wrong with records and annotations is as wrong before training as after 
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data import columns, record_files, schema
+from mrcnn_tf.console.progress_bar import ProgressBar
+from mrcnn_tf.data import damage, record_files, schema
 from mrcnn_tf.evaluation import images
 from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
@@ -89,6 +90,12 @@ def _files_of(data: fields.Data) -> str:
     return f"{len(files)} files, {sum(sizes):,} bytes (digest of names and sizes: {digest})"
 
 
+_DAMAGED = (
+    "The command that converted these files writes them again once they are removed; "
+    "task.train_data.skip_corrupt_records=N leaves up to N such places out of training"
+)
+
+
 def check_training(task: MaskRCNNTask) -> None:
     """Look for something to learn from: read records until there is some.
 
@@ -103,6 +110,7 @@ def check_training(task: MaskRCNNTask) -> None:
         raise ValueError(
             "task.train_data.mask_arena_pixels: 0 reads no masks, and a Mask R-CNN needs them"
         )
+    _check_records(config.train_data, where)
     objects, crowds, masks = _count_objects(config.train_data, needs_masks)
     if not objects:
         found = f"{crowds:,} crowd regions only" if crowds else "no object at all"
@@ -136,6 +144,7 @@ def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
         )
     needs_masks = config.model.system == "mask_rcnn"
     where = sources.name(config.validation_data)
+    _check_records(config.validation_data, where)
     if config.annotation_file:
         where = f"task.annotation_file ({config.annotation_file!r})"
         if not tf.io.gfile.exists(config.annotation_file):
@@ -203,6 +212,28 @@ def check_best(task: MaskRCNNTask, trainer: Trainer) -> None:
         )
 
 
+def _check_records(data: fields.Data, where: str) -> None:
+    """Read all records, if that is wanted, and say what is damaged and left out.
+
+    Raises:
+      ValueError: more is damaged than may be, or files of a set are missing, see `record_sets.py`.
+      FileNotFoundError: there are no files.
+    """
+    files = record_files.find(sources.patterns(data))
+    if not data.verify_records and not data.skip_corrupt_records:
+        return
+    progress = ProgressBar("verifying records", len(files), "files")
+    try:
+        damages = damage.verify(files, progress.add)
+    finally:
+        progress.close()
+    if len(damages) > data.skip_corrupt_records:
+        raise ValueError(f"{where}: {damage.describe(damages)}. {_DAMAGED}")
+    print(f"{len(files):,} record files verified, {len(damages):,} damaged places")
+    for one in damages:
+        print(f"  left out: {one}")
+
+
 def _check_objects(truth: evaluators.Truth, where: str, needs_masks: bool) -> None:
     objects = [a for a in truth["annotations"] if not a["iscrowd"]]
     if not objects:
@@ -224,13 +255,15 @@ def _compare_with_records(truth: evaluators.Truth, config: Task) -> int:
       ValueError: an image is not in the annotations, has another size there, or occurs twice.
     """
     known = images.Images(truth)
-    for features in _records(config.validation_data):
-        text = features[schema.IMAGE_SOURCE_ID].bytes_list.value[0]
-        size_hw = [
-            features[key].int64_list.value[0] for key in (schema.IMAGE_HEIGHT, schema.IMAGE_WIDTH)
+    for example in _records(config.validation_data):
+        sides = [
+            list(example.features[key].int64_list.value)
+            for key in (schema.IMAGE_HEIGHT, schema.IMAGE_WIDTH)
         ]
+        if [len(side) for side in sides] != [1, 1]:
+            raise ValueError(f"{example.where}: height and width {sides}, expected one of each")
         try:
-            known.add_row(np.frombuffer(text, np.uint8), np.array(size_hw))
+            known.add_row(np.frombuffer(example.source_id, np.uint8), np.array(sides)[:, 0])
         except ValueError as error:
             raise ValueError(
                 f"{sources.name(config.validation_data)} does not fit task.annotation_file "
@@ -242,7 +275,8 @@ def _compare_with_records(truth: evaluators.Truth, config: Task) -> int:
 def _count_objects(data: fields.Data, needs_masks: bool) -> tuple[int, int, int]:
     """Count (objects, crowd regions, masks) until there are enough to work with: one of each."""
     objects = crowds = masks = 0
-    for features in _records(data):
+    for example in _records(data):
+        features = example.features
         labels = features[schema.CLASS_LABEL].int64_list.value
         is_crowd = list(features[schema.IS_CROWD].int64_list.value) or [0] * len(labels)
         runs = features[schema.MASK_NUM_RUNS].int64_list.value
@@ -254,11 +288,12 @@ def _count_objects(data: fields.Data, needs_masks: bool) -> tuple[int, int, int]
     return objects, crowds, masks
 
 
-def _records(data: fields.Data) -> Iterator[Mapping[str, tf.train.Feature]]:
-    """The features of each record, in the order of the files."""
+def _records(data: fields.Data) -> Iterator[record_files.Example]:
+    """Each record, in the order of the files."""
     files = record_files.find(sources.patterns(data))
-    for serialized in tf.data.TFRecordDataset(files).as_numpy_iterator():
-        yield columns.of_record(serialized)
+    if data.skip_corrupt_records:
+        files = damage.usable(files, data.skip_corrupt_records)
+    yield from record_files.examples(files)
 
 
 def check_stages(experiment: Experiment) -> None:

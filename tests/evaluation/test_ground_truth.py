@@ -135,7 +135,7 @@ def test_records_without_masks(tmp_path):
     _write(tmp_path / "val", _example(**_columns()))
     truth = ground_truth.from_records(str(tmp_path / "val"), LABEL_MAP, include_masks=False)
     assert all("segmentation" not in a for a in truth["annotations"])
-    with pytest.raises(ValueError, match="image 41 has 3 objects but 0 masks"):
+    with pytest.raises(ValueError, match="val: record 1, of image '41': 3 objects but 0 masks"):
         ground_truth.from_records(str(tmp_path / "val"), LABEL_MAP)
 
 
