@@ -12,6 +12,7 @@ import pickle
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -145,7 +146,7 @@ def _summary_of(file: str) -> str:
     return file.removesuffix(".task") + ".summary"
 
 
-def _read(path: str) -> shards.ShardTask | shards.ShardSummary:
+def _read(path: str) -> Any:
     with tf.io.gfile.GFile(path, "rb") as file:
         return pickle.loads(file.read())
 
