@@ -264,7 +264,10 @@ def run(plan: Plan, photos: list[str]) -> dict[str, float]:
     folder, note = plan.folder, plan.folder / _NOTE
     difference = running.changed(plan.stages, str(folder))
     if not difference and note.exists():
-        noted = json.loads(note.read_text())["sha256"]
+        try:
+            noted = json.loads(note.read_bytes())["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{note}: cannot be read ({error}); delete it to go on") from error
         if noted != fingerprint(*photos, without=folder):
             difference = "photos or annotations have changed"
     if difference and (folder / "training").exists():

@@ -148,7 +148,12 @@ class RunFolder:
                 "now:\n  " + "\n  ".join(wrong) + "\nNothing was changed. Take another "
                 "--model_dir; to start from that run's weights, set task.init_checkpoint to it"
             )
-        return [_line(key, pair) for key, pair in changed.items()]
+        lines = [_line(key, pair) for key, pair in changed.items()]
+        if not saved:
+            lines.append(f"{PARAMS} is gone: only the weights tell whether it is the same network")
+        if not theirs:
+            lines.append(f"{schema.LABEL_MAP_FILE} is gone: nothing tells whether classes moved")
+        return lines
 
     def write(self, experiment: Experiment, label_map: LabelMap) -> None:
         """Write what belongs to every run: the whole experiment, and its classes."""
@@ -196,9 +201,10 @@ def rows(path: str) -> Iterator[dict[str, Any]]:
 
 
 def append_row(path: str, row: dict[str, Any]) -> None:
-    """Append one line of JSON to a file of any file system."""
+    """Append one line of JSON to a file of any file system; one that was cut off stays alone."""
+    start = "" if _ends_a_line(path) else "\n"
     with tf.io.gfile.GFile(path, "a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(start + json.dumps(row) + "\n")
 
 
 def drop_rows_beyond(folder: str, images: int) -> None:
@@ -248,6 +254,15 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _line(key: str, pair: tuple[Any, Any]) -> str:
     return f"{key}: {pair[0]} -> {pair[1]}"
+
+
+def _ends_a_line(path: str) -> bool:
+    if not tf.io.gfile.exists(path):
+        return True
+    with tf.io.gfile.GFile(path, "rb") as file:
+        size = file.size()
+        file.seek(max(0, size - 1))
+        return file.read(1) in (b"", b"\n")
 
 
 def _lines(path: str) -> list[str]:

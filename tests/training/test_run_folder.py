@@ -181,6 +181,18 @@ def test_going_on_drops_what_was_cut_off_and_what_comes_again(folder, tmp_path):
     assert [row["step"] for row in rows(f"{folder}/train.jsonl")] == [9]
 
 
+@pytest.mark.parametrize("folder", ["{}", "ram://glued"])
+def test_a_row_is_not_glued_to_half_a_line(folder, tmp_path):
+    """As --mode=eval would append it, which drops no rows."""
+    path = folder.format(tmp_path) + "/metrics.jsonl"
+    append_row(path, {"step": 2})
+    with tf.io.gfile.GFile(path, "a") as file:
+        file.write('{"step": 4, "ima')
+    append_row(path, {"step": 6})
+    append_row(path, {"step": 8})
+    assert [row["step"] for row in rows(path)] == [2, 6, 8]
+
+
 def test_a_row_is_whole_although_its_line_has_no_end(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"step": 2, "images": 4}')
     drop_rows_beyond(str(tmp_path), 4)
