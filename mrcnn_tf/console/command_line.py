@@ -46,6 +46,9 @@ def run(
 ) -> None:
     """Define the flags, parse the command line, call `main`, and exit with what it returns.
 
+    A full disk, or a folder that cannot be written, may stop any command anywhere: that is one
+    line, which names the file.
+
     Args:
       description: the command's module text, shown above the flags by `--help`.
       define_flags: defines the command's flags. A function, so that importing a command claims no
@@ -66,6 +69,22 @@ def run(
         app.run(main)
     except KeyboardInterrupt as interrupt:
         raise SystemExit(130) from interrupt
+    except Exception as error:
+        text = _of_a_file(error)
+        if text is None:
+            raise
+        raise SystemExit(f"error: {text}") from error
+
+
+def _of_a_file(error: Exception) -> str | None:
+    """What Python or `tf.io.gfile` says of a file that it cannot read or write; None else."""
+    if isinstance(error, OSError):
+        return str(error)
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
+        # Errors of files come from no operation of a graph.
+        return error.message.strip().splitlines()[0] if error.op is None else None
+    return None
 
 
 STAGE = "MRCNN_TF_STAGE"  # set in the environment of a command that another one runs

@@ -1,6 +1,7 @@
 """Both doors into a command: the same text, the same flags, the same exit code."""
 
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,40 @@ def test_help_has_the_text_the_flags_and_the_name_that_was_typed(folder, door):
     done = _run(folder, door, "--help")
     assert done.stdout.startswith("Count. 1 % stays, so does 5 % some.\n")
     assert f"\n{door}:\n  --upto: How far.\n" in done.stdout
+
+
+FAILING = """
+import sys
+from mrcnn_tf.console import command_line
+def main(argv):
+    {}
+command_line.run("Fails.", lambda: None, main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("open('nowhere/a.json', 'w')", r"error: \[Errno 2\] .*: 'nowhere/a.json'\n"),
+        (
+            "import tensorflow as tf; tf.io.gfile.GFile('nowhere/a.json').read()",
+            r"(?s).*error: \S*nowhere/a.json; No such file or directory\n",
+        ),
+        ("raise TypeError('a bug')", r"(?s)Traceback .*TypeError: a bug\n"),
+    ],
+)
+def test_what_a_file_system_refuses_is_one_line_and_a_bug_is_not(statement, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING.format(statement)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(said, done.stderr), done.stderr
+    assert ("Traceback" in done.stderr) == ("TypeError" in said)
 
 
 @pytest.mark.parametrize("door", DOORS)
