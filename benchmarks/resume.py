@@ -28,7 +28,7 @@ _SHARDS = 16
 def main() -> None:
     """Print the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--records", type=int, default=118_000)
     parser.add_argument("--step", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()

@@ -488,7 +488,7 @@ def test_jitter_reaches_the_pipeline_of_training_only(monkeypatch):
 def test_resumed_run_goes_on_in_the_order_of_the_run(monkeypatch):
     seen = []
     monkeypatch.setattr(inputs.pipeline, "build", lambda pattern, **kwargs: seen.append(kwargs))
-    data = fields.Data(seed=3)
+    data = fields.Data(seed=3, input_path="x")
     task = build_task(train_data=data)
     task.build_inputs(data)
     task.build_inputs(data, first_step=40)
