@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import crc, schema
+from mrcnn_tf.data import columns, crc, schema
 
 _HEADER, _BEHIND = 12, 4  # bytes before and behind a record's content
 _POSITION = re.compile(r"(?:corrupted|truncated) record at (\d+)")
@@ -266,8 +266,8 @@ def _next_record(reader: Any, start: int, size: int) -> int:
 def _source_id(content: bytes) -> str:
     """The image id of a damaged record, as far as there is one to be read."""
     try:
-        feature = tf.train.Example.FromString(content).features.feature
-        text = feature[schema.IMAGE_SOURCE_ID].bytes_list.value[0].decode()
+        features = columns.of_record(content)
+        text = features[schema.IMAGE_SOURCE_ID].bytes_list.value[0].decode()
     except Exception:  # protobuf raises almost anything on damaged content
         return _source_id_of_bytes(content)
     return text if text.isprintable() and len(text) <= schema.SOURCE_ID_BYTES else ""

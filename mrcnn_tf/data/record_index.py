@@ -124,9 +124,8 @@ def _read_one(file: str) -> _OfFile:
             lengths.append(length.astype(np.int64))
             sizes.append(size_hw)
     except tf.errors.DataLossError as error:
-        raise ValueError(
-            damage.explain(error.message, [file]) or f"{file}: {error.message}"
-        ) from error
+        what = damage.explain(error.message, [file])
+        raise ValueError(what or f"{file}: {_what_is_wrong(file, error)}") from error
     except tf.errors.OpError as error:
         raise ValueError(f"{file}: {_what_is_wrong(file, error)}") from error
     of_file = _OfFile(_size(file), np.concatenate(lengths), np.concatenate(sizes))
