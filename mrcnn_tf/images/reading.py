@@ -8,6 +8,7 @@ rule, how more than 8 bits become 8 is `depth.py`'s.
 import contextlib
 import io
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -240,9 +241,8 @@ def _open(raw: bytes, large: bool = False) -> Image.Image:
     except UnidentifiedImageError as error:  # its text names a buffer in memory
         raise UnusableImageError(kinds.why_unknown(raw)) from error
     except Image.DecompressionBombError as error:
-        with _open_large(raw) as bomb:
-            size = f"{bomb.width} x {bomb.height} pixels"
-        why = f"{size}, larger than images usually are; predict --tiles reads up to {MAX_PIXELS:,}"
+        size = "".join(f"{int(n):,} pixels, " for n in re.findall(r"\((\d+) pixels\)", str(error)))
+        why = f"{size}larger than images usually are; predict --tiles reads up to {MAX_PIXELS:,}"
         raise UnusableImageError(why, "too large") from error
     except Exception as error:  # of a broken header, Pillow raises almost anything
         raise UnusableImageError(reason(error)) from error

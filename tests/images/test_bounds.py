@@ -51,7 +51,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-SAID = "23000 x 23000 pixels, larger than images usually are"
+SAID = "529,000,000 pixels, larger than images usually are"
 
 
 def test_the_header_is_enough_at_every_door(bomb, folder, monkeypatch):
