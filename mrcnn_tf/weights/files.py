@@ -174,7 +174,7 @@ def _read_safetensors(file: BinaryIO) -> Mapping[str, Any]:
     try:
         entries = safetensors.deserialize(file.read())
     except safetensors.SafetensorError as error:
-        raise ValueError(f"no readable safetensors file ({error})") from error
+        raise ValueError(f"no readable safetensors file ({printable(str(error))})") from error
     tensors = {}
     for name, entry in entries:
         dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
@@ -226,7 +226,7 @@ def _read_keras(file: BinaryIO) -> Mapping[str, Any]:
                     archives.check_size(len(content), group[text].nbytes)
                     tensors[text.removesuffix(":0")] = group[text][()]
     except (LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"a damaged HDF5 file ({error})") from error
+        raise ValueError(f"a damaged HDF5 file ({printable(str(error))})") from error
     return tensors
 
 
