@@ -24,7 +24,10 @@ from typing import Any
 KINDS = ("annotations", "pictures", "records", "weights", "requests")
 # A worker's bounds. TensorFlow alone maps about 3 GB of addresses and holds 0.5 GB.
 ADDRESSES = 12 * 2**30
-MOST_GROWTH = 2**30  # bytes of memory beyond what a worker has before its first input
+# Bytes of memory beyond what a worker has before its first input. The largest picture that is taken
+# has 179 million pixels, of which there may be four bytes each, and three beside them.
+MOST_GROWTH = {"pictures": 2_500_000_000}
+MOST_GROWTH_ELSE = 500_000_000
 MOST_SECONDS = 60.0  # for one input
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -116,7 +119,7 @@ def _one_worker(
                 base = most = line["bytes"]
                 continue
             result = line.pop("result")
-            if line["bytes"] - base > MOST_GROWTH:
+            if line["bytes"] - base > MOST_GROWTH.get(kind, MOST_GROWTH_ELSE):
                 result, line["why"] = "failed", f"{line['bytes'] - base:,} bytes more"
                 base = line["bytes"]
             most = max(most, line["bytes"])
