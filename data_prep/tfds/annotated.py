@@ -1,11 +1,12 @@
 """A COCO folder and its annotations, read and checked as the converter does, cut into shards."""
 
+import json
 import os
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from mrcnn_tf.data import coco_json, findings, schema
+from mrcnn_tf.data import coco_json, findings, record_sets, schema
 from mrcnn_tf.data.coco_data import CocoData
 from mrcnn_tf.data.findings import Finding, Level
 from mrcnn_tf.data.label_map import LabelMap
@@ -59,6 +60,24 @@ class Annotated(NamedTuple):
             examples.Shard(self.image_dir, pairs[k::count], labels, self.exif, self.left_out)
             for k in range(count)
         ]
+
+    def write_manifest(self, shards: list[str]) -> None:
+        """Note beside the files how long they are, as the converter does.
+
+        A file that is cut off later is refused before it is read.
+
+        Args:
+          shards: all files of the split.
+        """
+        found = record_sets.set_of(shards[0])
+        assert found is not None, shards[0]
+        sizes = {
+            os.path.basename(path): {"num_bytes": int(tf.io.gfile.stat(path).length)}
+            for path in shards
+        }
+        made_from = {"annotations_sha256": self.coco.sha256}
+        content = {"made_from": made_from, "shards": sizes}
+        manifest.write_text(found[0].manifest, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def read(image_dir: str, annotations: str, folder: str, exif: str, skip: bool) -> Annotated:

@@ -1,4 +1,4 @@
-"""The TFDS builder of COCO folders: TFDS's own test, and its examples against the converter's."""
+"""The TFDS builder of COCO folders: its examples, against hand-made ones and the converter's."""
 
 import json
 import pathlib
@@ -12,17 +12,10 @@ import tensorflow_datasets as tfds
 from pycocotools.coco import COCO
 
 from data_prep.tfds.coco_folder import coco_folder_dataset_builder as coco_folder
-from mrcnn_tf.data import columns, schema
+from mrcnn_tf.data import columns, record_files, schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DUMMY = pathlib.Path(coco_folder.__file__).parent / "dummy_data"
-
-
-class CocoFolderTest(tfds.testing.DatasetBuilderTestCase):
-    """TFDS's own test of a builder."""
-
-    DATASET_CLASS = coco_folder.Builder
-    SPLITS = {"train": 3, "validation": 2}
 
 
 def build(data_dir, manual_dir=DUMMY, config=None, **options):
@@ -155,6 +148,16 @@ def test_it_is_read_without_the_builders_code(built):
         "validation": 2,
     }
     assert "run lengths" in reader.info.description
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path):
+    builder = build(tmp_path)
+    (path,) = builder.info.splits["train"].filepaths
+    assert record_files.find(str(path)) == [str(path)]
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
+    with pytest.raises(ValueError, match=r"has [\d,]+ bytes instead of"):
+        record_files.find(str(path))
 
 
 def config(splits, **fields):

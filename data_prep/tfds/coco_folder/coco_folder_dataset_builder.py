@@ -2,8 +2,8 @@ r"""Any COCO folder as a TFDS data set, with exact masks.
 
     tfds build data_prep/tfds/coco_folder --manual_dir=FOLDER
 
-docs/tfds.md says what FOLDER holds, how splits of other names are given, and how it is built by
-Apache Beam.
+or data_prep/tfds_build.py, which starts without Apache Beam. docs/tfds.md says what FOLDER holds,
+how splits of other names are given, and how it is built by Beam.
 """
 
 import dataclasses
@@ -96,6 +96,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             tf.io.gfile.rmtree(self._folder_of_shards)
         for name, split in self._splits.items():
             split.check()
+            split.write_manifest([os.fspath(path) for path in self.info.splits[name].filepaths])
             path = os.path.join(self.data_dir, f"{name}.report.txt")
             found = [*split.coco.findings, *split.left_out]
             report.write(path, found, split.coco.notes, split.coco.warnings)
