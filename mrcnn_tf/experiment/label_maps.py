@@ -5,7 +5,7 @@ import os
 import tensorflow as tf
 
 from mrcnn_tf.console import layout
-from mrcnn_tf.data import coco_json, schema
+from mrcnn_tf.data import coco_json, record_files, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Task
@@ -32,7 +32,7 @@ def of_experiment(config: Task) -> LabelMap:
     if config.model.num_classes:
         ids = tuple(range(1, config.model.num_classes))
         return LabelMap(ids, tuple(f"class {i}" for i in ids))
-    patterns = sources.patterns(config.train_data)
+    patterns = record_files.patterns(sources.patterns(config.train_data))
     folder = os.path.dirname(patterns[0] if patterns else "") or "."
     converter = " ".join(layout.data_prep_command("create_coco_tfrecord"))
     raise ValueError(
@@ -83,7 +83,7 @@ def _find(config: Task) -> tuple[str, LabelMap] | None:
 
 def _beside(data: fields.Data) -> list[tuple[str, LabelMap]]:
     """The label maps in the folders of the records, if any are named: (path, label map)."""
-    patterns = sources.patterns(data) if sources.is_given(data) else []
+    patterns = record_files.patterns(sources.patterns(data)) if sources.is_given(data) else []
     folders = dict.fromkeys(os.path.dirname(p) for p in patterns)
     found = []
     for folder in folders:

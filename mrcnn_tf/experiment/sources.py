@@ -7,13 +7,13 @@ resuming are those of record files. TFDS is imported only if an experiment names
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from mrcnn_tf.console import layout
-from mrcnn_tf.data import record_files, schema
+from mrcnn_tf.data import schema
 from mrcnn_tf.experiment import fields
 
 TFDS_FIELDS = ("tfds_name", "tfds_split", "tfds_data_dir")
@@ -73,8 +73,8 @@ def name(data: fields.Data) -> str:
     return f"{where}.input_path ({data.input_path!r})"
 
 
-def patterns(data: fields.Data) -> list[str]:
-    """Return the patterns of the record files of either source.
+def patterns(data: fields.Data) -> str | Sequence[str]:
+    """Return the pattern or patterns of the record files of either source.
 
     Args:
       data: the fields.
@@ -84,14 +84,14 @@ def patterns(data: fields.Data) -> list[str]:
         listed), or it has not the features that are needed here, masks for one.
     """
     if data.tfds_name:
-        return list(_of_tfds(data.tfds_name, data.tfds_split, data.tfds_data_dir, _field(data)))
+        return _of_tfds(data.tfds_name, data.tfds_split, data.tfds_data_dir, _field(data))
     if not data.input_path:
         where = _field(data)
         raise ValueError(
             f"{where}: where are the images? Give {where}.input_path, the pattern of record files, "
             f"or {where}.tfds_name and tfds_split, a data set of TensorFlow Datasets"
         )
-    return record_files.patterns(data.input_path)
+    return data.input_path
 
 
 @functools.lru_cache(maxsize=8)
@@ -167,8 +167,8 @@ def _builder(tfds_name: str, data_dir: str, where: str) -> Any:
 
 
 _ADVICE = (
-    "A COCO folder becomes one by: tfds build "
-    f"{os.path.relpath(layout.folder('data_prep'))}/tfds/coco_folder --manual_dir=FOLDER"
+    f"A COCO folder becomes one by: python {' '.join(layout.data_prep_command('tfds_build'))} "
+    "--manual_dir=FOLDER"
 )
 
 

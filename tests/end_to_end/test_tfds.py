@@ -1,7 +1,6 @@
-"""`tfds build` as its users type it, then training from the data set, beside one from records."""
+"""A data set built by a command, and training from it, beside training from records."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -9,18 +8,46 @@ import pytest
 
 from tests.end_to_end.conftest import ROOT, script
 
-_TFDS = pathlib.Path(sys.executable).with_name("tfds")
+
+def files_of(folder):
+    """What counts of a data set: records, features, names."""
+    names = ("tfrecord", "features.json", "labels.txt", "label_map.json")
+    return {
+        path.name: path.read_bytes()
+        for path in folder.rglob("*")
+        if any(name in path.name for name in names)
+    }
+
+
+@pytest.mark.slow
+def test_tfdss_own_command_builds_the_same(shapes, tmp_path):
+    pytest.importorskip("apache_beam", reason="TFDS 4.9.10's command does not start without it")
+    flags = (f"--manual_dir={shapes / 'coco'}", "--num_shards=2")
+    script("data_prep/tfds_build.py", *flags, f"--data_dir={tmp_path / 'ours'}")
+    builder = str(ROOT / "data_prep" / "tfds" / "coco_folder")
+    command = "from tensorflow_datasets.scripts.cli.main import launch_cli; launch_cli()"
+    for name, options in (
+        ("plain", ()),
+        ("beam", ("--beam_pipeline_options=runner=FnApiRunner",)),
+    ):
+        # From a folder that is not the checkout, of which Python does not know.
+        arguments = [*flags, *options, f"--data_dir={tmp_path / name}"]
+        done = subprocess.run(
+            [sys.executable, "-c", command, "build", builder, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert files_of(tmp_path / name) == files_of(tmp_path / "ours")
+    assert len(files_of(tmp_path / "ours")) == 4 + 2 + 3
 
 
 @pytest.mark.slow
 def test_a_data_set_is_built_and_trained_from_as_from_records(shapes, override, tmp_path):
-    command = [str(_TFDS), "build", str(ROOT / "data_prep" / "tfds" / "coco_folder")]
-    command += [f"--manual_dir={shapes / 'coco'}", f"--data_dir={tmp_path / 'tfds'}"]
-    # From a folder that is not the checkout, which Python does not know of.
-    done = subprocess.run(
-        [*command, "--num_shards=2"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    flags = (f"--manual_dir={shapes / 'coco'}", f"--data_dir={tmp_path / 'tfds'}", "--num_shards=2")
+    script("data_prep/tfds_build.py", *flags)
     folder = tmp_path / "tfds" / "coco_folder" / "coco" / "1.0.0"
     assert len(list(folder.glob("coco_folder-train.tfrecord-*-of-00002"))) == 2
 
