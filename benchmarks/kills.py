@@ -46,7 +46,7 @@ from mrcnn_tf import train  # noqa: E402
 STEPS, LOOP, CHECKPOINT, EVALUATION = 60, 2, 4, 12  # of a run, and how often something happens
 MOMENTS = ("starting", "training", "checkpoint", "evaluation", "best")
 # A life that has a moment to come and does not get there is stuck.
-LONGEST_LIFE = 600
+LONGEST_LIFE = 3600
 # What two processes differ in, whatever they compute.
 OF_THE_PROCESS = ("images_per_second", "input_wait", "first_loop")
 

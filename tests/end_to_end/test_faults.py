@@ -1,0 +1,125 @@
+"""Damaged folders, as the command meets them."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from mrcnn_tf import checkpoints
+from tests.end_to_end.test_runs import commands, contents, flags_of, rows_of
+
+SIX = {"trainer.train_steps": 6, "trainer.validation_interval": 4}
+EIGHT = {"trainer.train_steps": 8, "trainer.validation_interval": 4}
+
+
+@pytest.fixture(scope="module")
+def run_of_six(override, tmp_path_factory):
+    """A run of six steps: checkpoints after 2, 4 and 6, evaluations after 4 and 6."""
+    run = tmp_path_factory.mktemp("runs") / "six"
+    ((code, out),) = commands(flags_of(override, run, **SIX))
+    assert code == 0, out
+    assert steps_of(run, "metrics.jsonl") == [4, 6]
+    return run
+
+
+def steps_of(run, name):
+    return [row["step"] for row in rows_of(run / name)]
+
+
+def data_of(run, step):
+    return run / f"ckpt-{step}.data-00000-of-00001"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_a_damaged_folder_is_mended_or_refused_and_never_begun_anew(run_of_six, override, tmp_path):
+    """One process each: what breaks, what is said, at which step it goes on."""
+
+    def truncated(run):
+        cut(data_of(run, 6))
+
+    def two_of_three(run):
+        flip(data_of(run, 6))
+        data_of(run, 4).unlink()
+
+    def all_of_them(run):
+        for step in (2, 4, 6):
+            flip(data_of(run, step))
+
+    cases = {
+        "list lost": (
+            lambda run: (run / "checkpoint").unlink(),
+            r"checkpoint, which says which checkpoint is the newest, is lost: taking .*ckpt-6",
+            6,
+        ),
+        "newest cut": (
+            truncated,
+            r"ckpt-6 is damaged \(.*\): taking the one before, \S+ckpt-4",
+            4,
+        ),
+        "two of three": (two_of_three, r"ckpt-4 is damaged .*: taking the one before.*ckpt-2", 2),
+        "info.json cut": (
+            lambda run: cut(run / "best" / "info.json"),
+            r"info.json cannot be read \(.*\): the numbers of \S+ are taken from metrics.jsonl",
+            6,
+        ),
+        "all": (all_of_them, r"error: \S+ckpt-6 is damaged(?s:.*)Nothing was changed", None),
+        "label map cut": (
+            lambda run: cut(run / "label_map.json"),
+            r"error: \S+label_map.json: not a label map",
+            None,
+        ),
+        "params cut": (
+            lambda run: (run / "params.yaml").write_text("task:\n  name: [half"),
+            r"error: \S+params.yaml: cannot be read as YAML",
+            None,
+        ),
+        "params no fields": (
+            lambda run: (run / "params.yaml").write_text("task"),
+            r"error: \S+params.yaml: expected fields, got str",
+            None,
+        ),
+        "no text": (
+            lambda run: (run / "label_map.json").write_bytes(b"\xff\xfe\x00"),
+            r"error: \S+label_map.json: not a label map",
+            None,
+        ),
+    }
+    runs, before = {}, {}
+    for name, (break_, _, _) in cases.items():
+        runs[name] = tmp_path / name.replace(" ", "-")
+        shutil.copytree(run_of_six, runs[name])
+        break_(runs[name])
+        before[name] = contents(runs[name])
+    answers = commands(*(flags_of(override, runs[name], **EIGHT) for name in cases))
+    for (name, (_, message, step)), (code, out) in zip(cases.items(), answers, strict=True):
+        run = runs[name]
+        assert "Traceback" not in out, out
+        assert re.search(message, out), (name, out)
+        if step is None:
+            assert code == 1, (name, out)
+            assert contents(run) == before[name], name
+            continue
+        assert code == 0, (name, out)
+        assert f"going on at step {step}, after {2 * step} images" in out
+        assert steps_of(run, "train.jsonl") == [2, 4, 6, 8], name
+        assert steps_of(run, "metrics.jsonl") == ([4, 8] if step < 6 else [4, 6, 8]), name
+        assert checkpoints.find_newest(str(run)) == (f"{run}/ckpt-8", {}, True)
+        known = json.loads((run / "best" / "info.json").read_text())
+        best = f"{run}/best/best_ckpt-{known['best_ckpt_global_step']:.0f}"
+        assert checkpoints.find_newest(str(run / "best")) == (best, {}, True)
+    assert {path.name for path in runs["two of three"].glob("*.damaged")} == {
+        "ckpt-4.index.damaged",
+        "ckpt-6.index.damaged",
+        "ckpt-6.data-00000-of-00001.damaged",
+    }
