@@ -1,5 +1,6 @@
 """Commands that run as the workers of one run, on free ports of this machine, never for ever."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -38,7 +39,7 @@ class Workers:
         self,
         commands: Sequence[Sequence[str]],
         folder: pathlib.Path,
-        seconds: float = 600.0,
+        seconds: float = 1500.0,
         knows: str = "TF_CONFIG",
     ):
         self._end = time.monotonic() + seconds
@@ -67,6 +68,7 @@ class Workers:
                         env=environment,
                         stdout=log,
                         stderr=subprocess.STDOUT,
+                        preexec_fn=_die_with_parent,
                     )
                 )
 
@@ -104,6 +106,12 @@ class Workers:
             logs = "\n---\n".join(log.read_text()[-3000:] for log in self._logs)
             raise AssertionError(f"{what}:\n{logs}")
         time.sleep(0.05)
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill this process when the one that started it ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _with_fields(flag: str, fields: dict[str, object]) -> str:

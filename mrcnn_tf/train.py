@@ -90,7 +90,7 @@ def run(
             experiment.task.allow_image_summary = False
         with precision.of(experiment.runtime):
             numbers = _run(experiment, mode, model_dir, checkpoint_path, strategy)
-        workers.gather("done")  # or who waits for the last file would see the others vanish
+        workers.leave()
     except (tf.errors.OpError, RuntimeError, ValueError, OSError, FloatingPointError) as error:
         workers.raise_if_gone(error)
         workers.report(error)

@@ -1,5 +1,10 @@
 """The replicas that a run trains on."""
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
 import tensorflow as tf
 from official.common import distribute_utils
 from official.core import config_definitions
@@ -25,26 +30,42 @@ def strategy(runtime: config_definitions.RuntimeConfig) -> tf.distribute.Strateg
             f"runtime.num_gpus: {runtime.num_gpus}, but TensorFlow sees {visible} GPUs. Leave it 0 "
             "for all there are; nvidia-smi and CUDA_VISIBLE_DEVICES say which those should be"
         )
-    if machines:
-        if runtime.num_gpus not in (0, visible):
-            raise ValueError(
-                f"runtime.num_gpus: {runtime.num_gpus}, but of several machines all {visible} GPUs "
-                "that TensorFlow sees on each are used. CUDA_VISIBLE_DEVICES says which those are"
-            )
-        distribute_utils.configure_cluster(",".join(machines.hosts), machines.task_index)
-        if machines.others:
-            labelled_lines.label_output(f"worker {machines.task_index}: ")
-            print(f"waiting for {', '.join(machines.others)}", flush=True)
-    try:
+    if not machines:
         return _strategy(runtime, visible)
+    if runtime.num_gpus not in (0, visible):
+        raise ValueError(
+            f"runtime.num_gpus: {runtime.num_gpus}, but of several machines all {visible} GPUs "
+            "that TensorFlow sees on each are used. CUDA_VISIBLE_DEVICES says which those are"
+        )
+    distribute_utils.configure_cluster(",".join(machines.hosts), machines.task_index)
+    if machines.others:
+        labelled_lines.label_output(f"worker {machines.task_index}: ")
+        print(f"waiting for {', '.join(machines.others)}", flush=True)
+    try:
+        with _interruptible():
+            return _strategy(runtime, visible)
     except (tf.errors.OpError, RuntimeError) as error:
-        if not machines:
-            raise
         text = getattr(error, "message", str(error)).strip().splitlines()[0]
         raise ValueError(
             f"worker {machines.task_index} ({machines.hosts[machines.task_index]}) and "
-            f"{', '.join(machines.others)} do not come together: {text}"
+            f"{', '.join(machines.others)} do not come together: {text}. Does another process "
+            "hold the port?"
         ) from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process while TensorFlow waits, where Python would not notice it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def _strategy(runtime: config_definitions.RuntimeConfig, visible: int) -> tf.distribute.Strategy:

@@ -14,9 +14,12 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from mrcnn_tf.training.workers import ALONE, RESTART, Workers
+if TYPE_CHECKING:  # which imports TensorFlow
+    from mrcnn_tf.training.workers import Workers
 
+RESTART = 42  # exit code: nothing is wrong, the same command on all machines goes on
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,13 +40,13 @@ class StopRequest:
     """Whether this process, or another worker of its run, was told to stop.
 
     Args:
-      workers: who trains this run.
+      workers: who trains this run; None for this process alone.
 
     Attributes:
       number: the signal that this process got; None if there was none.
     """
 
-    def __init__(self, workers: Workers = ALONE) -> None:
+    def __init__(self, workers: "Workers | None" = None) -> None:
         self.number: int | None = None
         self._workers = workers
         self._signals: list[int] = []  # of each worker, 0 for none, once there was one
@@ -51,7 +54,8 @@ class StopRequest:
     def is_there(self) -> bool:
         """Whether any worker got a signal; all of them ask at the same place."""
         if not self._signals:
-            signals = self._workers.numbers(self.number or 0)
+            mine = self.number or 0
+            signals = self._workers.numbers(mine) if self._workers else [mine]
             self._signals = signals if any(signals) else []
         return bool(self._signals)
 
@@ -67,7 +71,7 @@ class StopRequest:
         if not self.is_there():
             return
         number = max(self._signals)
-        if self._workers.count == 1:
+        if not self._workers or self._workers.count == 1:
             raise Stopped(number, text)
         told = [self._workers.name(k) for k, signal_ in enumerate(self._signals) if signal_]
         exit_code = RESTART if number == signal.SIGTERM else None

@@ -363,8 +363,7 @@ class MaskRCNNTask(base_task.Task):
         workers = Workers(tf.distribute.get_strategy())
         numbers: dict[str, float] = {}
         if workers.count > 1:
-            parts = workers.gather(aggregated_logs.part())
-            for part in parts[1:] if workers.is_chief else ():
+            for part in workers.to_chief(aggregated_logs.part())[1:]:
                 aggregated_logs.add_part(part)
         if workers.is_chief:
             numbers = aggregated_logs.evaluate()

@@ -10,25 +10,28 @@ With one process everything here is free, and its answers are plain.
 """
 
 import atexit
+import contextlib
 import json
 import re
 import shutil
 import tempfile
+import time
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-RESTART = 42  # exit code: nothing is wrong, the same command on all machines goes on
+from mrcnn_tf.training.stopping import RESTART
 
 # How TensorFlow says that another process does not answer any more.
 _GONE = re.compile(
-    r"Collective ops is aborted by|recvmsg:|failed to connect|Connection refused|Socket closed|"
-    r"heartbeat|GRPC error information from remote target|CoordinationService|coordination service"
+    r"Collective ops is aborted by|from remote target /job:|heartbeat|[Cc]oordination ?[Ss]ervice"
 )
 _PEER = r"/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)"
-_REPORTED = re.compile(rf"Error reported from {_PEER}: (.*)")
+_MARK = "this worker failed: "  # before what `report` says: TensorFlow reports errors, too
+_REPORTED = re.compile(rf"Error reported from {_PEER}: {_MARK}(.*)")
 
 
 class WorkerGone(Exception):  # noqa: N818, what went wrong is somewhere else
@@ -116,11 +119,18 @@ class Workers:
         Args:
           value: anything that JSON can say.
         """
+        return list(_unpacked(self._joined(value))) if self.count > 1 else [value]
+
+    def to_chief(self, value: Any) -> list[Any]:
+        """Return every worker's value to the chief, and nothing to the others; see `gather`."""
         if self.count == 1:
             return [value]
-        packed = zlib.compress(json.dumps(value).encode(), level=1)
-        rows = np.frombuffer(packed + bytes(-len(packed) % 4), np.int32)
-        part = np.concatenate([np.array([len(packed)], np.int32), rows])
+        joined = self._joined(value)
+        return list(_unpacked(joined)) if self.is_chief else []
+
+    def _joined(self, value: Any) -> np.ndarray:
+        """Pack every worker's value, one behind the other: int32 [n]."""
+        part = _packed(value)
         first = self.index * (self._strategy.num_replicas_in_sync // self.count)
 
         def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
@@ -129,11 +139,17 @@ class Workers:
             return tf.constant(part if is_first else part[:0], tf.int32)
 
         parts = self._strategy.experimental_distribute_values_from_function(of_replica)
-        return list(_unpacked(self._strategy.gather(parts, axis=0).numpy()))
+        return self._strategy.gather(parts, axis=0).numpy()
 
     def from_chief(self, value: Any) -> Any:
         """Return the chief's value; see `gather`. Whatever it has done before is done then."""
         return self.gather(value if self.is_chief else None)[0]
+
+    def leave(self) -> None:
+        """Return when all workers have done everything."""
+        self.gather("done")
+        if self.count > 1 and self.is_chief:
+            time.sleep(1.0)  # the others still fetch its last word, and it serves them all
 
     def folder_to_write(self, model_dir: str) -> str:
         """Return where this process writes: the run's folder, or one that is gone at its end."""
@@ -152,9 +168,9 @@ class Workers:
         Raises:
           WorkerGone: it does.
         """
-        text = getattr(error, "message", str(error))
-        if self.count == 1:
+        if self.count == 1 or not isinstance(error, tf.errors.OpError | RuntimeError):
             return
+        text = getattr(error, "message", str(error))
         reported = _REPORTED.search(text)
         if reported:
             role, task, why = reported.groups()
@@ -181,18 +197,23 @@ class Workers:
         # The only door to it: without, the others see that this worker is gone but not why.
         from tensorflow.python.eager import context
 
-        first_line = str(error).partition("\n")[0]
-        context.context().report_error_to_cluster(tf.errors.INVALID_ARGUMENT, first_line)
+        text = _MARK + str(error).partition("\n")[0]
+        with contextlib.suppress(tf.errors.OpError):  # the chief, who passes it on, is gone
+            context.context().report_error_to_cluster(tf.errors.INVALID_ARGUMENT, text)
 
     def _place(self, role: str | None, task: int | None) -> int:
         return (task or 0) + (self._chiefs if role == "worker" else 0)
 
 
-ALONE = Workers()  # a run of one process
+def _packed(value: Any) -> np.ndarray:
+    """Return a value as int32 [n]: the number of bytes, then they."""
+    compressed = zlib.compress(json.dumps(value).encode(), level=1)
+    rows = np.frombuffer(compressed + bytes(-len(compressed) % 4), np.int32)
+    return np.concatenate([np.array([len(compressed)], np.int32), rows])
 
 
-def _unpacked(joined: np.ndarray) -> Any:
-    """Yield the values that `gather` has packed."""
+def _unpacked(joined: np.ndarray) -> Iterator[Any]:
+    """Yield the values that were packed and laid behind each other."""
     while len(joined):
         size = int(joined[0])
         end = 1 + -(-size // 4)

@@ -28,6 +28,8 @@ def command(override, model_dir, *flags, mode="train_and_eval", **fields):
     ]
 
 
+# An RPN is traced in a third of the time, and stops and goes on like everything else.
+RPN = {"task.model.system": "rpn", "trainer.best_checkpoint_eval_metric": "ar_1000"}
 ALONE = {"runtime.distribution_strategy": "mirrored"}
 
 
@@ -97,7 +99,7 @@ def test_evaluation_is_shared_out_and_scores_as_one_process(trained, override, t
     fields["task.validation_data.images_per_replica"] = 1
     checkpoint = f"--checkpoint_path={folder / 'one' / 'ckpt-4'}"
     rows = []
-    for name, count in (("one", 1), ("two", 2), ("three", 3)):
+    for name, count in (("one", 1), ("two", 2)):
         strategy = ALONE if count == 1 else {}
         eval_ = command(override, tmp_path / name, checkpoint, mode="eval", **fields, **strategy)
         codes, out = run([eval_] * count, tmp_path / f"logs {name}", knows="fields")
@@ -106,13 +108,13 @@ def test_evaluation_is_shared_out_and_scores_as_one_process(trained, override, t
             file for file in files_of(tmp_path / name) if "tfevents" in file
         }
         rows += rows_of(tmp_path / name / "metrics.jsonl")
-    assert len(rows) == 3
+    assert len(rows) == 2
     assert rows[0]["mask_ap"] >= 0
-    assert rows[0] == rows[1] == rows[2]
+    assert rows[0] == rows[1]
 
 
 def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(override, tmp_path):
-    long = {"trainer.train_steps": 2000, "trainer.checkpoint_interval": 2000}
+    long = RPN | {"trainer.train_steps": 2000, "trainer.checkpoint_interval": 2000}
     long["trainer.validation_interval"] = 2000
     run_dir = tmp_path / "run"
     with Workers([command(override, run_dir, **long)] * 2, tmp_path / "logs") as workers:
@@ -133,7 +135,7 @@ def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(overr
     assert found[2] == found[1]
     assert [row["step"] for row in rows_of(run_dir / "train.jsonl")] == list(range(1, step + 1))
     # Restarted, they go on; here to an end that is near.
-    short = {"trainer.train_steps": step + 2, "trainer.validation_interval": step + 2}
+    short = RPN | {"trainer.train_steps": step + 2, "trainer.validation_interval": step + 2}
     codes, (chief, other) = run([command(override, run_dir, **short)] * 2, tmp_path / "again")
     assert codes == [0, 0], chief + other
     for k, out in enumerate((chief, other)):
@@ -149,7 +151,7 @@ def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(overr
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_who_is_left_over_says_who_is_gone(override, tmp_path, killed):
-    long = {"trainer.train_steps": 2000, "trainer.validation_interval": 2000}
+    long = RPN | {"trainer.train_steps": 2000, "trainer.validation_interval": 2000}
     left = 1 - killed
     with Workers([command(override, tmp_path / "run", **long)] * 2, tmp_path / "logs") as workers:
         workers.wait_for("step     3/2,000")
@@ -165,25 +167,27 @@ def test_who_is_left_over_says_who_is_gone(override, tmp_path, killed):
 
 def test_workers_that_were_not_started_by_the_same_command_say_so(override, tmp_path):
     commands = [
-        command(override, tmp_path / "run"),
-        command(override, tmp_path / "run", **{"trainer.train_steps": 5}),
+        command(override, tmp_path / "run", **RPN),
+        command(override, tmp_path / "run", **RPN, **{"trainer.train_steps": 5}),
     ]
     codes, out = run(commands, tmp_path / "logs")
     assert codes == [1, 1]
-    for text in out:
-        assert re.search(r"worker 1 \(.*\): trainer.train_steps: 5; the chief has 4\n", text), text
+    assert re.search(r"worker 1 \(.*\): trainer.train_steps: 5; the chief has 4\n", "".join(out)), (
+        out
+    )
+    assert all("started by the same command on the same records" in text for text in out)
     assert not (tmp_path / "run").exists()
 
 
 def test_an_error_of_one_worker_ends_all(override, tmp_path):
     """Its command line names a set of weights that is not there, on that machine."""
     commands = [
-        command(override, tmp_path / "run"),
-        command(override, tmp_path / "run", **{"task.init_checkpoint": "nowhere/ckpt-1"}),
+        command(override, tmp_path / "run", **RPN),
+        command(override, tmp_path / "run", **RPN, **{"task.init_checkpoint": "nowhere/ckpt-1"}),
     ]
     codes, (chief, other) = run(commands, tmp_path / "logs")
-    assert codes[1] == 1
+    assert codes == [1, 1], chief
     assert "worker 1: error: no checkpoint: 'nowhere/ckpt-1'" in other
-    assert codes[0] in (1, 42), chief
+    assert re.search(r"worker 0: worker 1 \(.*\) failed: no checkpoint: 'nowhere/ckpt-1'\n", chief)
     assert "Traceback" not in chief
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,108 @@
+"""workers.py in one process; tests/end_to_end/test_workers.py has the real ones."""
+
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.training import stopping, workers
+from mrcnn_tf.training.stopping import RESTART
+from mrcnn_tf.training.workers import WorkerGone, Workers
+
+ALONE = Workers()
+
+RESET = """Graph execution error:
+
+Detected at node CollectiveReduceV2 defined at (most recent call last):
+Collective ops is aborted by: recvmsg:Connection reset by peer
+Additional GRPC error information from remote target /job:worker/replica:0/task:2 while calling \
+/tensorflow.WorkerService/RecvBuf:
+The error could be from a previous operation. Restart your program to reset."""
+UNHEALTHY = """Collective ops is aborted by: Error reported from /job:worker/task:1: The following \
+tasks are unhealthy (stopped sending heartbeats):
+/job:worker/replica:0/task:1
+The tasks have crashed."""
+LEADER = """Collective ops is aborted by: Failed to send RPC to coordination service. Either the \
+leader task was preempted/died/restarted unexpectedly or this task is experiencing network issues.
+Additional GRPC error information from remote target /job:chief/replica:0/task:0 while calling \
+/tensorflow.CoordinationService/Heartbeat:"""
+REPORTED = """Collective ops is aborted by: Error reported from /job:worker/task:2: this worker \
+failed: a record cannot be read
+The error could be from a previous operation."""
+
+
+def worker(index, hosts=("a:1", "b:2", "c:3"), chiefs=0):
+    """One of several, without the others."""
+    one = Workers()
+    one.hosts, one.index, one._chiefs = list(hosts), index, chiefs
+    return one
+
+
+@pytest.mark.parametrize(
+    ("text", "me", "said", "code"),
+    [
+        (RESET, worker(0), "worker 2 (c:3) is gone: ", RESTART),
+        (UNHEALTHY, worker(0), "worker 1 (b:2) is gone: ", RESTART),
+        (LEADER, worker(1, chiefs=1), "worker 0 (a:1) is gone: ", RESTART),
+        # Of a cluster with a chief, the second worker is the third process.
+        (UNHEALTHY, worker(0, chiefs=1), "worker 2 (c:3) is gone: ", RESTART),
+        (UNHEALTHY.replace("task:1", "task:0"), worker(0), "another worker is gone: ", RESTART),
+        (REPORTED, worker(1), "worker 2 (c:3) failed: a record cannot be read", 1),
+    ],
+)
+def test_what_tensorflow_says_of_the_others_becomes_one_line(text, me, said, code):
+    error = tf.errors.UnavailableError(None, None, text)
+    with pytest.raises(WorkerGone) as gone:
+        me.raise_if_gone(error)
+    assert str(gone.value).startswith(said)
+    assert "\n" not in str(gone.value)
+    assert gone.value.exit_code == code
+
+
+def test_other_errors_are_left_alone():
+    worker(0).raise_if_gone(tf.errors.InvalidArgumentError(None, None, "shapes do not match"))
+    worker(0).raise_if_gone(ValueError(RESET))
+    ALONE.raise_if_gone(tf.errors.UnavailableError(None, None, RESET))
+
+
+def test_packed_values_come_back_in_order():
+    """What `gather` sends, laid behind each other; lengths that are and are not whole words."""
+    values = [None, {"score": 0.1 + 0.2, "id": 2**60}, "\u00e4" * 5, [float("nan")], 7]
+    joined = np.concatenate([workers._packed(value) for value in values])
+    assert joined.dtype == np.int32
+    found = list(workers._unpacked(joined))
+    assert found[:3] == values[:3]
+    assert np.isnan(found[3][0])
+    assert found[4] == 7
+
+
+def test_one_process_asks_nobody():
+    assert (ALONE.count, ALONE.index, ALONE.is_chief) == (1, 0, True)
+    thing = object()
+    assert ALONE.gather(thing) == [thing]
+    assert ALONE.from_chief(thing) is thing
+    assert ALONE.numbers(3) == [3]
+    assert ALONE.folder_to_write("runs/x") == "runs/x"
+    assert Workers(tf.distribute.OneDeviceStrategy("CPU:0")).count == 1
+
+
+def test_a_signal_to_another_worker_stops_this_one(monkeypatch):
+    me = worker(0)
+    told = [0, 0, 0]
+    monkeypatch.setattr(me, "numbers", lambda number: [number, *told[1:]])
+    stop = stopping.StopRequest(me)
+    assert not stop.is_there()
+    told[2] = signal.SIGTERM
+    assert stop.is_there()
+    told[2] = 0  # it is remembered: nobody asks twice
+    with pytest.raises(
+        stopping.Stopped, match=r"^stopped by SIGTERM to worker 2 \(c:3\) here$"
+    ) as e:
+        stop.check(" here")
+    assert e.value.exit_code == RESTART
+    stop = stopping.StopRequest(me)
+    stop.number = signal.SIGINT
+    with pytest.raises(stopping.Stopped, match=r"^stopped by SIGINT to worker 0") as e:
+        stop.check()
+    assert e.value.exit_code == 130
