@@ -20,7 +20,7 @@ BEAM = PipelineOptions(["--runner=FnApiRunner"])
 
 
 def build(data_dir, manual_dir, on_error="fail", **options):
-    config = coco_folder.CocoFolderConfig(name="coco", on_error=on_error)
+    config = coco_folder.CocoFolderConfig(name="mine", on_error=on_error)
     builder = coco_folder.Builder(data_dir=data_dir, config=config)
     options = tfds.download.DownloadConfig(manual_dir=manual_dir, num_shards=2, **options)
     builder.download_and_prepare(download_config=options)
@@ -54,7 +54,7 @@ def test_the_files_are_those_of_a_build_without_beam(tmp_path, folder):
     assert len([name for name in plain if "tfrecord" in name]) == 4
     # What a worker could not use is listed as what this process could not.
     assert b"b.png" in beam["train.report.txt"]
-    assert not tf.io.gfile.exists(str(tmp_path / "beam/coco_folder/coco/1.0.0/shards"))
+    assert not tf.io.gfile.exists(str(tmp_path / "beam/coco_folder/mine/1.0.0/shards"))
 
 
 def test_too_much_that_workers_cannot_use_is_refused(tmp_path, folder):

@@ -60,9 +60,9 @@ SECOND_OF_TWO = tf.distribute.InputContext(2, 1, num_replicas_in_sync=2)
     ("data", "count", "options"),
     [
         ("train_data", 6, {}),
-        ("train_data", 3, {"first_step": 2}),
-        ("train_data", 4, {"input_context": SECOND_OF_TWO}),
         ("validation_data", -1, {}),
+        pytest.param("train_data", 3, {"first_step": 2}, marks=pytest.mark.slow),
+        pytest.param("train_data", 4, {"input_context": SECOND_OF_TWO}, marks=pytest.mark.slow),
     ],
 )
 def test_batches_are_the_same_to_the_last_bit(both, data, count, options):

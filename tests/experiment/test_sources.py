@@ -7,12 +7,33 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from data_prep.tfds.coco_folder import coco_folder_dataset_builder as coco_folder
 from mrcnn_tf.experiment import label_maps, loading, sources
 from mrcnn_tf.experiment.fields import Data
 
 DUMMY = pathlib.Path(coco_folder.__file__).parent / "dummy_data"
+
+
+class BoxesOnly(tfds.core.GeneratorBasedBuilder):
+    """Somebody else's data set, with some of the features of TFDS's own COCO."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = epath.Path(__file__)  # see the builder of COCO folders
+
+    def _info(self):
+        objects = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature()})
+        features = {"image": tfds.features.Image(), "image/id": np.int64, "objects": objects}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for k in range(3):
+            image = np.zeros([4, 4, 3], np.uint8)
+            yield k, {"image": image, "image/id": k, "objects": []}
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +46,7 @@ def data_dir(tmp_path_factory):
     config = coco_folder.CocoFolderConfig(name="mine", splits=splits)
     builder = coco_folder.Builder(data_dir=folder, config=config)
     builder.download_and_prepare(download_config=options)
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(),
-            "image/id": np.int64,
-            "objects": tfds.features.Sequence({"bbox": tfds.features.BBoxFeature()}),
-        }
-    )
-    image = np.zeros([4, 4, 3], np.uint8)
-    rows = [{"image": image, "image/id": k, "objects": []} for k in range(3)]
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="boxes_only",
-        version="1.0.0",
-        features=features,
-        split_datasets={"train": rows},
-        data_dir=folder,
-    )
+    BoxesOnly(data_dir=folder).download_and_prepare()
     return folder
 
 

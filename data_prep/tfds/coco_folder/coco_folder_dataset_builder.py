@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _INSTANCES = "annotations/instances_*.json"  # COCO's own layout: images in the folder of that name
 # COCO's names begin with these.
-_SPLIT_NAMES = {"train": tfds.Split.TRAIN, "val": tfds.Split.VALIDATION, "test": tfds.Split.TEST}
+_SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclasses.dataclass(eq=False)
@@ -183,7 +183,7 @@ def _paths(config: Any, root: str) -> dict[str, tuple[str, str]]:
                 f"{root}: {found[split][1]} and {path} would both be the split {split!r}: say by a "
                 "configuration's splits which is which"
             )
-        found[str(split)] = folder, path
+        found[split] = folder, path
     if not found:
         raise ValueError(
             f"{root}: no {_INSTANCES}: say by a configuration which folders and files it is. "
