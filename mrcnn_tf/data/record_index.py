@@ -25,6 +25,8 @@ INDEX_FILE = "record_index.npz"
 AROUND = 16  # bytes of a record that are not its content: length and two checksums
 _AT_ONCE = 8  # files
 _BLOCK = 4096  # records
+# TensorFlow quotes a record that it cannot parse; where that is no UTF-8, Python raises this.
+_REFUSALS = (tf.errors.OpError, UnicodeDecodeError)
 _SHOWN_FROM = 10**9  # bytes, which take some seconds
 _OF_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:.*", re.DOTALL)  # in its messages
 
@@ -126,7 +128,7 @@ def _read_one(file: str) -> _OfFile:
     except tf.errors.DataLossError as error:
         what = damage.explain(error.message, [file])
         raise ValueError(what or f"{file}: {_what_is_wrong(file, error)}") from error
-    except tf.errors.OpError as error:
+    except _REFUSALS as error:
         raise ValueError(f"{file}: {_what_is_wrong(file, error)}") from error
     of_file = _OfFile(_size(file), np.concatenate(lengths), np.concatenate(sizes))
     if (of_file.length + AROUND).sum() != of_file.num_bytes:
@@ -135,16 +137,19 @@ def _read_one(file: str) -> _OfFile:
     return of_file
 
 
-def _what_is_wrong(file: str, error: tf.errors.OpError) -> str:
+def _what_is_wrong(file: str, error: Exception) -> str:
     """Say which record could not be read, and why."""
     count = 0
     try:
         for record in tf.data.TFRecordDataset(file):
             decoder.image_size_hw(record)
             count += 1
-    except tf.errors.OpError as again:
+    except _REFUSALS as again:
         error = again
-    reason = _OF_TENSORFLOW.sub("", error.message.split("\n")[0])
+    if isinstance(error, tf.errors.OpError):
+        reason = _OF_TENSORFLOW.sub("", error.message.split("\n")[0])
+    else:
+        reason = "no tf.train.Example of an image"
     return f"record {count + 1:,} cannot be read: {reason}"
 
 

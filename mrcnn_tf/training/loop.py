@@ -217,7 +217,7 @@ class Loop:
         """
         try:
             yield
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a record that it quotes
             self._trainer.workers.raise_if_gone(error)
             found = self._what_diverged()
             if found:

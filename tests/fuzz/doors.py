@@ -21,7 +21,7 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep import conversion, report, shards
-from mrcnn_tf.data import damage, decoder, record_files
+from mrcnn_tf.data import damage, decoder, record_files, record_index
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding
 from mrcnn_tf.data.label_map import LabelMap
@@ -201,6 +201,8 @@ def _records(folder: pathlib.Path) -> Door:
                 _decode(serialized, LABELS.ids)
             except tf.errors.OpError:  # which ends training with its text
                 refused = True
+            except UnicodeDecodeError:  # which has no text: training must not come so far
+                refused = refused or _index_refuses(path)
         try:
             ground_truth.from_records(str(path), LABELS)
         except ValueError as error:
@@ -208,6 +210,16 @@ def _records(folder: pathlib.Path) -> Door:
         return "refused" if refused else "taken"
 
     return read
+
+
+def _index_refuses(path: pathlib.Path) -> bool:
+    """Training looks where all records lie before it decodes one."""
+    path.with_name(record_index.INDEX_FILE).unlink(missing_ok=True)
+    try:
+        record_index.of_files([str(path)])
+    except ValueError as error:
+        return bool(_said(error))
+    raise AssertionError("a record that cannot be parsed is in the index")
 
 
 def _numbers() -> Iterator[int]:
