@@ -1,6 +1,7 @@
 """A SavedModel of ours, called on images. Needs tensorflow, numpy, pycocotools and Pillow."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -85,9 +86,7 @@ class Predictor:
           ValueError: it was not written by `mrcnn_tf.export`.
         """
         if not tf.saved_model.contains_saved_model(saved_model):
-            raise FileNotFoundError(
-                f"{saved_model} holds no SavedModel; write one with python -m mrcnn_tf.export"
-            )
+            raise FileNotFoundError(f"{saved_model} holds no SavedModel; {_advice(saved_model)}")
         with start_tensorflow.without_garbage_collection():
             # Kept: it owns the functions' variables.
             self._model = tf.saved_model.load(saved_model)
@@ -167,3 +166,15 @@ def detect(
         answer = call([prepared[k] for k in rows])
         found.update((k, read(answer, row)) for row, k in enumerate(rows))
     return [found[k] for k in range(len(prepared))]
+
+
+def _advice(path: str) -> str:
+    """What may have been meant by a path without a SavedModel."""
+    if path.endswith((".tflite", ".onnx")):
+        return f"that is --model={path}"
+    if tf.io.gfile.isdir(path):
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
+        versions = sorted((name for name in names if name.isdecimal()), key=int)
+        if versions:
+            return f"its newest version is {os.path.join(path, versions[-1])}"
+    return "write one with python -m mrcnn_tf.export"

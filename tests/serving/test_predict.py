@@ -247,6 +247,15 @@ def test_interrupted_results_get_no_name(tmp_path):
     assert not (tmp_path / "r.json").exists()
 
 
+def test_what_may_have_been_meant_is_named(tmp_path):
+    for version in ("2", "10"):
+        (tmp_path / "models/shapes" / version).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"its newest version is .*models/shapes/10$"):
+        predictor.Predictor(str(tmp_path / "models/shapes"))
+    with pytest.raises(FileNotFoundError, match=r"that is --model=a\.tflite$"):
+        predictor.Predictor("a.tflite")
+
+
 def test_foreign_saved_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no SavedModel; write one with python -m"):
         predictor.Predictor(str(tmp_path))
