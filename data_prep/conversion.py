@@ -108,9 +108,10 @@ def convert(job: Job, workers: shards.Workers | None = None) -> Summary:
         record_set = manifest.open_manifest(job.prefix, made_from, job.part)
         if not tf.io.gfile.exists(label_map_path):
             manifest.write_text(label_map_path, label_map.to_json())
-        record_set.save()
         tasks = _list_tasks(job, coco, label_map, file_sizes, exif)
-        _write_missing_shards(job, coco, _of_part(job, tasks), record_set, pool)
+        of_part = _of_part(job, tasks)
+        record_set.save()
+        _write_missing_shards(job, coco, of_part, record_set, pool)
     record_set.save()
     # Other parts may have been written meanwhile.
     record_set = manifest.open_manifest(job.prefix, made_from, job.part)

@@ -27,6 +27,7 @@ class Manifest:
       part: the shards from the first number up to the second are this one's; None for all.
       shards: by file name, also those of other parts; a shard that is not here is not complete.
       own: names of those that are written here; of all where there are no parts.
+      said: all that the manifests of parts and whole say of a shard; they may be of several times.
     """
 
     prefix: str
@@ -34,16 +35,19 @@ class Manifest:
     part: tuple[int, int] | None = None
     shards: dict[str, ShardSummary] = dataclasses.field(default_factory=dict)
     own: set[str] = dataclasses.field(default_factory=set)
+    said: dict[str, list[ShardSummary]] = dataclasses.field(default_factory=dict)
 
     def has(self, task: ShardTask) -> bool:
         """Tell whether a shard is complete and up to date."""
-        summary = self.shards.get(os.path.basename(task.path))
-        return (
-            summary is not None
-            and tf.io.gfile.exists(task.path)
-            and tf.io.gfile.stat(task.path).length == summary.num_bytes
-            and task.files_sha256 == summary.files_sha256
-        )
+        name = os.path.basename(task.path)
+        if name not in self.shards or not tf.io.gfile.exists(task.path):
+            return False
+        num_bytes = tf.io.gfile.stat(task.path).length
+        for summary in (self.shards[name], *self.said.get(name, ())):
+            if (summary.num_bytes, summary.files_sha256) == (num_bytes, task.files_sha256):
+                self.shards[name] = summary
+                return True
+        return False
 
     def add(self, task: ShardTask, summary: ShardSummary) -> None:
         """Note that a shard is complete, and save."""
@@ -114,6 +118,9 @@ def open_manifest(
                     f"{prefix}-*: the records there were made from other input or with other flags "
                     f"({changes}). {advice}"
                 )
+            # It describes records that are gone.
+            with contextlib.suppress(tf.errors.NotFoundError):
+                tf.io.gfile.remove(path)
             continue
         for name, row in content["shards"].items():
             try:
@@ -123,6 +130,7 @@ def open_manifest(
                     f"{path}: shard {name!r} is not described as this converter does ({error}). "
                     f"{advice}"
                 ) from error
+            manifest.said.setdefault(name, []).append(manifest.shards[name])
             if path == record_sets.manifest_of(prefix, part):
                 manifest.own.add(name)
     return manifest

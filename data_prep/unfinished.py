@@ -38,18 +38,23 @@ def sweep(paths: Iterable[str]) -> None:
 
 
 def sweep_all(prefix: str) -> None:
-    """Remove whatever is left of a set that is complete, also of processes that still run.
+    """Remove what is left of a set that is complete: shards, also of processes that still run.
 
-    Whoever writes one of its shards once more finds it there.
+    Whoever writes one of its shards once more finds it there. Of the small files, whose writers
+    expect to rename them, only those of processes that run no more.
 
     Args:
       prefix: --output_file_prefix.
     """
     folder, name = os.path.split(prefix)
-    ours = re.compile(re.escape(name) + r"(-\d+-of-\d+\.tfrecord|\..+)")
+    shard = re.compile(re.escape(name) + r"-\d+-of-\d+\.tfrecord")
+    small = re.compile(re.escape(name) + r"\.(part-\d+-\d+\.)?(manifest\.json|report\.txt)")
     for entry in _entries(folder):
         match = _NAME.fullmatch(entry)
-        if match and ours.fullmatch(match["name"]):
+        if not match:
+            continue
+        is_dead = match["host"] == _host() and not _runs(int(match["pid"]))
+        if shard.fullmatch(match["name"]) or (is_dead and small.fullmatch(match["name"])):
             _remove(os.path.join(folder, entry))
 
 

@@ -140,7 +140,7 @@ class Shard:
                 finding = Finding(
                     Level.LEFT_OUT, error.kind, image.where, str(error), "image left out", images=1
                 )
-                self.left_out.append(image.sign(finding))
+                self.left_out.append(image.sign(finding._replace(annotations=len(objects))))
                 continue
             yield image.source_id, build(image, loaded.encoded, objects, self.labels)
 

@@ -82,8 +82,13 @@ def _of_a_file(error: Exception) -> str | None:
         return str(error)
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
-        # Errors of files come from no operation of a graph.
-        return error.message.strip().splitlines()[0] if error.op is None else None
+        errors = tensorflow.errors
+        is_a_bug = isinstance(
+            error, errors.InvalidArgumentError | errors.InternalError | errors.UnimplementedError
+        )
+        text = error.message.strip()
+        is_of_a_graph = error.op is not None or text.startswith("Graph execution error")
+        return None if is_a_bug or is_of_a_graph else text.splitlines()[0]
     return None
 
 

@@ -7,6 +7,7 @@ makes it at each start.
 """
 
 import concurrent.futures
+import contextlib
 import io
 import os
 import re
@@ -50,9 +51,10 @@ class RecordIndex(NamedTuple):
 
 
 class _OfFile(NamedTuple):
-    """Of one file: `length` and `size_hw` of its records, and its own length in bytes."""
+    """Of one file: its length in bytes, its time of change, its records' `length` and `size_hw`."""
 
     num_bytes: int
+    modified: int
     length: np.ndarray
     size_hw: np.ndarray
 
@@ -60,7 +62,7 @@ class _OfFile(NamedTuple):
 def of_files(files: Sequence[str]) -> RecordIndex:
     """Return the index of record files; those that no index is kept of are read to their end.
 
-    What is kept holds as long as a file has the length that it had.
+    What is kept holds as long as a file has the length and the time of change that it had.
 
     Args:
       files: TFRecord files without compression, on any file system of `tf.io.gfile`.
@@ -74,15 +76,15 @@ def of_files(files: Sequence[str]) -> RecordIndex:
     found: dict[str, _OfFile] = {}
     for folder, paths in folders.items():
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
+            stats = dict(zip(paths, pool.map(_stat, paths), strict=True))
         kept = _kept(folder)
         for path in paths:
             of_file = kept.get(os.path.basename(path))
-            if of_file and of_file.num_bytes == sizes[path]:
+            if of_file and (of_file.num_bytes, of_file.modified) == stats[path]:
                 found[path] = of_file
         missing = [path for path in paths if path not in found]
         if missing:
-            found |= _read(missing, sizes)
+            found |= _read(missing, {path: stats[path][0] for path in missing})
             _keep(folder, kept | {os.path.basename(path): found[path] for path in paths})
     rows = [found[file] for file in files]
     offsets = [np.cumsum(row.length + AROUND) - row.length - AROUND for row in rows]
@@ -130,7 +132,7 @@ def _read_one(file: str) -> _OfFile:
         raise ValueError(what or f"{file}: {_what_is_wrong(file, error)}") from error
     except _REFUSALS as error:
         raise ValueError(f"{file}: {_what_is_wrong(file, error)}") from error
-    of_file = _OfFile(_size(file), np.concatenate(lengths), np.concatenate(sizes))
+    of_file = _OfFile(*_stat(file), np.concatenate(lengths), np.concatenate(sizes))
     if (of_file.length + AROUND).sum() != of_file.num_bytes:
         # It ends within the first bytes of a record, which TensorFlow takes for its end.
         raise ValueError(damage.describe(damage.verify([file])))
@@ -161,17 +163,24 @@ def _kept(folder: str) -> dict[str, _OfFile]:
             arrays = dict(np.load(io.BytesIO(file.read()), allow_pickle=False))
         names = [str(name) for name in arrays["name"]]
         counts, sizes = arrays["count"].astype(np.int64), arrays["num_bytes"].astype(np.int64)
+        modified = arrays["modified"].astype(np.int64)
         length, size_hw = arrays["length"].astype(np.int64), arrays["size_hw"].astype(np.int32)
         if size_hw.shape != (len(length), 2) or counts.sum() != len(length) or counts.min() < 0:
             return {}
     except (tf.errors.OpError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return {}
     ends = np.cumsum(counts)[:-1]
-    rows = zip(sizes.tolist(), np.split(length, ends), np.split(size_hw, ends), strict=True)
+    rows = zip(
+        sizes.tolist(),
+        modified.tolist(),
+        np.split(length, ends),
+        np.split(size_hw, ends),
+        strict=True,
+    )
     return {
         name: _OfFile(*row)
         for name, row in zip(names, rows, strict=True)
-        if (row[1] + AROUND).sum() == row[0]
+        if (row[2] + AROUND).sum() == row[0]
     }
 
 
@@ -182,6 +191,7 @@ def _keep(folder: str, of_files: dict[str, _OfFile]) -> None:
         buffer,
         name=np.array(list(of_files)),
         num_bytes=np.array([row.num_bytes for row in of_files.values()], np.int64),
+        modified=np.array([row.modified for row in of_files.values()], np.int64),
         count=np.array([len(row.length) for row in of_files.values()], np.int64),
         length=np.concatenate([row.length for row in of_files.values()]),
         size_hw=np.concatenate([row.size_hw for row in of_files.values()]),
@@ -193,8 +203,12 @@ def _keep(folder: str, of_files: dict[str, _OfFile]) -> None:
             file.write(buffer.getvalue())
         tf.io.gfile.rename(partial, path, overwrite=True)
     except tf.errors.OpError as error:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(partial)
         print(f"  {path}: not kept, each start reads the records again ({error.message})")
 
 
-def _size(file: str) -> int:
-    return int(tf.io.gfile.stat(file).length)
+def _stat(file: str) -> tuple[int, int]:
+    """Return the length of a file and when it was changed, in nanoseconds."""
+    stat = tf.io.gfile.stat(file)
+    return int(stat.length), int(stat.mtime_nsec)

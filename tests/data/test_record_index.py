@@ -88,5 +88,19 @@ def test_a_damaged_record_is_named(files):
 def test_a_file_without_images_is_named(files):
     with tf.io.TFRecordWriter(files[0]) as writer:
         writer.write(tf.train.Example().SerializeToString())
-    with pytest.raises(ValueError, match=rf"{files[0]}: record 1 cannot be read: .*image/encoded"):
+    with pytest.raises(ValueError, match=rf"{files[0]}: record 1 cannot be read: "):
         record_index.of_files(files)
+
+
+def test_a_file_of_the_same_length_that_was_written_again_is_read_again(files):
+    """The same records in another order lie elsewhere, in a file that is as long."""
+    before = record_index.of_files(files)
+    records = [record.numpy() for record in tf.data.TFRecordDataset(files[0])]
+    with tf.io.TFRecordWriter(files[0]) as writer:
+        for record in reversed(records):
+            writer.write(record)
+    after = record_index.of_files(files)
+    count = len(records)
+    assert count > 1
+    np.testing.assert_array_equal(after.length[:count], before.length[:count][::-1])
+    np.testing.assert_array_equal(after.size_hw[:count], before.size_hw[:count][::-1])

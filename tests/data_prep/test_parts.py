@@ -202,3 +202,45 @@ def test_parts_at_once_with_kills(tmp_path):
     assert names - {"train.report.txt"} == {p.name for p in (tmp_path / "whole").iterdir()}
     for name in names - {"train.report.txt"}:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("first", [None, (0, 2)])
+@pytest.mark.parametrize("then", [[None], [(0, 2), (2, 5)], [(3, 5), (0, 3)]])
+def test_manifests_of_records_that_are_gone_are_no_obstacle(convert, tmp_path, first, then):
+    """What the refusal advises: the records are removed, their manifests stay."""
+    out = tmp_path / "out"
+    convert(out, first)
+    for path in out.glob("*.tfrecord"):
+        path.unlink()
+    for part in then:
+        convert(out, part, mask_format="png")
+    assert len(record_files.find(f"{out}/train-*.tfrecord")) == NUM_SHARDS
+    assert not list(out.glob("*.part-*"))
+
+
+def test_a_part_that_is_repeated_over_another_image_completes_the_set(
+    convert, folder, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    convert(out)
+    image = min(folder.rglob("*.jpg"))
+    content = image.read_bytes()
+    try:
+        image.write_bytes(content + b"\0" * 7)  # bytes behind the end of a JPEG change no pixel
+        convert(out, (0, 3))
+        convert(out, (3, 5))
+        assert len(record_files.find(f"{out}/train-*.tfrecord")) == NUM_SHARDS
+        assert not list(out.glob("*.part-*"))
+    finally:
+        image.write_bytes(content)
+
+
+def test_small_files_on_their_way_and_other_sets_are_left_alone(convert, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    running = [out / f"{name}.b-2.partial" for name in ("train.manifest.json", "train.report.txt")]
+    running.append(out / "train.mini-00000-of-00004.tfrecord.b-2.partial")
+    for path in running:
+        path.write_bytes(b"half")
+    convert(out)
+    assert all(path.exists() for path in running)
