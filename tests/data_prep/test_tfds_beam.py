@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
+tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("apache_beam", reason="an environment of its own: the extra `beam`")
 
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402

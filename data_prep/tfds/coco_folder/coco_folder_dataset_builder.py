@@ -43,7 +43,7 @@ class CocoFolderConfig(tfds.core.BuilderConfig):
 
     Attributes:
       splits: {split: (folder of images, COCO JSON)}, relative to the manual folder, or absolute.
-        Empty takes every annotations/instances_NAME.json whose images are in the folder NAME.
+        Empty takes every annotations/instances_NAME.json; its images are in the folder NAME.
       exif: "auto", "apply" or "ignore", as for the converter.
       on_error: "fail" refuses a split of which more than 1 % cannot be used, "skip" leaves it out.
     """
