@@ -10,6 +10,7 @@ The same command goes on where a run was stopped; `docs/runs.md` says what happe
 step is taken in `training/task.py`; `mrcnn_tf.export` makes a SavedModel of what comes out.
 """
 
+import contextlib
 import copy
 import os
 from collections.abc import Iterable
@@ -91,6 +92,10 @@ def run(
         with precision.of(experiment.runtime):
             numbers = _run(experiment, mode, model_dir, checkpoint_path, strategy)
         workers.leave()
+    except Stopped:  # by all workers at the same place
+        with contextlib.suppress(tf.errors.OpError, RuntimeError):
+            workers.leave()
+        raise
     except (tf.errors.OpError, RuntimeError, ValueError, OSError, FloatingPointError) as error:
         workers.raise_if_gone(error)
         workers.report(error)

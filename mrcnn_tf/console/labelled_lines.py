@@ -1,6 +1,7 @@
 """A label before every line that a process prints, where several processes share one log."""
 
 import sys
+import threading
 from typing import Any, TextIO
 
 
@@ -17,20 +18,23 @@ class LabelledLines:
         self._label = label
         self._waiting = ""
         self._is_at_start = True
+        self._lock = threading.RLock()  # progress is shown by threads
 
     def write(self, text: str) -> int:
         """Take text; write the lines that are ended."""
-        self._waiting += text
-        end = max(self._waiting.rfind("\n"), self._waiting.rfind("\r")) + 1
-        if end:
-            self._write(end)
+        with self._lock:
+            self._waiting += text
+            end = max(self._waiting.rfind("\n"), self._waiting.rfind("\r")) + 1
+            if end:
+                self._write(end)
         return len(text)
 
     def flush(self) -> None:
         """Write what there is, a line without an end too."""
-        if self._waiting:
-            self._write(len(self._waiting))
-        self._stream.flush()
+        with self._lock:
+            if self._waiting:
+                self._write(len(self._waiting))
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         """Be the stream in everything else."""

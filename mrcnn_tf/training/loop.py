@@ -177,12 +177,10 @@ class Loop:
             return False
         self._recoveries += 1
         last = self._newest
+        found = self._what_diverged() or f"{loss:.3g} in the mean of the last steps"
         if self._recoveries > config.recovery_max_trials or not last:
-            found = self._what_diverged()
-            raise self._floating_point_error(
-                f"the loss was {found or f'{loss:.3g} in the mean of the last steps'}"
-            )
-        print(f"the loss was {self._what_diverged()}. Going back to {last}", flush=True)
+            raise self._floating_point_error(f"the loss was {found}")
+        print(f"the loss was {found}. Going back to {last}", flush=True)
         with self._trainer.strategy.scope():
             self._trainer.checkpoint.read(last).expect_partial()
         images = self.step * int(self._trainer.images_per_step.numpy())

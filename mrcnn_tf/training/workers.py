@@ -11,7 +11,9 @@ With one process everything here is free, and its answers are plain.
 
 import atexit
 import contextlib
+import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -155,7 +157,12 @@ class Workers:
         """Return where this process writes: the run's folder, or one that is gone at its end."""
         if self.is_chief:
             return model_dir
-        folder = tempfile.mkdtemp(prefix="mrcnn_tf_worker_")
+        # A name of its own, so that what a killed process left is removed by the next one.
+        run = f"{os.path.abspath(model_dir)} {self.index}"
+        key = hashlib.sha256(run.encode()).hexdigest()[:16]
+        folder = os.path.join(tempfile.gettempdir(), f"mrcnn_tf_worker_{os.getuid()}_{key}")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o700)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
 
@@ -200,6 +207,8 @@ class Workers:
         text = _MARK + str(error).partition("\n")[0]
         with contextlib.suppress(tf.errors.OpError):  # the chief, who passes it on, is gone
             context.context().report_error_to_cluster(tf.errors.INVALID_ARGUMENT, text)
+        if self.is_chief:
+            time.sleep(1.0)  # the others fetch it from here
 
     def _place(self, role: str | None, task: int | None) -> int:
         return (task or 0) + (self._chiefs if role == "worker" else 0)
