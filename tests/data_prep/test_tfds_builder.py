@@ -271,5 +271,5 @@ def test_a_folder_that_is_not_laid_out_as_coco(tmp_path):
     shutil.copy(folder / VAL[1], folder / "annotations" / "instances_val2014.json")
     with pytest.raises(ValueError, match="would both be the split 'validation'"):
         build(tmp_path / "tfds", folder)
-    with pytest.raises(ValueError, match=r"no annotations/instances_\*\.json.*--config="):
+    with pytest.raises(ValueError, match=r"(?s)no annotations/instances_\*\.json.*--config="):
         build(tmp_path / "tfds", folder / "train2017")

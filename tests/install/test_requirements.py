@@ -33,6 +33,7 @@ EXTRAS = {
     "mrcnn-predict": ["video"],  # with a film or a camera only
     "mrcnn-report": ["train"],
     "mrcnn-split-coco": [],
+    "mrcnn-tfds-build": ["train"],
     "mrcnn-to-coco": [],
     "mrcnn-train": ["train"],
     "mrcnn-train-stages": ["train"],

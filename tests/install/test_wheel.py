@@ -27,6 +27,8 @@ def fail(name):
 modules = [m.name for m in pkgutil.walk_packages(mrcnn_tf.__path__, "mrcnn_tf.", onerror=fail)]
 modules.remove("mrcnn_tf.sahi_model")  # it takes SAHI, which is no dependency
 modules.remove("mrcnn_tf.edge.onnx_file")  # it takes the extra onnx
+of_beam = ("mrcnn_tf.beam.", "mrcnn_tf.data_prep.beam_")  # they take the extra beam
+modules = [name for name in modules if not name.startswith(of_beam)]
 files = [importlib.import_module(name).__file__ for name in modules]
 scripts = importlib.metadata.distribution("mrcnn-tf").entry_points
 print(json.dumps({
