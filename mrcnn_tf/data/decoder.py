@@ -47,9 +47,11 @@ def decode(
     source_id = parsed[schema.IMAGE_SOURCE_ID]
     _check_source_id(source_id)
     encoded = parsed[schema.IMAGE_ENCODED]
-    tf.debugging.Assert(
+    has_image = tf.debugging.Assert(
         tf.strings.length(encoded) > 0, ["image", source_id, f"has no {schema.IMAGE_ENCODED}"]
     )
+    with tf.control_dependencies([has_image]):
+        encoded = tf.identity(encoded)
     # Reads PNG as well.
     image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     boxes = _boxes(parsed, tf.shape(image)[:2], source_id)

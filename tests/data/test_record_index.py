@@ -99,6 +99,7 @@ def test_a_file_of_the_same_length_that_was_written_again_is_read_again(files):
     with tf.io.TFRecordWriter(files[0]) as writer:
         for record in reversed(records):
             writer.write(record)
+    os.utime(files[0], (1e9, 1e9))  # TensorFlow tells seconds only
     after = record_index.of_files(files)
     count = len(records)
     assert count > 1
