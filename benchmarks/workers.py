@@ -136,7 +136,12 @@ def compare(runs: Runs, workers: int, steps: int, checkpoint: str) -> None:
         steps=len(together),
         relative_loss_differences=[float(f"{loss:.2g}") for loss in losses],
         evaluation_numbers=len(one),
-        different_evaluation_numbers=sorted(key for key in one if one[key] != several.get(key)),
+        different_scores=sorted(
+            k for k in one if not k.endswith("loss") and one[k] != several.get(k)
+        ),
+        relative_validation_loss_difference=float(
+            f"{abs(several['validation_loss'] / one['validation_loss'] - 1):.2g}"
+        ),
         seconds_per_step={
             "median": round(statistics.median(seconds), 4),
             "min": round(min(seconds), 4),
