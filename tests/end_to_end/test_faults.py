@@ -1,8 +1,11 @@
-"""Damaged folders, as the command meets them."""
+"""Damaged folders, and those that cannot be written, as the command meets them."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -123,3 +126,46 @@ def test_a_damaged_folder_is_mended_or_refused_and_never_begun_anew(run_of_six, 
         "ckpt-6.index.damaged",
         "ckpt-6.data-00000-of-00001.damaged",
     }
+
+
+@contextlib.contextmanager
+def small_disk(folder, options):
+    """A disk of its own, if this user may mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def one_line_of_error(code, out):
+    assert code == 1, out
+    assert "Traceback" not in out, out
+    *_, last = out.strip().splitlines()
+    assert last.startswith("error: "), out
+    return last
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting a small disk needs root")
+def test_a_folder_that_cannot_be_written(override, run_of_six, tmp_path):
+    """Root may write everywhere but on a disk that is read-only."""
+    (tmp_path / "file").write_text("no folder")
+    with small_disk(tmp_path / "disk", "size=64m") as disk:
+        shutil.copytree(run_of_six, disk / "run")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        before = contents(disk / "run")
+        answers = commands(
+            flags_of(override, disk / "run", **EIGHT),
+            flags_of(override, disk / "new", **EIGHT),
+            flags_of(override, disk / "run", mode="eval", **EIGHT),
+            flags_of(override, tmp_path / "file" / "run", **EIGHT),
+        )
+        for (code, out), name in zip(answers, ("run", "new", "run", "file"), strict=True):
+            assert name in one_line_of_error(code, out)
+        assert contents(disk / "run") == before
