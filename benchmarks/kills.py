@@ -14,7 +14,7 @@ Each finished run is held against one that nobody killed:
 * what TensorBoard shows of training and of evaluations;
 * the names of all files: nothing half-written is left.
 
-With `--threads=1` operations add up in one order anyway; with more, `--deterministic` is passed on.
+Runs compute with one thread, so that operations add up in one order.
 Prints a JSON line, and exits with 1 if anything differs.
 """
 
@@ -284,7 +284,7 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
     }
     override = json.dumps(tiny_run.fields(folder, trainer))
     flags = [f"--experiment={tiny_run.EXPERIMENT}", f"--params_override={override}"]
-    flags += [f"--threads={args.threads}"] + ["--deterministic"] * (args.threads > 1)
+    flags += ["--threads=1"]
     killer = Killer(random.Random(args.seed))
     start = time.monotonic()
     peaceful = Life([*flags, f"--model_dir={folder}/peaceful"])
@@ -311,7 +311,7 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
         print(dict(killer.kills), flush=True)
     return {
         "measured": "kills",
-        "args": {"kills": args.kills, "seed": args.seed, "threads": args.threads},
+        "args": {"kills": args.kills, "seed": args.seed},
         "kills": killer.kills.total(),
         "killed_while": dict(killer.kills),
         "lives_of_runs": lives,
@@ -325,7 +325,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="at least so many")
     parser.add_argument("--seed", type=int, default=0, help="of when who is killed")
-    parser.add_argument("--threads", type=int, default=1, help="to compute with")
     parser.add_argument("--folder", type=pathlib.Path, help="new one; default: a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
