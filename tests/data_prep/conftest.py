@@ -5,31 +5,15 @@ import pathlib
 import pytest
 
 from data_prep import conversion, shards
+from tests.data_prep.in_process import InProcess
 
 DUMMY = pathlib.Path(shards.__file__).parent / "tfds" / "coco_folder" / "dummy_data"
-
-
-class _InProcess:
-    """Stands in for the worker pool: no processes, for speed and for TensorFlow's threads."""
-
-    def __init__(self, num_processes):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def write_shards(self, tasks, show):
-        for task in tasks:
-            yield task, shards.write_shard(task, lambda: show(1))
 
 
 @pytest.fixture
 def convert_dummy(tmp_path, monkeypatch):
     """`convert_dummy("train2017", num_shards)` -> record files, in their order."""
-    monkeypatch.setattr(shards, "WorkerPool", _InProcess)
+    monkeypatch.setattr(shards, "WorkerPool", InProcess)
 
     def convert(name: str, num_shards: int) -> list[str]:
         prefix = tmp_path / "records" / name

@@ -21,6 +21,7 @@ from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.images.record_image import ExifRule
+from tests.data_prep.in_process import InProcess
 
 _SCRIPT = pathlib.Path(create_coco_tfrecord.__file__)
 
@@ -79,26 +80,9 @@ def _job(folder, prefix, **changes):
     return job._replace(**changes)
 
 
-class _InProcess:
-    """Stands in for the worker pool: no processes, for speed and for TensorFlow's threads."""
-
-    def __init__(self, num_processes):
-        self.written = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def write_shards(self, tasks, show):
-        for task in tasks:
-            yield task, shards.write_shard(task, lambda: show(1))
-
-
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(shards, "WorkerPool", _InProcess)
+    monkeypatch.setattr(shards, "WorkerPool", InProcess)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from data_prep import conversion, create_coco_tfrecord, shards
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import ground_truth
+from tests.data_prep.in_process import InProcess
 
 _HEIGHT, _WIDTH = 90, 120
 _NAMES = ("date", "fig", "hazelnut")
@@ -50,27 +51,10 @@ def _content():
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-class _InProcess:
-    """Stands in for the worker pool: no processes, for speed and for file systems in memory."""
-
-    def __init__(self, num_processes):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def write_shards(self, tasks, show):
-        for task in tasks:
-            yield task, shards.write_shard(task, lambda: show(1))
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder `images` of three images; conversion in this process."""
-    monkeypatch.setattr(shards, "WorkerPool", _InProcess)
+    monkeypatch.setattr(shards, "WorkerPool", InProcess)
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for k in (1, 2, 3):

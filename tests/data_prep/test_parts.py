@@ -11,7 +11,8 @@ import pytest
 
 from data_prep import conversion, create_coco_tfrecord, shards, unfinished
 from mrcnn_tf.data import record_files
-from tests.data_prep.test_create_coco_tfrecord import _InProcess, _job, _make_folder
+from tests.data_prep.in_process import InProcess
+from tests.data_prep.test_create_coco_tfrecord import _job, _make_folder
 
 NUM_SHARDS = 5
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def convert(monkeypatch, folder):
     """Convert a part, or all, in this process and through what the command calls."""
-    monkeypatch.setattr(shards, "WorkerPool", _InProcess)
+    monkeypatch.setattr(shards, "WorkerPool", InProcess)
 
     def convert(where, part=None, **changes):
         changes = {"num_shards": NUM_SHARDS, "part": part} | changes

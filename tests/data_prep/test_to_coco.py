@@ -19,6 +19,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import ground_truth
 from tests.data_prep import exports
 from tests.data_prep.exports import HEIGHT, NAMES, OBJECTS, WIDTH, labelme_file, labelme_shape
+from tests.data_prep.in_process import InProcess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -85,21 +86,7 @@ def assert_masks(content, renamed=None):
 def in_process(monkeypatch):
     """Convert without worker processes."""
 
-    class Pool:
-        def __init__(self, _):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def write_shards(self, tasks, show):
-            for task in tasks:
-                yield task, shards.write_shard(task, lambda: show(1))
-
-    monkeypatch.setattr(shards, "WorkerPool", Pool)
+    monkeypatch.setattr(shards, "WorkerPool", InProcess)
 
 
 @pytest.mark.parametrize("export", EXPORTS)

@@ -17,7 +17,7 @@ from mrcnn_tf import detector
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.images import reading, record_image
 from mrcnn_tf.inspection import photos
-from tests.data_prep.test_create_coco_tfrecord import _InProcess
+from tests.data_prep.in_process import InProcess
 
 SIDE = 23_000
 
@@ -84,7 +84,7 @@ def test_the_header_is_enough_at_every_door(bomb, folder, monkeypatch):
     content = {"images": images, "annotations": annotations}
     content["categories"] = [{"id": 1, "name": "x"}]
     (folder / "a.json").write_text(json.dumps(content))
-    monkeypatch.setattr(shards, "WorkerPool", _InProcess)
+    monkeypatch.setattr(shards, "WorkerPool", InProcess)
     prefix = str(folder / "out/train")
     job = conversion.Job(
         str(folder / "images"), str(folder / "a.json"), prefix, 1, None, 1, skip_problems=True
