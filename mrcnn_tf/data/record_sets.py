@@ -20,10 +20,7 @@ _NAME = re.compile(r"(?P<prefix>.*)-(?P<index>\d+)-of-(?P<count>\d+)(?P<ending>[
 _MOST_FILES = 2**20  # of a set; a name that says more is not one of ours
 _AT_ONCE = 32  # files that are looked at, which is slow on other file systems only
 _MOST_NAMED = 5
-_ADVICE = (
-    "The command that converted this set writes what is missing or not as it wrote it, and only "
-    "that. To read a part of it on purpose, list the files in input_path"
-)
+_OF_TFDS = "dataset_info.json"  # lies beside record files of TensorFlow Datasets
 
 
 class SetOfFiles(NamedTuple):
@@ -101,7 +98,7 @@ def check(files_of: dict[str, list[str]]) -> None:
             if absent:
                 raise ValueError(
                     f"{len(absent):,} of the {one.num_files:,} record files that {pattern!r} means "
-                    f"are missing: {_listed(absent)}, in {one.folder or '.'!r}. {_ADVICE}"
+                    f"are missing: {_listed(absent)}, in {one.folder or '.'!r}. {_advice(one)}"
                 )
     _check_lengths(list(files))
 
@@ -225,8 +222,18 @@ def _check_lengths(files: list[str]) -> None:
         if bad:
             what = f"do not fit {one.manifest}" if expected is not None else "hold no record"
             raise ValueError(
-                f"{len(bad):,} of {len(paths):,} record files {what}: {_listed(bad)}. {_ADVICE}"
+                f"{len(bad):,} of {len(paths):,} record files {what}: {_listed(bad)}. "
+                + _advice(one)
             )
+
+
+def _advice(one: SetOfFiles) -> str:
+    if tf.io.gfile.exists(os.path.join(one.folder, _OF_TFDS)):
+        return "Build this data set of TFDS again, with --overwrite"
+    return (
+        "The command that converted this set writes what is missing or not as it wrote it, and "
+        "only that. To read a part of it on purpose, list the files in input_path"
+    )
 
 
 def _sizes(paths: Iterable[str]) -> list[int]:

@@ -12,6 +12,7 @@ id 0 for unmatched whatever happens, and a repeated id for one object.
 """
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import detections, ground_truth, images, report, scoring
 
 _LOGGER = logging.getLogger(__name__)
+_RESULTS_OF_A_PART = 50_000  # some megabytes, of what processes tell each other at once
 
 
 class CocoEvaluator:
@@ -184,15 +186,18 @@ class CocoEvaluator:
                 kept["area"] = box[2] * box[3]
             self._results.append(kept)
 
-    def part(self) -> dict[str, Any]:
-        """Return what was added, in plain values that JSON can say, for another's `add_part`."""
-        return {"images": self._images.added(), "results": self.results()}
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """Yield what was added, in plain values that JSON can say, for another's `add_part`."""
+        yield {"images": self._images.added(), "results": []}
+        results = self.results()
+        for start in range(0, len(results), _RESULTS_OF_A_PART):
+            yield {"images": [], "results": results[start : start + _RESULTS_OF_A_PART]}
 
     def add_part(self, part: dict[str, Any]) -> None:
         """Add what another process was given, of other images.
 
         Args:
-          part: of its `part`.
+          part: of its `parts`.
 
         Raises:
           ValueError: an image was added before.

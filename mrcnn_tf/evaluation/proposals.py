@@ -14,6 +14,7 @@ Which library matches, `scoring.py` says.
 """
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -129,9 +130,9 @@ class ProposalEvaluator:
         for rank in np.flatnonzero((overlaps >= _LOWEST_IOU).any(axis=1)).tolist():
             self._found.append({"image_id": image_id, "rank": rank, "bbox": boxes[rank].tolist()})
 
-    def part(self) -> dict[str, Any]:
-        """Return what was added, in plain values that JSON can say, for another's `add_part`."""
-        return {
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """Yield what was added, in plain values that JSON can say, for another's `add_part`."""
+        yield {
             "images": self._images.added(),
             "found": self._found,
             "num_proposals": self._num_proposals,
@@ -142,7 +143,7 @@ class ProposalEvaluator:
         """Add what another process was given, of other images.
 
         Args:
-          part: of its `part`.
+          part: of its `parts`.
 
         Raises:
           ValueError: an image was added before.

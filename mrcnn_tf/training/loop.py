@@ -181,10 +181,12 @@ class Loop:
         if self._recoveries > config.recovery_max_trials or not last:
             raise self._floating_point_error(f"the loss was {found}")
         print(f"the loss was {found}. Going back to {last}", flush=True)
+        batch = int(self._trainer.images_per_step.numpy())
+        # It may be of a start with another batch, as long as this one has saved nothing.
+        standing = run_folder.standing_at(last, batch, default_batch=batch)
         with self._trainer.strategy.scope():
-            self._trainer.checkpoint.read(last).expect_partial()
-        images = self.step * int(self._trainer.images_per_step.numpy())
-        run_folder.drop_rows_beyond(self._manager.directory, images)
+            self._trainer.restore(last, standing.step, batch)
+        run_folder.drop_rows_beyond(self._manager.directory, standing.images)
         return True
 
     def _what_diverged(self) -> str:

@@ -34,9 +34,14 @@ _NO_OBJECTS = (
 # What the workers of one run may have differently: paths, of which each may see another copy, and
 # most of what says on what machine it runs.
 _PATHS = (
-    *("input_path", "tfds_data_dir", "annotation_file", "init_checkpoint", "proposals"),
-    "rpn_checkpoint",
+    *(
+        f"task.{data}.{path}"
+        for data in ("train_data", "validation_data")
+        for path in ("input_path", "tfds_data_dir", "proposals")
+    ),
+    *("task.annotation_file", "task.init_checkpoint", "stages.rpn_checkpoint"),
 )
+_MOST_NAMED = 5  # damaged places
 _SAME_ON_ALL_MACHINES = ("runtime.mixed_precision_dtype", "runtime.loss_scale")
 
 
@@ -59,7 +64,7 @@ def check_workers(workers: Workers, experiment: Experiment, mode: str) -> None:
     for field, value in run_folder.flat_fields(experiment).items():
         if field in _SAME_ON_ALL_MACHINES or not field.startswith("runtime."):
             mine[field] = value
-    mine = {field: value for field, value in mine.items() if not field.endswith(_PATHS)}
+    mine = {field: value for field, value in mine.items() if field not in _PATHS}
     if mode != "eval":
         mine["records of task.train_data"] = _files_of(experiment.task.train_data)
     if "eval" in mode:
@@ -79,15 +84,29 @@ def check_workers(workers: Workers, experiment: Experiment, mode: str) -> None:
 
 
 def _files_of(data: fields.Data) -> str:
-    """Return what tells these record files from others; or what is wrong with them."""
+    """Return what tells these record files from others; or what is wrong with them.
+
+    What one copy alone has damaged would be left out on one machine and trained on on the others.
+    """
+    damages: list[damage.Damage] = []
     try:
         files = record_files.find(sources.patterns(data))
         sizes = [tf.io.gfile.stat(file).length for file in files]
+        if data.skip_corrupt_records:
+            damages = damage.verify(files)
     except (OSError, ValueError, tf.errors.OpError) as error:
         return str(error).splitlines()[0]
     of_each = [f"{os.path.basename(f)} {size}" for f, size in zip(files, sizes, strict=True)]
     digest = hashlib.sha256("\n".join(of_each).encode()).hexdigest()[:8]
-    return f"{len(files)} files, {sum(sizes):,} bytes (digest of names and sizes: {digest})"
+    said = f"{len(files)} files, {sum(sizes):,} bytes (digest of names and sizes: {digest})"
+    for one in damages[:_MOST_NAMED]:
+        place = f"{os.path.basename(one.file)} at bytes {one.start:,} to {one.end:,}"
+        said += f", damaged: {place}"
+    if damages[_MOST_NAMED:]:
+        places = "\n".join(f"{os.path.basename(d.file)} {d.start} {d.end}" for d in damages)
+        digest = hashlib.sha256(places.encode()).hexdigest()[:8]
+        said += f" and more, {len(damages):,} places in all (digest: {digest})"
+    return said
 
 
 _DAMAGED = (

@@ -111,14 +111,8 @@ class RunFolder:
             )
         if checkpoint is None:
             return None
-        step, batch = checkpoints.position(checkpoint)
-        batch = batch or self._saved().get("trainer", {}).get("reference_batch_size")
-        if not step or not batch:
-            raise ValueError(
-                f"{checkpoint} is no checkpoint of a run but weights alone, converted or joined. "
-                "To start from them, take another --model_dir and set task.init_checkpoint to this"
-            )
-        return Standing(checkpoint, max(1, round(step * batch / images_per_step)), step * batch)
+        default = self._saved().get("trainer", {}).get("reference_batch_size")
+        return standing_at(checkpoint, images_per_step, default)
 
     def check(self, experiment: Experiment, label_map: LabelMap) -> list[str]:
         """Refuse to go on with what this folder's run is not.
@@ -191,6 +185,27 @@ class RunFolder:
     def _saved(self) -> dict[str, Any]:
         path = os.path.join(self.path, PARAMS)
         return overrides.read(path) if tf.io.gfile.exists(path) else {}
+
+
+def standing_at(checkpoint: str, images_per_step: int, default_batch: int | None) -> Standing:
+    """Return where a run stands that goes on from a checkpoint, see `RunFolder.standing`.
+
+    Args:
+      checkpoint: of a run.
+      images_per_step: of what goes on.
+      default_batch: images per step of a checkpoint that does not say it.
+
+    Raises:
+      ValueError: the checkpoint is not of a run.
+    """
+    step, batch = checkpoints.position(checkpoint)
+    batch = batch or default_batch
+    if not step or not batch:
+        raise ValueError(
+            f"{checkpoint} is no checkpoint of a run but weights alone, converted or joined. "
+            "To start from them, take another --model_dir and set task.init_checkpoint to this"
+        )
+    return Standing(checkpoint, max(1, round(step * batch / images_per_step)), step * batch)
 
 
 def rows(path: str) -> Iterator[dict[str, Any]]:

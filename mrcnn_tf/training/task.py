@@ -362,9 +362,8 @@ class MaskRCNNTask(base_task.Task):
             self._progress.close()
         workers = Workers(tf.distribute.get_strategy())
         numbers: dict[str, float] = {}
-        if workers.count > 1:
-            for part in workers.to_chief(aggregated_logs.part())[1:]:
-                aggregated_logs.add_part(part)
+        for part in workers.to_chief(iter(()) if workers.is_chief else aggregated_logs.parts()):
+            aggregated_logs.add_part(part)
         if workers.is_chief:
             numbers = aggregated_logs.evaluate()
             self.evaluation_table = aggregated_logs.table()

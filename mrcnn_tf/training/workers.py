@@ -12,6 +12,7 @@ With one process everything here is free, and its answers are plain.
 import atexit
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -123,12 +124,21 @@ class Workers:
         """
         return list(_unpacked(self._joined(value))) if self.count > 1 else [value]
 
-    def to_chief(self, value: Any) -> list[Any]:
-        """Return every worker's value to the chief, and nothing to the others; see `gather`."""
-        if self.count == 1:
-            return [value]
-        joined = self._joined(value)
-        return list(_unpacked(joined)) if self.is_chief else []
+    def to_chief(self, values: Iterator[Any]) -> Iterator[Any]:
+        """Yield every worker's values to the chief, and nothing to the others; see `gather`.
+
+        They travel one by one, so that what is much together need not fit into one message.
+
+        Args:
+          values: this worker's, as many as it has.
+        """
+        while self.count > 1:
+            mine = list(itertools.islice(values, 1))
+            if not any(self.numbers(len(mine))):
+                return
+            joined = self._joined(mine)
+            if self.is_chief:
+                yield from itertools.chain.from_iterable(_unpacked(joined))
 
     def _joined(self, value: Any) -> np.ndarray:
         """Pack every worker's value, one behind the other: int32 [n]."""

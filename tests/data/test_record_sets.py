@@ -75,6 +75,14 @@ def test_a_shard_without_images_may_be_empty_if_the_manifest_says_so(tmp_path):
     assert len(record_files.find(pattern)) == 4
 
 
+def test_a_set_of_tfds_is_built_again(tmp_path):
+    (tmp_path / "dataset_info.json").write_text("{}")
+    pattern = write_set(tmp_path, with_manifest=False)
+    (tmp_path / "train-00001-of-00004.tfrecord").unlink()
+    with pytest.raises(ValueError, match=r"00001-of-00004.*TFDS again, with --overwrite$"):
+        record_files.find(pattern)
+
+
 def test_a_shard_that_was_not_completed_is_named(tmp_path):
     pattern = write_set(tmp_path)
     manifest = json.loads((tmp_path / "train.manifest.json").read_text())

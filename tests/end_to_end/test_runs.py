@@ -515,6 +515,27 @@ def test_going_on_with_two_replicas_keeps_the_place_in_the_schedule(override, tm
 
 
 @pytest.mark.slow
+def test_going_back_right_after_a_change_of_the_batch(override, tmp_path):
+    """Two steps of two images are four of one: the loss that is lost in step 6 goes back to 4."""
+    run, lr = tmp_path / "run", "trainer.optimizer_config.learning_rate.cosine"
+    begun = flags_of(override, run, mode="train", **{"trainer.train_steps": 2})
+    fields = {
+        "task.train_data.global_batch_size": 1,
+        "trainer.train_steps": 8,
+        "trainer.recovery_max_trials": 1,
+        f"{lr}.initial_learning_rate": 1e30,
+        "trainer.optimizer_config.warmup.type": None,
+    }
+    (code, _), (ended, out) = commands(begun, flags_of(override, run, mode="train", **fields))
+    assert code == 0
+    assert ended == 1
+    assert "going on at step 4, after 4 images" in out
+    assert re.search(r"not finite at step 6: .*Going back to .*ckpt-2", out), out
+    assert re.search(r"error: the loss was not finite at step 6: ", out), out
+    assert [row["images"] for row in rows_of(run / "train.jsonl")][0] == 4
+
+
+@pytest.mark.slow
 def test_a_run_whose_files_lie_in_memory(override, shapes, tmp_path):
     """ram:// stands for every file system of `tf.io.gfile`: records, annotations, the run."""
     script = [sys.executable, "-m", "tests.end_to_end.ram_script", override, str(shapes)]

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.data.schema import SOURCE_ID_BYTES
-from mrcnn_tf.evaluation import ground_truth
+from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.evaluation.coco import CocoEvaluator
 
 SUMMARY = "ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large"
@@ -261,7 +261,7 @@ def test_an_image_is_added_once():
         evaluator.add_coco_results([result((0, 0, 4, 4), 0.5)])
 
 
-def test_parts_of_two_processes_score_as_one():
+def test_parts_of_two_processes_score_as_one(monkeypatch):
     """What they exchange is text; scores and boxes of two images keep every bit."""
     rng = np.random.default_rng(3)
     boxes = [(20, 10, 40, 30), (5, 5, 50, 60), (80, 20, 30.3, 40), (100, 1, 90, 90)]
@@ -280,14 +280,17 @@ def test_parts_of_two_processes_score_as_one():
     chief.evaluate()  # which is not what is scored in the end
     for image in images[1:]:
         other.add(**image)
-    part = json.loads(json.dumps(other.part()))
-    chief.add_part(part)
+    monkeypatch.setattr(coco, "_RESULTS_OF_A_PART", 3)
+    parts = json.loads(json.dumps(list(other.parts())))
+    assert [len(part["results"]) for part in parts] == [0, 3, 3, 3, 1]
+    for part in parts:
+        chief.add_part(part)
     assert chief.evaluate() == together.evaluate()
     assert 0 < chief.evaluate()["mask_ap"] < 1
     assert chief.table() == together.table()
     assert chief.results() == together.results()
     with pytest.raises(ValueError, match=r"image '\w+' was added before"):
-        chief.add_part(part)
+        chief.add_part(parts[0])
 
 
 def test_wrong_results_are_refused():

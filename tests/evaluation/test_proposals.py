@@ -164,11 +164,12 @@ def test_parts_of_two_processes_score_as_one():
         image = batch({image_id: boxes}, 450)
         together.add(**image)
         (chief if number % 2 else other).add(**image)
-    chief.add_part(json.loads(json.dumps(other.part())))
+    (part,) = json.loads(json.dumps(list(other.parts())))
+    chief.add_part(part)
     assert chief.evaluate() == together.evaluate()
     assert chief.table() == together.table()
     with pytest.raises(ValueError, match="was added before"):
-        chief.add_part(other.part())
+        chief.add_part(part)
 
 
 def test_scores_decide_the_order():

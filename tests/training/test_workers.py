@@ -87,6 +87,27 @@ def test_one_process_asks_nobody():
     assert Workers(tf.distribute.OneDeviceStrategy("CPU:0")).count == 1
 
 
+def test_values_reach_the_chief_one_by_one(monkeypatch):
+    """Worker 1 has two, worker 2 one; the chief has none and gets three."""
+    chief = worker(0)
+    others = [["a", "b"], ["c"]]
+    sent = []
+
+    def numbers(mine):
+        return [mine, *(int(bool(values)) for values in others)]
+
+    def joined(mine):
+        values = [mine, *([v.pop(0)] if v else [] for v in others)]
+        sent.append(values)
+        return np.concatenate([workers._packed(value) for value in values])
+
+    monkeypatch.setattr(chief, "numbers", numbers)
+    monkeypatch.setattr(chief, "_joined", joined)
+    assert list(chief.to_chief(iter(()))) == ["a", "c", "b"]
+    assert sent == [[[], ["a"], ["c"]], [[], ["b"], []]]
+    assert list(ALONE.to_chief(iter([1, 2]))) == []
+
+
 def test_a_signal_to_another_worker_stops_this_one(monkeypatch):
     me = worker(0)
     told = [0, 0, 0]
