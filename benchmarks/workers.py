@@ -19,42 +19,31 @@ import pathlib
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
 import timing
-from worker_processes import ROOT, Workers
+import tiny_run
+from worker_processes import Workers
 
 IMAGES_PER_STEP = 4
 COMPARED_STEPS = 4
 _NEVER = 10**6
 _SECONDS = 900.0
-_TINY = {
-    "task.model.backbone.base_width": 8,
-    "task.model.fpn.channels": 16,
-    "task.model.box_head.fc_channels": 32,
-    "task.model.box_head.rois_per_image": 16,
-    "task.model.mask_head.conv_layers": 1,
-    "task.model.mask_head.conv_channels": 8,
-    "task.model.rpn.pre_nms_top_k_train": 50,
-    "task.model.rpn.pre_nms_top_k_test": 50,
-    "task.model.rpn.post_nms_top_k_train": 50,
-    "task.model.rpn.post_nms_top_k_test": 20,
-    "task.model.max_instances": 20,
-    "task.model.detection.score_threshold": 0.0,
+_FIELDS = {
     "task.train_data.global_batch_size": IMAGES_PER_STEP,
     # As many images in each worker's batch whatever their number, so that the network's own
     # rounding is the same.
     "task.validation_data.images_per_replica": 1,
     "task.validation_data.global_batch_size": 0,
     "task.allow_image_summary": False,
-    "trainer.reference_batch_size": IMAGES_PER_STEP,
-    "trainer.steps_per_loop": 1,
-    "trainer.summary_interval": 1,
-    "trainer.checkpoint_interval": _NEVER,
-    "trainer.validation_interval": _NEVER,
+}
+_TRAINER = {
+    "reference_batch_size": IMAGES_PER_STEP,
+    "steps_per_loop": 1,
+    "summary_interval": 1,
+    "checkpoint_interval": _NEVER,
+    "validation_interval": _NEVER,
 }
 
 
@@ -68,20 +57,17 @@ class Runs:
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
         self._logs = 0
-        _write_records(folder)
+        tiny_run.make(folder, num_train=16, num_val=10)
 
     def start(self, workers: int, name: str, mode: str, *flags: str, **fields: object) -> Workers:
         """Start a run on so many workers in the folder of that name."""
         strategy = "multi_worker_mirrored" if workers > 1 else "mirrored"
-        data = {
-            "runtime.distribution_strategy": strategy,
-            "task.train_data.input_path": f"{self._folder}/records/train-*.tfrecord",
-            "task.validation_data.input_path": f"{self._folder}/records/val-*.tfrecord",
-        }
+        tiny: dict[str, object] = tiny_run.fields(self._folder, _TRAINER)
+        override = tiny | _FIELDS | {"runtime.distribution_strategy": strategy} | fields
         command = [
-            *("-m", "mrcnn_tf.train", "--experiment=maskrcnn_shapes", f"--mode={mode}"),
+            *("-m", "mrcnn_tf.train", f"--experiment={tiny_run.EXPERIMENT}", f"--mode={mode}"),
             *(f"--model_dir={self._folder / name}", "--threads=1", *flags),
-            f"--params_override={json.dumps(_TINY | data | fields)}",
+            f"--params_override={json.dumps(override)}",
         ]
         self._logs += 1
         return Workers([command] * workers, self._folder / f"logs{self._logs}", _SECONDS)
@@ -193,25 +179,6 @@ def kill(runs: Runs, workers: int, number: int, checkpoint_interval: int) -> Non
 def _shown(step: int) -> str:
     """Return what the chief prints when it has taken a step."""
     return f" {step:,}/{_NEVER:,}"
-
-
-def _write_records(folder: pathlib.Path) -> None:
-    commands = [
-        ["create_shapes_coco", f"--output_dir={folder}/coco", "--num_train=16", "--num_val=10"],
-        *(
-            [
-                "create_coco_tfrecord",
-                f"--image_dir={folder}/coco/{split}",
-                f"--object_annotations_file={folder}/coco/annotations/instances_{split}.json",
-                f"--output_file_prefix={folder}/records/{split}",
-                "--num_shards=3",
-            ]
-            for split in ("train", "val")
-        ),
-    ]
-    for script, *flags in commands:
-        file = ROOT / "data_prep" / f"{script}.py"
-        subprocess.run([sys.executable, file, *flags], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
