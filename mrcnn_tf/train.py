@@ -151,7 +151,8 @@ def _train(
         _print_notes(preflight.check_validation(task, experiment.trainer))
         preflight.check_best(task, experiment.trainer)
     trainer = _trainer_at(standing, experiment, task, strategy, images_per_step, plan)
-    # All that can be known before the first step is known to be right.
+    workers.numbers(0)  # which ends here if one of them has failed
+    # All that can be known before the first step is known to be right, and nothing is written yet.
     write_dir = workers.folder_to_write(model_dir)
     if workers.is_chief:
         folder.begin(standing.images if standing else 0)
