@@ -41,8 +41,8 @@ from mrcnn_tf.serving import (
 )
 
 
-def _define_flags() -> None:
-    # In a function: importing this module must not claim flag names.
+def define_flags() -> None:
+    """Define the flags; in a function, so that importing this module claims no names."""
     flags.DEFINE_string("experiment", None, "Experiment, or a YAML file.", required=True)
     flags.DEFINE_string(
         "checkpoint_path", None, "Checkpoint, or a run's folder; default runs/EXPERIMENT."
@@ -167,7 +167,7 @@ def _suggested(checkpoint: str) -> float | None:
 
 def run_main() -> None:
     """Run the command that was typed."""
-    command_line.run(__doc__, _define_flags, main)
+    command_line.run(__doc__, define_flags, main)
 
 
 if __name__ == "__main__":

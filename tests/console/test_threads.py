@@ -40,6 +40,7 @@ def multiply(*flags):
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+@pytest.mark.slow
 def test_tensorflow_starts_as_many():
     one, told_one = multiply("--threads=1")
     nine, told_nine = multiply("--threads=9")
@@ -48,7 +49,10 @@ def test_tensorflow_starts_as_many():
     assert (told_one, told_nine, told_nothing) == ("1", "9", "None")
 
 
-@pytest.mark.parametrize("command", ["train", "report", "export", "predict"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", *(pytest.param(c, marks=pytest.mark.slow) for c in ("report", "export", "predict"))],
+)
 def test_no_thread_is_refused(command):
     needed = {
         "predict": ["--saved_model=x", "--input=x", "--output_dir=x"],

@@ -42,6 +42,7 @@ def run(home):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_next_process_reads_what_the_first_compiled(tmp_path):
     first = run(tmp_path)
     (folder,) = (tmp_path / "mrcnn_tf/xla").iterdir()

@@ -303,40 +303,39 @@ def test_the_folder_alone_runs_on_a_device(exported, tmp_path):
         assert drawn.size == (120, 60)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--quantize=float16"], "--quantize needs --format=litert"),
-        (["--format=litert"], "--input_size: nothing: give the height and the width"),
-        (["--format=litert", "--input_size=320"], "--input_size: 320: give the height"),
-        (["--format=litert", "--input_size=320,300"], "multiples of 32"),
-        (["--format=litert", "--input_size=64,96", "--score_threshold=2"], "[0.0, 1.0]"),
-        (["--format=litert", "--input_size=64,96", "--records=no/*"], "no record file matches"),
-        (
-            ["--format=litert", "--input_size=64,96", "--input_type=tf_example"],
-            "is for SavedModels, not for --format=litert",
-        ),
-        (
-            [
-                "--format=litert",
-                "--input_size=64,96",
-                "--max_instances=3",
-                "--params_override=task.model.max_instances=5",
-            ],
-            "contradict each other",
-        ),
-    ],
-)
-def test_flags_that_do_not_go_together_are_refused(run, tmp_path, arguments, message):
-    done = command(
-        "export",
-        f"--experiment={run}/params.yaml",
-        f"--checkpoint_path={run}",
-        f"--export_dir={tmp_path}",
-        *arguments,
-    )
-    assert done.returncode == 1
-    assert message in done.stderr
+WRONG_FLAGS = [
+    (["--quantize=float16"], "--quantize needs --format=litert"),
+    (["--format=litert"], "--input_size: nothing: give the height and the width"),
+    (["--format=litert", "--input_size=320"], "--input_size: 320: give the height"),
+    (["--format=litert", "--input_size=320,300"], "multiples of 32"),
+    (["--format=litert", "--input_size=64,96", "--score_threshold=2"], "[0.0, 1.0]"),
+    (["--format=litert", "--input_size=64,96", "--records=no/*"], "no record file matches"),
+    (
+        ["--format=litert", "--input_size=64,96", "--input_type=tf_example"],
+        "is for SavedModels, not for --format=litert",
+    ),
+    (
+        [
+            "--format=litert",
+            "--input_size=64,96",
+            "--max_instances=3",
+            "--params_override=task.model.max_instances=5",
+        ],
+        "contradict each other",
+    ),
+]
+
+
+def test_flags_that_do_not_go_together_are_refused(run, tmp_path):
+    common = [f"--experiment={run}/params.yaml", f"--checkpoint_path={run}"]
+    flags = [[*common, f"--export_dir={tmp_path}", *arguments] for arguments, _ in WRONG_FLAGS]
+    script = [sys.executable, "-m", "tests.end_to_end.commands_script", "export", json.dumps(flags)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for (arguments, message), answer in zip(WRONG_FLAGS, answers, strict=True):
+        assert answer["code"] == 1, arguments
+        assert message in answer["out"]
     assert os.listdir(tmp_path) == []
 
 

@@ -1,23 +1,23 @@
-"""Runs commands of `mrcnn_tf.train` one after the other, each in a process of its own.
+"""Runs a command of the package with other flags, one after the other, each in its own process.
 
 The processes are forks of this one, which has imported TensorFlow: seconds are saved for each.
 
-    python -m tests.end_to_end.commands_script '[["--experiment=a"], ["--experiment=b", ...]]'
+    python -m tests.end_to_end.commands_script train '[["--experiment=a"], ["--experiment=b"]]'
 
 prints a JSON line per command: {"code": exit code, "out": what it printed, errors included}.
 """
 
+import importlib
 import json
 import os
 import sys
 import tempfile
+from typing import Any
 
 from absl import app
 
-from mrcnn_tf import train
 
-
-def run(flags: list[str]) -> dict:
+def run(module: Any, flags: list[str]) -> dict:
     """Run one command as the interpreter would."""
     with tempfile.TemporaryFile("w+") as out:
         child = os.fork()
@@ -26,8 +26,8 @@ def run(flags: list[str]) -> dict:
             os.dup2(out.fileno(), 2)
             code = 1
             try:
-                train.define_flags()
-                app.run(train.main, argv=["train", *flags])
+                module.define_flags()
+                app.run(module.main, argv=[module.__name__, *flags])
             except SystemExit as stop:
                 if isinstance(stop.code, str):
                     print(stop.code, file=sys.stderr)
@@ -44,5 +44,6 @@ def run(flags: list[str]) -> dict:
 
 
 if __name__ == "__main__":
-    for given in json.loads(sys.argv[1]):
-        print(json.dumps(run(given)), flush=True)
+    command = importlib.import_module(f"mrcnn_tf.{sys.argv[1]}")
+    for given in json.loads(sys.argv[2]):
+        print(json.dumps(run(command, given)), flush=True)

@@ -28,7 +28,7 @@ def flags_of(override, model_dir, experiment="maskrcnn_shapes", mode="train_and_
 
 def commands(*flags):
     """Run commands; return [(exit code, what each printed)]."""
-    script = [sys.executable, "-m", "tests.end_to_end.commands_script", json.dumps(flags)]
+    script = [sys.executable, "-m", "tests.end_to_end.commands_script", "train", json.dumps(flags)]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -280,6 +280,7 @@ def test_tensorboard_shows_training_images_with_their_targets(trained):
         assert picture.std() > 10
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_early_says_so_and_stays(trained, override, tmp_path):
     """By its lines of evaluations alone; more patience has it go on."""
     run = tmp_path / "run"
@@ -381,6 +382,7 @@ def test_find_lr_touches_nothing_of_a_run(trained, override, tmp_path):
     assert 1e-5 < suggestion < 0.1  # Adam's
 
 
+@pytest.mark.slow
 def test_the_fine_tuning_report_and_a_loss_beyond_bounds_reach_the_person(
     trained, override, tmp_path
 ):

@@ -23,12 +23,23 @@ from tests.end_to_end.conftest import ROOT
 LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
 
 
+traces = []
+
+
 @pytest.fixture(scope="module")
 def trained(override, tmp_path_factory):
-    """A run of four steps, evaluated once: (its folder, its numbers)."""
+    """A run of four steps, evaluated once: (its folder, its numbers); see `traces`."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     experiment = loading.load("maskrcnn_shapes", params_override=override)
-    return run, train.run(experiment, "train_and_eval", str(run))
+    train_step = MaskRCNNTask.train_step
+
+    def note(self, *inputs, **more):
+        traces.append(1)
+        return train_step(self, *inputs, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskRCNNTask, "train_step", note)
+        return run, train.run(experiment, "train_and_eval", str(run))
 
 
 def test_training_leaves_checkpoint_curves_and_scores(trained):
@@ -49,18 +60,9 @@ def test_training_leaves_checkpoint_curves_and_scores(trained):
     assert (run / "label_map.json").exists()
 
 
-def test_the_training_step_is_traced_once(tiny, tmp_path, monkeypatch):
+def test_the_training_step_is_traced_once(trained):
     """A second time, for variables that the first one creates, doubles what a start takes."""
-    traced = []
-    train_step = MaskRCNNTask.train_step
-
-    def note(self, *inputs, **more):
-        traced.append(1)
-        return train_step(self, *inputs, **more)
-
-    monkeypatch.setattr(MaskRCNNTask, "train_step", note)
-    train.run(tiny(), "train", str(tmp_path / "run"))
-    assert len(traced) == 1
+    assert len(traces) == 1
 
 
 def curves_of(folder):
