@@ -1,13 +1,13 @@
 """Training on several workers, all on this machine: the same? how fast? what does a kill cost?
 
-    python benchmarks/workers.py --workers 1 2 4 --steps=60 --kills=3
+    python benchmarks/workers.py --workers 1 2 4 --steps=120 --kills=3
 
 Real processes with addresses on loopback train and score a tiny network on the shapes data set,
 four images a step however many workers there are, one thread each. For each number of workers one
 JSON line: the losses of the first steps beside those of one worker, the numbers of an evaluation
-of one checkpoint beside those of one worker, seconds per step. For each kill another one: a worker
-chosen at random gets SIGKILL; how long until all others have ended, how long from the kill until
-the run, started anew at once, stands again at the step that it had reached.
+of one checkpoint beside those of one worker, seconds per step in loops of 20 steps. For each kill
+another one: a worker chosen at random gets SIGKILL; how long until all others have ended, how long
+from the kill until the run, started anew at once, stands again at the step that it had reached.
 
 Workers that share a machine share its cores: seconds per step say what the exchange costs, not how
 much faster several machines are.
@@ -28,6 +28,7 @@ from worker_processes import Workers
 
 IMAGES_PER_STEP = 4
 COMPARED_STEPS = 4
+STEPS_PER_LOOP = 20
 _NEVER = 10**6
 _SECONDS = 900.0
 _FIELDS = {
@@ -89,13 +90,13 @@ def main() -> None:
     """Print the JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=120, help="that are timed")
     parser.add_argument("--kills", type=int, default=3, help="for each number of workers above 1")
     parser.add_argument("--checkpoint_interval", type=int, default=10, help="in runs with kills")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         runs = Runs(pathlib.Path(name))
-        runs.finish(1, "alone", "train", **{"trainer.train_steps": args.steps})
+        runs.finish(1, "alone", "train", **{"trainer.train_steps": COMPARED_STEPS})
         runs.finish(1, "scored alone", "eval", f"--checkpoint_path={name}/alone")
         for workers in args.workers:
             compare(runs, workers, args.steps, f"{name}/alone")
@@ -105,21 +106,25 @@ def main() -> None:
 
 def compare(runs: Runs, workers: int, steps: int, checkpoint: str) -> None:
     """Train and score on so many workers; print what differs from one."""
-    trained, scored = f"train{workers}", f"eval{workers}"
-    runs.finish(workers, trained, "train", **{"trainer.train_steps": steps})
+    trained, scored, timed = (f"{what}{workers}" for what in ("train", "eval", "time"))
+    runs.finish(workers, trained, "train", **{"trainer.train_steps": COMPARED_STEPS})
     runs.finish(workers, scored, "eval", f"--checkpoint_path={checkpoint}")
-    alone, together = runs.rows("alone", "train.jsonl"), runs.rows(trained, "train.jsonl")
+    loops = {"trainer.train_steps": steps, "trainer.steps_per_loop": STEPS_PER_LOOP}
+    runs.finish(workers, timed, "train", **loops)
     losses = [
         abs(theirs["training_loss"] / ours["training_loss"] - 1)
-        for ours, theirs in zip(alone, together, strict=True)
-    ][:COMPARED_STEPS]
+        for ours, theirs in zip(
+            runs.rows("alone", "train.jsonl"), runs.rows(trained, "train.jsonl"), strict=True
+        )
+    ]
     (one,), (several,) = (runs.rows(n, "metrics.jsonl") for n in ("scored alone", scored))
-    seconds = [IMAGES_PER_STEP / row["images_per_second"] for row in together[2:]]
+    rates = [row["images_per_second"] for row in runs.rows(timed, "train.jsonl")[1:]]
+    seconds = [IMAGES_PER_STEP / rate for rate in rates]
     timing.print_line(
         benchmark="workers",
         workers=workers,
         images_per_step=IMAGES_PER_STEP,
-        steps=len(together),
+        steps=steps,
         relative_loss_differences=[float(f"{loss:.2g}") for loss in losses],
         evaluation_numbers=len(one),
         different_scores=sorted(
@@ -132,7 +137,7 @@ def compare(runs: Runs, workers: int, steps: int, checkpoint: str) -> None:
             "median": round(statistics.median(seconds), 4),
             "min": round(min(seconds), 4),
             "max": round(max(seconds), 4),
-            "runs": len(seconds),
+            "loops": len(seconds),
         },
     )
 
