@@ -109,8 +109,8 @@ def compare(runs: Runs, workers: int, steps: int, checkpoint: str) -> None:
     trained, scored, timed = (f"{what}{workers}" for what in ("train", "eval", "time"))
     runs.finish(workers, trained, "train", **{"trainer.train_steps": COMPARED_STEPS})
     runs.finish(workers, scored, "eval", f"--checkpoint_path={checkpoint}")
-    loops = {"trainer.train_steps": steps, "trainer.steps_per_loop": STEPS_PER_LOOP}
-    runs.finish(workers, timed, "train", **loops)
+    loops = {f"trainer.{field}": STEPS_PER_LOOP for field in ("steps_per_loop", "summary_interval")}
+    runs.finish(workers, timed, "train", **loops, **{"trainer.train_steps": steps})
     losses = [
         abs(theirs["training_loss"] / ours["training_loss"] - 1)
         for ours, theirs in zip(
