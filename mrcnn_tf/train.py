@@ -30,6 +30,7 @@ from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import (
     cluster,
+    determinism,
     devices,
     divergence,
     find_lr,
@@ -80,6 +81,8 @@ def run(
     if checkpoint_path and mode != "eval":
         raise ValueError("--checkpoint_path: only --mode=eval scores a checkpoint of one's choice")
     experiment = copy.deepcopy(experiment)
+    if experiment.runtime.deterministic:
+        determinism.enable()
     strategy = strategy or devices.strategy(experiment.runtime)
     experiment.runtime = cluster.of_any_machine(experiment.runtime)
     workers = Workers(strategy)
@@ -442,6 +445,11 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "verify_records", False, "Read all records first and hold them against their checksums."
     )
+    flags.DEFINE_bool(
+        "deterministic",
+        False,
+        "The same command gives the same bits, with several threads too (runtime.deterministic).",
+    )
     precision.define_flag()
     threads.define_flag()
     for name, why in _REFUSED_FLAGS.items():
@@ -472,6 +480,7 @@ def main(argv: list[str]) -> None:
         if values.verify_records:
             for data in (experiment.task.train_data, experiment.task.validation_data):
                 data.verify_records = True
+        experiment.runtime.deterministic |= values.deterministic
         run(experiment, values.mode, model_dir, values.checkpoint_path)
     except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -96,6 +96,18 @@ class Trainer(cfg.TrainerConfig):
 
 
 @dataclasses.dataclass
+class Runtime(cfg.RuntimeConfig):
+    """The machine.
+
+    Attributes:
+      deterministic: add up in one order, so that two runs of the same command on the same machine,
+        stopped and continued or not, end with the same bits.
+    """
+
+    deterministic: bool = False
+
+
+@dataclasses.dataclass
 class Stages(Fields):
     """Training in several runs, which `mrcnn_tf.train_stages` makes one after the other.
 
@@ -119,7 +131,7 @@ class Experiment(Fields):
 
     task: Task = dataclasses.field(default_factory=Task)
     trainer: Trainer = dataclasses.field(default_factory=Trainer)
-    runtime: cfg.RuntimeConfig = dataclasses.field(default_factory=cfg.RuntimeConfig)
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
     stages: Stages = dataclasses.field(default_factory=Stages)
 
 

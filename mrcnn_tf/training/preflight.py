@@ -42,7 +42,10 @@ _PATHS = (
     *("task.annotation_file", "task.init_checkpoint", "stages.rpn_checkpoint"),
 )
 _MOST_NAMED = 5  # damaged places
-_SAME_ON_ALL_MACHINES = ("runtime.mixed_precision_dtype", "runtime.loss_scale")
+_SAME_ON_ALL_MACHINES = (
+    *("runtime.mixed_precision_dtype", "runtime.loss_scale"),
+    "runtime.deterministic",
+)
 
 
 def check_workers(workers: Workers, experiment: Experiment, mode: str) -> None:

@@ -19,6 +19,7 @@ from mrcnn_tf.staged.proposals import ProposalReader
 from mrcnn_tf.training import (
     background,
     decay,
+    determinism,
     divergence,
     evaluators,
     network_input,
@@ -228,7 +229,7 @@ class MaskRCNNTask(base_task.Task):
                 if replicas > 1:
                     counts = tf.distribute.get_replica_context().all_reduce("sum", counts)
                 terms = {n: s._replace(count=counts[n]).mean() for n, s in sums.items()}
-                loss = tf.add_n(list(terms.values()))
+                loss = determinism.sum_in_order(list(terms.values()))
                 scaled = loss
                 if isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
                     scaled = optimizer.get_scaled_loss(loss)

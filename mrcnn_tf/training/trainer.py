@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,13 +122,21 @@ class Trainer(base_trainer.Trainer):
 
     def next_train_inputs(self, iterator: Any) -> Any:
         """Fetch the next batch and add the time it took to `input_seconds`."""
-        before = tf.timestamp()
+        before = self._now()
         with tf.control_dependencies([before]):
             inputs = next(iterator)
         first = tf.nest.flatten(self.strategy.experimental_local_results(inputs))[0]
         with tf.control_dependencies([first]):
-            self.input_seconds.assign_add(tf.timestamp() - before)
+            self.input_seconds.assign_add(self._now() - before)
         return inputs
+
+    def _now(self) -> tf.Tensor:
+        """Return the seconds of a clock, float64 []."""
+        if not self.config.runtime.deterministic:
+            return tf.timestamp()
+        # TensorFlow's clock refuses to be read where everything is to be the same again.
+        seconds = tf.numpy_function(time.monotonic, [], tf.float64)
+        return tf.ensure_shape(seconds, [])
 
     def eval_reduce(self, state: Any = None, step_outputs: Any = None) -> Any:
         """Hand a batch's detections on, unless the run was told to stop."""
