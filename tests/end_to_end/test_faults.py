@@ -1,16 +1,21 @@
-"""Damaged folders, and those that cannot be written, as the command meets them."""
+"""Damaged folders, full disks and signals, as the command meets them."""
 
 import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 
 import pytest
+import tensorflow as tf
 
 from mrcnn_tf import checkpoints
-from tests.end_to_end.test_runs import commands, contents, flags_of, rows_of
+from tests.end_to_end.conftest import ROOT
+from tests.end_to_end.test_runs import commands, contents, flags_of, rows_of, start
 
 SIX = {"trainer.train_steps": 6, "trainer.validation_interval": 4}
 EIGHT = {"trainer.train_steps": 8, "trainer.validation_interval": 4}
@@ -128,6 +133,32 @@ def test_a_damaged_folder_is_mended_or_refused_and_never_begun_anew(run_of_six, 
     }
 
 
+def variables(checkpoint):
+    opened = checkpoints.reader(str(checkpoint))
+    names = [name for name in opened.get_variable_to_shape_map() if checkpoints.VALUE in name]
+    return {n: opened.get_tensor(n).tobytes() for n in names if not n.startswith("save_counter")}
+
+
+@pytest.mark.slow
+def test_deterministic_runs_have_the_same_bits(override, tmp_path):
+    """With four threads, in whole and in two parts; the field is the flag."""
+    fields = {"trainer.train_steps": 20, "trainer.validation_interval": 20}
+    flags = ["--threads=4", "--deterministic"]
+    *_, (code, out) = commands(
+        [*flags_of(override, tmp_path / "a", **fields), *flags],
+        [*flags_of(override, tmp_path / "b", **fields | {"trainer.train_steps": 10}), *flags],
+        [*flags_of(override, tmp_path / "b", **fields), *flags],
+    )
+    assert code == 0, out
+    assert "going on at step 10" in out
+    assert "deterministic: true" in (tmp_path / "a" / "params.yaml").read_text()
+    one, other = (variables(tmp_path / name / "ckpt-20") for name in "ab")
+    assert len(one) > 100
+    assert one == other
+    one, other = (rows_of(tmp_path / name / "metrics.jsonl")[-1] for name in "ab")
+    assert one == other
+
+
 @contextlib.contextmanager
 def small_disk(folder, options):
     """A disk of its own, if this user may mount one."""
@@ -153,6 +184,40 @@ def one_line_of_error(code, out):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_costs_no_more_than_what_found_no_room(override, tmp_path):
+    """The disk grows in small steps; each time the run gets further, and ends as with room."""
+    flags = ["--threads=1"]
+    ((code, out),) = commands([*flags_of(override, tmp_path / "wide", **EIGHT), *flags])
+    assert code == 0, out
+    needed = sum(path.stat().st_size for path in (tmp_path / "wide").rglob("*") if path.is_file())
+    with small_disk(tmp_path / "disk", "size=16k") as disk:
+        run = disk / "run"
+        lines, step = [], 0
+        for size in range(16, 4 * needed // 1024, max(16, needed // 1024 // 7)):
+            remount = ["mount", "-o", f"remount,size={size}k", str(disk)]
+            subprocess.run(remount, check=True)
+            ((code, out),) = commands([*flags_of(override, run, **EIGHT), *flags])
+            if code == 0:
+                break
+            lines.append(one_line_of_error(code, out))
+            assert re.search("[Nn]o space left", lines[-1]), out
+            newest = checkpoints.find_newest(str(run))
+            assert newest.damaged == {}
+            now = checkpoints.position(newest.checkpoint).step if newest.checkpoint else 0
+            assert now >= step
+            step = now
+        assert code == 0, lines
+        assert len(lines) >= 3, lines
+        assert len({re.sub(r"\d+", "N", line) for line in lines}) > 1, lines  # in several places
+        assert variables(run / "ckpt-8") == variables(tmp_path / "wide" / "ckpt-8")
+        assert steps_of(run, "train.jsonl") == [2, 4, 6, 8]
+        assert rows_of(run / "metrics.jsonl") == rows_of(tmp_path / "wide" / "metrics.jsonl")
+        names = [{p.name for p in one.iterdir()} for one in (run, tmp_path / "wide")]
+        assert names[0] == names[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting a small disk needs root")
 def test_a_folder_that_cannot_be_written(override, run_of_six, tmp_path):
     """Root may write everywhere but on a disk that is read-only."""
     (tmp_path / "file").write_text("no folder")
@@ -169,3 +234,66 @@ def test_a_folder_that_cannot_be_written(override, run_of_six, tmp_path):
         for (code, out), name in zip(answers, ("run", "new", "run", "file"), strict=True):
             assert name in one_line_of_error(code, out)
         assert contents(disk / "run") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_an_evaluation_gives_it_up_and_the_next_run_makes_it(
+    number, override, tmp_path
+):
+    run = tmp_path / "run"
+    fields = {"trainer.train_steps": 4, "trainer.validation_interval": 4}
+    flags = flags_of(override, run, **fields)
+    with start(flags) as process:
+        for line in process.stdout:
+            if line.startswith("step 4/4"):
+                break
+        while not (run / "ckpt-4.index").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)  # it is being traced
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.returncode == 128 + number, rest
+    name = signal.Signals(number).name
+    assert re.search(rf"stopped by {name} (before|during) an evaluation; the same command", rest)
+    assert "Traceback" not in rest
+    assert not (run / "metrics.jsonl").exists()
+    ((code, out),) = commands(flags)
+    assert code == 0, out
+    assert steps_of(run, "metrics.jsonl") == [4]
+
+
+@pytest.mark.slow
+def test_evaluations_come_at_multiples_of_the_interval_wherever_a_run_was_stopped(
+    override, tmp_path
+):
+    """Stopped by Ctrl-C at a step that is none; saved there, and evaluated at 8 and 16."""
+    run = tmp_path / "run"
+    fields = {"trainer.train_steps": 18, "trainer.validation_interval": 8}
+    flags = flags_of(override, run, **fields, **{"trainer.checkpoint_interval": 100})
+    with start(flags) as process:
+        for line in process.stdout:
+            if line.startswith("step 10/18"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 130, rest
+    stopped = re.search(r"stopped by SIGINT at step (\d+), saved as (\S+);", rest)
+    assert stopped, rest
+    assert int(stopped[1]) % 8
+    assert tf.train.latest_checkpoint(str(run)) == stopped[2]
+    ((code, out),) = commands(flags)
+    assert code == 0, out
+    assert steps_of(run, "metrics.jsonl") == [8, 16, 18]
+    assert steps_of(run, "train.jsonl") == list(range(2, 19, 2))
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_nothing(tmp_path):
+    """A few of them; docs/reliability.md has the result of a hundred."""
+    command = [sys.executable, "benchmarks/kills.py", "--kills=4", "--seed=5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["kills"] >= 4
+    assert line["differences"] == []
