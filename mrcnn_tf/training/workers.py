@@ -33,6 +33,7 @@ _GONE = re.compile(
     r"Collective ops is aborted by|from remote target /job:|heartbeat|[Cc]oordination ?[Ss]ervice"
 )
 _PEER = r"/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)"
+_LONGEST_GOODBYE_MS = 60_000
 _MARK = "this worker failed: "  # before what `report` says: TensorFlow reports errors, too
 _REPORTED = re.compile(rf"Error reported from {_PEER}: {_MARK}(.*)")
 
@@ -158,10 +159,18 @@ class Workers:
         return self.gather(value if self.is_chief else None)[0]
 
     def leave(self) -> None:
-        """Return when all workers have done everything."""
+        """Return when all workers have done everything, and need nothing of each other."""
         self.gather("done")
-        if self.count > 1 and self.is_chief:
-            time.sleep(1.0)  # the others still fetch its last word, and it serves them all
+        if self.count == 1:
+            return
+        # Each fetches the others' words from their processes: who has them all is not yet free to
+        # go. Who is not told so in time has nothing left to do either.
+        from tensorflow.python.eager import context
+
+        with contextlib.suppress(tf.errors.OpError):
+            context.context().wait_at_barrier("leave", _LONGEST_GOODBYE_MS)
+        if self.is_chief:
+            time.sleep(1.0)  # the others hear of it from here
 
     def folder_to_write(self, model_dir: str) -> str:
         """Return where this process writes: the run's folder, or one that is gone at its end."""
