@@ -1,6 +1,7 @@
 r"""Kills runs at random moments, again and again, and compares what they end with to one in peace.
 
     python benchmarks/kills.py --kills=100 --seed=0
+    python benchmarks/kills.py --kills=30 --workers=2
 
 A run of a tiny network is started by `mrcnn_tf.train`, killed by SIGKILL, started again by the same
 command, and so on until it is finished; then the next run, until there were so many kills. When a
@@ -14,7 +15,10 @@ Each finished run is held against one that nobody killed:
 * what TensorBoard shows of training and of evaluations;
 * the names of all files: nothing half-written is left.
 
-Runs compute with one thread, so that operations add up in one order.
+With several workers one of them is killed, or all at once; the others have to end by themselves,
+and each is started again after a pause of up to five seconds, whatever the others are doing then.
+
+Each process computes with one thread, so that operations add up in one order.
 Prints a JSON line, and exits with 1 if anything differs.
 """
 
@@ -29,7 +33,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -39,6 +44,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import tiny_run  # noqa: E402
 from absl import app  # noqa: E402
+from worker_processes import free_ports  # noqa: E402
 
 # Imported once: each life is a fork that has run no operation yet.
 from mrcnn_tf import train  # noqa: E402
@@ -47,57 +53,55 @@ STEPS, LOOP, CHECKPOINT, EVALUATION = 60, 2, 4, 12  # of a run, and how often so
 MOMENTS = ("starting", "training", "checkpoint", "evaluation", "best")
 # A life that has a moment to come and does not get there is stuck.
 LONGEST_LIFE = 3600
+LONGEST_PAUSE = 5.0  # of a supervisor
 # What two processes differ in, whatever they compute.
 OF_THE_PROCESS = ("images_per_second", "input_wait", "first_loop")
 
 
 class Life:
-    """One process of a run.
+    """One process of a run, from its start to its end.
 
     Args:
       flags: of `mrcnn_tf.train`.
+      folder: its temporary one.
+      hosts: of all processes of the run; of a single one none.
+      index: which of them this is.
     """
 
-    def __init__(self, flags: list[str]):
-        self.started = time.monotonic()
+    def __init__(self, flags: list[str], folder: pathlib.Path, hosts: list[str], index: int):
+        self.started, self.ended = time.monotonic(), 0.0
         self.lines: list[tuple[float, str]] = []  # seconds since the start, what was printed
+        self.code: int | None = None
+        self._label = f"worker {index}: "
         self._rest = b""
-        self._out, there = os.pipe()
+        self.out, there = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.dup2(there, 1)
             os.dup2(there, 2)
+            tempfile.tempdir = str(folder)
+            if hosts:
+                task = {"type": "worker", "index": index}
+                os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": hosts}, "task": task})
             _train(flags)
         os.close(there)
-        self.code: int | None = None
 
-    def read(self, seconds: float) -> bool:
-        """Wait so long for output and take it down; whether the process still runs."""
-        if not select.select([self._out], [], [], seconds)[0]:
-            return True
-        received = os.read(self._out, 65536)
+    def read(self) -> None:
+        """Wait for output and take it down, or that there will be no more."""
+        received = os.read(self.out, 65536)
         *lines, self._rest = (self._rest + received).split(b"\n")
-        now = time.monotonic() - self.started
-        self.lines += [(now, line.decode("utf-8", "replace")) for line in lines]
+        now = time.monotonic()
+        texts = (line.decode("utf-8", "replace").removeprefix(self._label) for line in lines)
+        self.lines += [(now - self.started, text) for text in texts]
         if not received:
-            self._end()
-        return bool(received)
-
-    def kill(self) -> None:
-        """End the process as a power cut would; what it has printed is read."""
-        os.kill(self.pid, signal.SIGKILL)
-        while self.read(LONGEST_LIFE):
-            pass
+            _, status = os.waitpid(self.pid, 0)
+            self.code, self.ended = os.waitstatus_to_exitcode(status), now
+            os.close(self.out)
 
     def steps(self) -> list[tuple[float, int]]:
         """When which step was reported."""
         words = [(when, line.split()) for when, line in self.lines if line.startswith("step ")]
         return [(when, int(line[1].split("/")[0].replace(",", ""))) for when, line in words]
-
-    def _end(self) -> None:
-        _, status = os.waitpid(self.pid, 0)
-        self.code = os.waitstatus_to_exitcode(status)
-        os.close(self._out)
 
 
 def _train(flags: list[str]) -> None:
@@ -111,9 +115,93 @@ def _train(flags: list[str]) -> None:
         if isinstance(code, str):
             print(code)
             code = 1
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+class Run:
+    """The processes of a run, and what starts them again and again.
+
+    With several, each machine has a supervisor that knows of no other, as the loop over ssh of
+    docs/many-machines.md: what has ended with anything but 0, 1 and 130 is started again after a
+    pause; what has ended with 0, too, if another has not.
+
+    Args:
+      flags: of `mrcnn_tf.train`.
+      workers: number of processes.
+      folder: temporary one of all of them.
+      rng: draws the pauses.
+
+    Attributes:
+      lives: the newest of each process.
+      codes: how often a life has ended with which exit code.
+      tracebacks: of lives that have printed any, the last lines.
+    """
+
+    def __init__(self, flags: list[str], workers: int, folder: pathlib.Path, rng: random.Random):
+        self._flags, self._folder, self._rng = flags, folder, rng
+        self._hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)] if workers > 1 else []
+        self.lives = [self._life(k) for k in range(workers)]
+        self._pauses = [0.0] * workers
+        self.codes: collections.Counter[int] = collections.Counter()
+        self.tracebacks: list[str] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether a process has ended with a code after which nobody starts it again."""
+        return any(life.code in (1, 130) for life in self.lives)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all have ended well."""
+        return all(life.code == 0 for life in self.lives)
+
+    def read(self, seconds: float) -> None:
+        """Wait so long for output and take it down; start whose time has come."""
+        alive = {life.out: life for life in self.lives if life.code is None}
+        for out in select.select(list(alive), [], [], seconds)[0]:
+            life = alive[out]
+            life.read()
+            if life.code is not None:
+                self._note_end(life)
+        if self.finished or self.failed:
+            return
+        for k, life in enumerate(self.lives):
+            due = life.code is not None and time.monotonic() - life.ended >= self._pauses[k]
+            if due and (life.code or any(other.code != 0 for other in self.lives)):
+                self.lives[k] = self._life(k)
+
+    def kill(self, victims: Sequence[int]) -> list[int]:
+        """End some processes as a power cut would; return which of them still ran."""
+        for k in victims:
+            if self.lives[k].code is None:
+                os.kill(self.lives[k].pid, signal.SIGKILL)
+        for k in victims:
+            while self.lives[k].code is None:
+                self.lives[k].read()
+                if self.lives[k].code is not None:
+                    self._note_end(self.lives[k])
+        return [k for k in victims if self.lives[k].code == -signal.SIGKILL]
+
+    def last_lines(self) -> list[list[str]]:
+        """The last that each has printed."""
+        return [[line for _, line in life.lines[-5:]] for life in self.lives]
+
+    def _life(self, index: int) -> Life:
+        return Life(self._flags, self._folder, self._hosts, index)
+
+    def _note_end(self, life: Life) -> None:
+        assert life.code is not None
+        self.codes[life.code] += 1
+        # One alone comes back at once, so that no time is lost.
+        pause = self._rng.uniform(0, LONGEST_PAUSE) if self._hosts else 0.0
+        self._pauses[self.lives.index(life)] = pause
+        texts = [line for _, line in life.lines]
+        if any("Traceback" in text for text in texts):
+            self.tracebacks.append("\n".join(texts[-40:]))
 
 
 class Killer:
@@ -128,6 +216,8 @@ class Killer:
         # Seconds that these take; what is seen of them corrects the guess.
         self._start, self._loop, self._evaluation = 10.0, 0.5, 2.0
         self.kills: collections.Counter[str] = collections.Counter()
+        self.victims: collections.Counter[str] = collections.Counter()
+        self.others_ended_after = 0.0
 
     def learn(self, life: Life) -> None:
         """Take from a life how long its parts were."""
@@ -140,10 +230,17 @@ class Killer:
             else:
                 self._loop = when - before
 
-    def let_live(self, flags: list[str], folder: pathlib.Path) -> Life:
-        """Start a life, and kill it at some moment unless it ends before."""
+    def let_live(self, run: Run, folder: pathlib.Path) -> None:
+        """Let a run go on until it ends, or kill some of it at some moment and see the others end.
+
+        Args:
+          run: all its processes run.
+          folder: of the run.
+        """
         moment = self._rng.choice(MOMENTS)
         count = self._rng.randint(1, 3)
+        everybody = range(len(run.lives))
+        victims = self._rng.choice([[k] for k in everybody] + [list(everybody)])
         come, longest = {
             "starting": (lambda life: True, self._start),
             "training": (lambda life: len(life.steps()) >= count, self._loop),
@@ -152,21 +249,29 @@ class Killer:
             "best": (_times(folder / "best", "best_ckpt-*_temp", 1), 0.05),
         }[moment]
         delay = self._rng.uniform(0, longest)
-        life = Life(flags)
         begun: float | None = None
-        while life.read(0.001):
+        while not (run.finished or run.failed):
+            run.read(0.001)
             now = time.monotonic()
-            if begun is None and come(life):
+            if begun is None and come(run.lives[0]):
                 begun = now
             if begun is not None and now - begun >= delay:
-                life.kill()
-                self.kills[moment] += life.code == -signal.SIGKILL
                 break
-            if now - life.started > LONGEST_LIFE:
-                life.kill()
-                raise RuntimeError(f"stuck after {life.lines[-5:]}")
-        self.learn(life)
-        return life
+            if now - run.lives[0].started > LONGEST_LIFE:
+                raise RuntimeError(f"stuck after {run.last_lines()}")
+        lives = list(run.lives)
+        if dead := run.kill(victims):
+            killed = time.monotonic()
+            self.kills[moment] += 1
+            self.victims[" and ".join(map(str, dead))] += 1
+            # Who was killed comes back meanwhile, or not yet.
+            while any(life in run.lives and not run.failed for life in lives):
+                run.read(0.01)
+                if time.monotonic() - killed > LONGEST_LIFE:
+                    raise RuntimeError(f"stuck after a kill: {run.last_lines()}")
+            left = [life.ended - killed for k, life in enumerate(lives) if k not in dead]
+            self.others_ended_after = max([self.others_ended_after, *left])
+        self.learn(lives[0])
 
 
 def _times(folder: pathlib.Path, pattern: str, count: int) -> Callable[[Life], bool]:
@@ -282,48 +387,65 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
         "checkpoint_interval": CHECKPOINT,
         "validation_interval": EVALUATION,
     }
-    override = json.dumps(tiny_run.fields(folder, trainer))
-    flags = [f"--experiment={tiny_run.EXPERIMENT}", f"--params_override={override}"]
+    fields = tiny_run.fields(folder, trainer)
+    if args.workers > 1:
+        fields["runtime"] = {"distribution_strategy": "multi_worker_mirrored"}
+    flags = [f"--experiment={tiny_run.EXPERIMENT}", f"--params_override={json.dumps(fields)}"]
     flags += ["--threads=1"]
-    killer = Killer(random.Random(args.seed))
-    start = time.monotonic()
-    peaceful = Life([*flags, f"--model_dir={folder}/peaceful"])
-    while peaceful.read(1.0):
-        pass
-    if peaceful.code != 0:
-        raise RuntimeError("\n".join(line for _, line in peaceful.lines))
-    killer.learn(peaceful)
+    rng = random.Random(args.seed)
+    killer = Killer(rng)
+    temporary = folder / "temporary"
+    temporary.mkdir()
+
+    def start(name: str) -> Run:
+        return Run([*flags, f"--model_dir={folder / name}"], args.workers, temporary, rng)
+
+    begun = time.monotonic()
+    run = start("peaceful")
+    while not (run.finished or run.failed):
+        run.read(1.0)
+    if run.failed or run.codes.total() != args.workers:
+        raise RuntimeError(f"without any kill: {run.last_lines()}")
+    killer.learn(run.lives[0])
     wrong: list[str] = []
-    lives: list[int] = []
+    codes: collections.Counter[int] = collections.Counter()
+    runs = 0
     while killer.kills.total() < args.kills:
-        run = folder / f"killed-{len(lives)}"
-        lives.append(0)
-        code: int | None = -signal.SIGKILL
-        while code == -signal.SIGKILL:
-            life = killer.let_live([*flags, f"--model_dir={run}"], run)
-            lives[-1] += 1
-            code = life.code
-        if code != 0:
-            wrong.append(f"{run}: exit code {code}: {[line for _, line in life.lines[-5:]]}")
+        name = f"killed-{runs}"
+        runs += 1
+        run = start(name)
+        while not (run.finished or run.failed):
+            killer.let_live(run, folder / name)
+        codes += run.codes
+        wrong += [f"{name}: {text}" for text in run.tracebacks]
+        if run.failed:
+            wrong.append(f"{name}: {run.last_lines()}")
             break
-        wrong += _in_a_fork(lambda run=run: differences(folder / "peaceful", run))
-        print(f"{killer.kills.total()} kills, {len(lives)} runs, {len(wrong)} differences", end=" ")
+        wrong += _in_a_fork(lambda name=name: differences(folder / "peaceful", folder / name))
+        print(f"{killer.kills.total()} kills, {runs} runs, {len(wrong)} differences", end=" ")
         print(dict(killer.kills), flush=True)
-    return {
+    run.kill(range(args.workers))
+    line = {
         "measured": "kills",
-        "args": {"kills": args.kills, "seed": args.seed},
+        "args": {"kills": args.kills, "workers": args.workers, "seed": args.seed},
         "kills": killer.kills.total(),
         "killed_while": dict(killer.kills),
-        "lives_of_runs": lives,
-        "seconds": round(time.monotonic() - start),
+        "runs": runs,
+        "exit_codes": {str(code): number for code, number in sorted(codes.items())},
+        "seconds": round(time.monotonic() - begun),
         "differences": wrong,
     }
+    if args.workers > 1:
+        line["killed_workers"] = dict(killer.victims)
+        line["others_ended_after_s"] = round(killer.others_ended_after, 1)
+    return line
 
 
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="at least so many")
+    parser.add_argument("--workers", type=int, default=1, help="processes of a run")
     parser.add_argument("--seed", type=int, default=0, help="of when who is killed")
     parser.add_argument("--folder", type=pathlib.Path, help="new one; default: a temporary one")
     args = parser.parse_args()
