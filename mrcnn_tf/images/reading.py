@@ -113,22 +113,23 @@ def read(path: str | os.PathLike, large: bool = False, defer_large: bool = False
       UnusableImageError: it cannot be read, is no image, or is one that cannot be used.
       LargeImageError: see `defer_large`; nothing was decoded.
     """
-    raw = read_bytes(path)
-    if defer_large and read_header(raw).is_large:
-        raise LargeImageError("large")
-    return upright(raw, large)
+    return upright(read_bytes(path), large, defer_large)
 
 
-def upright(raw: bytes, large: bool = False) -> UprightImage:
+def upright(raw: bytes, large: bool = False, defer_large: bool = False) -> UprightImage:
     """Decode a file's content and turn it upright.
 
     Args:
       raw: the content.
       large: see `read`.
+      defer_large: see `read`.
 
     Raises:
       UnusableImageError: it is no image, or one that cannot be used.
+      LargeImageError: see `read`.
     """
+    if defer_large and read_header(raw).is_large:
+        raise LargeImageError("large")
     header, pixels = decode(raw, large)
     turned = header.orientation != 1
     if turned:

@@ -116,7 +116,7 @@ class ImageRun:
         threshold: float,
         forms: other_forms.OtherForms | None = None,
         tiling: tiles.Tiling | None = None,
-        read: Callable[[str], reading.UprightImage] | None = None,
+        read: Callable[[str, bool], reading.UprightImage] | None = None,
         *,
         quiet: bool = False,
     ):
@@ -128,7 +128,8 @@ class ImageRun:
           threshold: score from which on objects are drawn.
           forms: other forms in which results are wanted.
           tiling: how images are cut; None for whole ones.
-          read: reads what a path names; None for files. Not called for images that are cut.
+          read: reads what a path names, `defer_large` as for `reading.read`; None for files. Not
+            called for images that are cut.
           quiet: nothing is printed.
         """
         self._detect = detect
@@ -202,9 +203,7 @@ class ImageRun:
         """Read and prepare an image that is not too large for it; in a thread."""
         number, (name, path) = numbered
         try:
-            if self._read_file:
-                return self._prepare(number, name, path, self._read_file(path))
-            return self._prepare(number, name, path, reading.read(path, defer_large=True))
+            return self._prepare(number, name, path, self._open(path, defer_large=True))
         except reading.LargeImageError:
             return _Large(name, path)
         except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
@@ -213,11 +212,16 @@ class ImageRun:
     def _alone(self, number: int, image: _Large) -> _Outcome:
         """Do everything with a large image, in the main thread: no other is begun meanwhile."""
         try:
-            read = self._prepare(number, image.name, image.path, reading.read(image.path))
+            read = self._prepare(number, image.name, image.path, self._open(image.path))
         except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
             return _Outcome(image.name, [], reading.reason(error), False)
         ((_, answer, row),) = self._answers([read])
         return self._finish(read, answer, row)
+
+    def _open(self, path: str, defer_large: bool = False) -> reading.UprightImage:
+        if self._read_file is not None:
+            return self._read_file(path, defer_large)
+        return reading.read(path, defer_large=defer_large)
 
     def _prepare(self, number: int, name: str, path: str, image: reading.UprightImage) -> _Read:
         prepared = self._detect.prepare(image)
