@@ -51,4 +51,4 @@ def end(command: subprocess.Popen) -> int:
         return command.wait(10)
     except subprocess.TimeoutExpired:
         command.send_signal(signal.SIGINT)
-        return command.wait(60)
+        return command.wait(300)

@@ -93,8 +93,7 @@ def _files_of_list(path: str) -> list[tuple[str, str, bool]]:
     for number, line in enumerate(lines, start=1):
         if not (name := line.strip()):
             continue
-        image = os.path.join(os.path.dirname(path), name)
-        image = image if storage.is_remote(image) else os.path.abspath(image)
+        image = storage.absolute(os.path.join(os.path.dirname(path), name))
         if not storage.is_file(image):
             raise FileNotFoundError(f"{path}, line {number}: {name}: there is no such file")
         paths.append(image)

@@ -6,6 +6,7 @@ On this machine names need not be UTF-8, which `tf.io.gfile` asks for; elsewhere
 import errno
 import glob as local_glob
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,11 @@ from typing import Any
 def is_remote(path: str) -> bool:
     """Whether a path belongs to a file system of TensorFlow's."""
     return "://" in path
+
+
+def absolute(path: str) -> str:
+    """Return the name that processes in other folders know a file by."""
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def read(path: str, num_bytes: int = -1) -> bytes:
@@ -51,6 +57,14 @@ def remove(path: str) -> None:
         gfile().remove(path)
     else:
         os.remove(path)
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder and what is in it; raises as `read` does."""
+    if is_remote(path):
+        gfile().rmtree(path)
+    else:
+        shutil.rmtree(path)
 
 
 def make_folder(path: str) -> None:
@@ -101,6 +115,12 @@ def matching(pattern: str) -> list[str]:
     if is_remote(pattern):
         return [path for path in gfile().glob(pattern) if is_file(path)]
     return [path for path in local_glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
+
+
+def folders_matching(pattern: str) -> list[str]:
+    """Return the folders that a pattern matches."""
+    glob = gfile().glob if is_remote(pattern) else local_glob.glob
+    return [path for path in glob(pattern) if is_folder(path)]
 
 
 def gfile() -> Any:

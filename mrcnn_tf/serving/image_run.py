@@ -7,7 +7,7 @@ cannot be read is noted by name, and the others go on.
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -101,6 +101,14 @@ class _Outcome(NamedTuple):
     written: other_forms.Written | None = None
 
 
+class Rows(Protocol):
+    """Takes detections one by one: a `ResultsFile`, or who keeps them."""
+
+    def add(self, row: dict) -> None:
+        """Take one, as COCO's results have it."""
+        ...
+
+
 class ImageRun:
     """One run over a list of images.
 
@@ -146,7 +154,7 @@ class ImageRun:
         self,
         images: Sequence[tuple[str, str]],
         batch_size: int,
-        results: ResultsFile,
+        results: Rows,
         show: Callable[[int], None],
     ) -> None:
         """Read, detect, write and draw.

@@ -265,7 +265,7 @@ def test_a_worker_that_is_killed_costs_only_what_it_was_writing(tmp_path):
         beam_workers.wait_until(
             lambda: any(out.glob("train.beam/*.summary")) and any(out.glob("*.partial")),
             running,
-            seconds=90,
+            seconds=300,
         )
         workers = beam_workers.of(running.pid)
         assert len(workers) == 2

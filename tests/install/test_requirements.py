@@ -31,6 +31,7 @@ EXTRAS = {
     "mrcnn-finetune": [],  # itself; it calls the others
     "mrcnn-inspect-data": ["train"],  # with --experiment only
     "mrcnn-predict": ["video"],  # with a film or a camera only
+    "mrcnn-predict-beam": ["beam"],
     "mrcnn-report": ["train"],
     "mrcnn-split-coco": [],
     "mrcnn-tfds-build": ["train"],
