@@ -25,6 +25,7 @@ if not __package__:  # run as a file: neither its package nor the project's is k
     __package__ = "data_prep"
 
 from mrcnn_tf.console import command_line
+from mrcnn_tf.images import storage
 
 from . import create_coco_tfrecord
 
@@ -33,6 +34,11 @@ def main(argv: list[str]) -> None:
     """Convert."""
     command_line.require("beam")
     job = create_coco_tfrecord.job_of_flags(num_processes=1)
+    job = job._replace(  # workers have folders of their own to be in
+        image_dir=storage.absolute(job.image_dir),
+        annotations_file=storage.absolute(job.annotations_file),
+        prefix=storage.absolute(job.prefix),
+    )
     from . import beam_shards
 
     try:

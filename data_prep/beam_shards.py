@@ -7,12 +7,12 @@ beside the task. An element may therefore be processed again, or by two workers 
 runners do: the result is the same file.
 """
 
+import json
 import os
 import pickle
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -20,7 +20,7 @@ from apache_beam.metrics import Metrics
 
 from mrcnn_tf.beam import running
 
-from . import shards
+from . import manifest, shards
 
 _images = Metrics.counter("mrcnn_tf", "images converted")
 
@@ -102,7 +102,7 @@ class BeamWorkers:
         for file, task in tasks.items():
             if tf.io.gfile.exists(_summary_of(file)):
                 tf.io.gfile.remove(_summary_of(file))
-            _write(file, task)
+            _write(file, pickle.dumps(task))
 
         def build(root: beam.Pipeline) -> None:
             files = root | "tasks" >> beam.Create([*tasks])  # spread over the workers
@@ -127,17 +127,20 @@ class BeamWorkers:
 
 def write_shard(file: str) -> None:
     """Write the shard whose task lies in a file, and its summary; on a worker."""
-    task: shards.ShardTask = _read(file)
+    task: shards.ShardTask = pickle.loads(_read(file))
     attempt = f".{uuid.uuid4().hex}.partial"
     summary = shards.write_shard(task, _images.inc, attempt)
-    _write(_summary_of(file), summary)
+    _write(_summary_of(file), json.dumps(summary._asdict()).encode())
 
 
 def _finished(file: str, task: shards.ShardTask) -> shards.ShardSummary | None:
     """Return a shard's summary if it was written from this task's files and is there."""
     if not tf.io.gfile.exists(_summary_of(file)) or not tf.io.gfile.exists(task.path):
         return None
-    summary: shards.ShardSummary = _read(_summary_of(file))
+    try:
+        summary = manifest.summary_of(**json.loads(_read(_summary_of(file))))
+    except (ValueError, TypeError, RecursionError):  # damaged: as if the worker had not come so far
+        return None
     is_whole = tf.io.gfile.stat(task.path).length == summary.num_bytes
     return summary if is_whole and summary.files_sha256 == task.files_sha256 else None
 
@@ -146,14 +149,14 @@ def _summary_of(file: str) -> str:
     return file.removesuffix(".task") + ".summary"
 
 
-def _read(path: str) -> Any:
+def _read(path: str) -> bytes:
     with tf.io.gfile.GFile(path, "rb") as file:
-        return pickle.loads(file.read())
+        return file.read()
 
 
-def _write(path: str, value: shards.ShardTask | shards.ShardSummary) -> None:
-    """Write a file in one step."""
+def _write(path: str, content: bytes) -> None:
+    """Write a file in one step, however many workers do at a time."""
     partial = f"{path}.{uuid.uuid4().hex}"
     with tf.io.gfile.GFile(partial, "wb") as file:
-        file.write(pickle.dumps(value))
+        file.write(content)
     tf.io.gfile.rename(partial, path, overwrite=True)

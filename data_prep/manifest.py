@@ -124,7 +124,7 @@ def open_manifest(
             continue
         for name, row in content["shards"].items():
             try:
-                manifest.shards[name] = _summary(**row)
+                manifest.shards[name] = summary_of(**row)
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"{path}: shard {name!r} is not described as this converter does ({error}). "
@@ -136,10 +136,10 @@ def open_manifest(
     return manifest
 
 
-def _summary(
+def summary_of(
     num_bytes: int, files_sha256: str, counts: dict[str, int], findings: list[list[Any]]
 ) -> ShardSummary:
-    """Return a row of the file as what it was made of.
+    """Return a summary of which JSON was made.
 
     Raises:
       TypeError: it is none.
@@ -147,8 +147,12 @@ def _summary(
     """
     if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
         raise ValueError(f"counts {counts!r}")
-    left_out = [Finding(Level(level), *rest) for level, *rest in findings]
-    return ShardSummary(num_bytes, files_sha256, counts, left_out)
+    return ShardSummary(num_bytes, files_sha256, counts, findings_of(findings))
+
+
+def findings_of(rows: list[list[Any]]) -> list[Finding]:
+    """Return findings of which JSON was made; raises as `summary_of` does."""
+    return [Finding(Level(level), *rest) for level, *rest in rows]
 
 
 def _has_shards(prefix: str) -> bool:

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -186,10 +187,12 @@ def test_what_workers_finished_is_taken_though_nobody_noted_it(
     (tmp_path / "train-00001-of-00005.tfrecord").unlink()
     with open(tmp_path / "train-00004-of-00005.tfrecord", "ab") as file:
         file.write(b"longer")
+    summary = tmp_path / "train.beam/train-00003-of-00005.tfrecord.summary"
+    summary.write_bytes(summary.read_bytes()[:-9])
     attempts = _note_calls(monkeypatch)
     _convert(_job(folder, tmp_path / "train"))
     # The shard with the broken image (the 8th, so of shard 2) is looked at anew.
-    assert sorted(attempts) == [f"train-0000{k}-of-00005.tfrecord" for k in (1, 2, 4)]
+    assert sorted(attempts) == [f"train-0000{k}-of-00005.tfrecord" for k in (1, 2, 3, 4)]
     assert _files(tmp_path) == expected
 
 
@@ -214,7 +217,7 @@ def test_two_workers_may_write_one_shard_at_a_time(folder, expected, tmp_path):
     (tmp_path / "train.beam").mkdir()
     files = [str(tmp_path / "train.beam" / f"{k}.task") for k in range(5)]
     for file, task in zip(files, take.tasks, strict=True):
-        beam_shards._write(file, task)
+        beam_shards._write(file, pickle.dumps(task))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(beam_shards.write_shard, [*files, *files, *files]))
     written = {path.name: path.read_bytes() for path in tmp_path.glob("*.tfrecord*")}
@@ -231,13 +234,29 @@ def test_what_is_refused_is_refused_here_too(folder, tmp_path):
         beam_shards.BeamWorkers("train", ["runner=FnApiRunner"])
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"num_bytes": 3}', "[" * 100000, "\xff"])
+def test_a_damaged_summary_is_none(tmp_path, content):
+    task = shards.ShardTask(str(tmp_path / "s"), "", [], "", {}, None, None)
+    (tmp_path / "s").write_bytes(b"abc")
+    (tmp_path / "s.summary").write_text(content, "latin-1")
+    assert beam_shards._finished(str(tmp_path / "s.task"), task) is None
+    whole = shards.ShardSummary(3, "", {"images": 0}, [])
+    (tmp_path / "s.summary").write_text(json.dumps(whole._asdict()))
+    assert beam_shards._finished(str(tmp_path / "s.task"), task) == whole
+
+
 @pytest.mark.slow
 def test_the_command_in_two_processes(folder, expected, tmp_path):
-    printed = _run_command(
-        "beam_convert.py", folder, tmp_path / "train", "--", *beam_workers.PROCESSES
-    )
-    assert "5 shards" in printed
-    assert _files(tmp_path) == expected
+    """Workers take relative names for those of the command's own folder."""
+    (tmp_path / "coco").symlink_to(folder)
+    command = _command("beam_convert.py", pathlib.Path("coco"), "out/train")
+    done = subprocess.run(
+        [*command, "--", *beam_workers.PROCESSES],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 shards" in done.stdout
+    assert _files(tmp_path / "out") == expected
 
 
 @pytest.mark.slow
