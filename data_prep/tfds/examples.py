@@ -5,6 +5,7 @@ own category ids, and boxes and areas to the last bit. `mrcnn_tf/data/columns.py
 """
 
 import dataclasses
+import json
 import os
 import pickle
 import uuid
@@ -20,7 +21,7 @@ from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level
 from mrcnn_tf.images import reading, record_image
 
-from .. import record
+from .. import manifest, record
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -161,32 +162,41 @@ class StoredShard:
     @classmethod
     def store(cls, shard: Shard, path: str) -> "StoredShard":
         """Write a shard to a file."""
-        _dump(shard, path)
+        _write(path, pickle.dumps(shard))
         return cls(path)
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (image id, example)."""
-        shard: Shard = _load(self.path)
+        shard: Shard = pickle.loads(_read(self.path))
         yield from shard()
-        _dump(shard.left_out, self._findings)
+        _write(self._findings, json.dumps(shard.left_out).encode())
 
     def left_out(self) -> list[Finding]:
-        """Return what turned out to be unusable, once the worker has ended."""
-        return _load(self._findings)
+        """Return what turned out to be unusable, once the worker has ended.
+
+        Raises:
+          ValueError: it has not ended, or its list is damaged.
+        """
+        try:
+            return manifest.findings_of(json.loads(_read(self._findings)))
+        except (ValueError, TypeError, RecursionError, tf.errors.OpError) as error:
+            raise ValueError(
+                f"{self._findings}: no list of what a worker left out ({error}): build once more"
+            ) from error
 
     @property
     def _findings(self) -> str:
         return f"{self.path}.left_out"
 
 
-def _dump(value: Any, path: str) -> None:
+def _write(path: str, content: bytes) -> None:
     """Write a file in one step, however many workers do at a time."""
     partial = f"{path}.{uuid.uuid4().hex}"
     with tf.io.gfile.GFile(partial, "wb") as file:
-        file.write(pickle.dumps(value))
+        file.write(content)
     tf.io.gfile.rename(partial, path, overwrite=True)
 
 
-def _load(path: str) -> Any:
+def _read(path: str) -> bytes:
     with tf.io.gfile.GFile(path, "rb") as file:
-        return pickle.loads(file.read())
+        return file.read()

@@ -12,7 +12,9 @@ pytest.importorskip("apache_beam", reason="an environment of its own: the extra 
 
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 
+from data_prep.tfds import examples  # noqa: E402
 from data_prep.tfds.coco_folder import coco_folder_dataset_builder as coco_folder  # noqa: E402
+from mrcnn_tf.images import record_image  # noqa: E402
 
 DUMMY = pathlib.Path(coco_folder.__file__).parent / "dummy_data"
 # As TFDS's command makes them of --beam_pipeline_options=runner=FnApiRunner.
@@ -51,7 +53,7 @@ def test_the_files_are_those_of_a_build_without_beam(tmp_path, folder):
             assert json.loads(content) == json.loads(beam[name])
         else:
             assert content == beam[name], name
-    assert len([name for name in plain if "tfrecord" in name]) == 4
+    assert len([name for name in plain if ".tfrecord-" in name]) == 4
     # What a worker could not use is listed as what this process could not.
     assert b"b.png" in beam["train.report.txt"]
     assert not tf.io.gfile.exists(str(tmp_path / "beam/coco_folder/mine/1.0.0/shards"))
@@ -61,3 +63,17 @@ def test_too_much_that_workers_cannot_use_is_refused(tmp_path, folder):
     with pytest.raises(ValueError, match=r"1 of 3 images cannot be used.*b\.png"):
         build(tmp_path / "beam", folder, beam_options=BEAM)
     assert not list((tmp_path / "beam").rglob("*.tfrecord*"))
+
+
+@pytest.mark.parametrize("content", [None, "", "[[1]]", '[["no level", "x"]]', "{"])
+def test_a_list_that_is_not_whole_is_named(tmp_path, content):
+    stored = examples.StoredShard.store(
+        examples.Shard("", [], {}, record_image.ExifRule("ignore"), []), str(tmp_path / "train-0")
+    )
+    assert list(stored()) == []
+    assert stored.left_out() == []
+    (tmp_path / "train-0.left_out").unlink()
+    if content is not None:
+        (tmp_path / "train-0.left_out").write_text(content)
+    with pytest.raises(ValueError, match=r"train-0\.left_out: no list .* build once more"):
+        stored.left_out()
