@@ -31,7 +31,7 @@ class Detections(NamedTuple):
 
 
 def select_detections(
-    class_logits: tf.Tensor,
+    class_scores: tf.Tensor,
     box_deltas: tf.Tensor,
     rois: tf.Tensor,
     rois_valid: tf.Tensor,
@@ -49,7 +49,7 @@ def select_detections(
     Section 3.1, "Inference"; thresholds and order as Detectron2 and torchvision.
 
     Args:
-      class_logits: float32 [B, P, N].
+      class_scores: float32 [B, P, N], probabilities.
       box_deltas: float32 [B, P, N-1, 4].
       rois: float32 [B, P, 4], network-input pixels.
       rois_valid: bool [B, P].
@@ -62,11 +62,11 @@ def select_detections(
       max_detections: D.
     """
     # NMS answers places among the candidates, also where it found nothing.
-    class_logits, box_deltas, rois, rois_valid = (
-        padding.at_least_one(x, axis=1) for x in (class_logits, box_deltas, rois, rois_valid)
+    class_scores, box_deltas, rois, rois_valid = (
+        padding.at_least_one(x, axis=1) for x in (class_scores, box_deltas, rois, rois_valid)
     )
-    batch, foreground = tf.shape(rois)[0], class_logits.shape[2] - 1
-    scores = tf.where(rois_valid[..., tf.newaxis], tf.nn.softmax(class_logits)[:, :, 1:], 0.0)
+    batch, foreground = tf.shape(rois)[0], class_scores.shape[2] - 1
+    scores = tf.where(rois_valid[..., tf.newaxis], class_scores[:, :, 1:], 0.0)
     # [B, P, N-1] -> [B, P*(N-1)] -> [B, K]: pair p * (N-1) + k is RoI p as class k + 1.
     scores, index = candidates.above(tf.reshape(scores, [batch, -1]), score_threshold)
     classes = index % foreground + 1

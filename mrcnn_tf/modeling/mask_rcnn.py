@@ -150,7 +150,11 @@ class MaskRCNN(tf_keras.Model):
         """Box branch on all proposals, then NMS; see `detections.select_detections`."""
         class_logits, box_deltas = self.roi_heads.boxes(features, proposals.boxes, training)
         return self._select_detections(
-            class_logits, box_deltas, proposals.boxes, proposals.valid, image_size_hw
+            tf.nn.softmax(class_logits),
+            box_deltas,
+            proposals.boxes,
+            proposals.valid,
+            image_size_hw,
         )
 
     def infer(

@@ -26,25 +26,32 @@ def inputs(seed=0, batch=2, rois=30, classes=5):
     center += rng.normal(0, 4, [batch, rois, 2])
     half = rng.uniform(4, 20, [batch, rois, 2])
     boxes = np.concatenate([center - half, center + half], -1).astype(np.float32)
-    logits = rng.normal(0, 1.5, [batch, rois, classes]).astype(np.float32)
+    exponentials = np.exp(rng.normal(0, 1.5, [batch, rois, classes]))
+    scores = (exponentials / exponentials.sum(-1, keepdims=True)).astype(np.float32)
     deltas = rng.normal(0, 1, [batch, rois, classes - 1, 4]).astype(np.float32)
-    return logits, deltas, boxes, rng.random([batch, rois]) < 0.8
+    return scores, deltas, boxes, rng.random([batch, rois]) < 0.8
 
 
-def numpy_detections(logits, deltas, rois, rois_valid, image_size, settings):
-    """One image, one class after the other: [(score, class, box)], best first."""
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    scores = exponentials / exponentials.sum(-1, keepdims=True)
-    found = []
-    for k in range(1, logits.shape[1]):
+def numpy_detections(scores, deltas, rois, rois_valid, image_size, settings):
+    """One image: [(score, class, box)], best first."""
+
+    def boxes_of(k):
         boxes = box_ops.decode(deltas[:, k - 1], rois, settings["regression_weights"]).numpy()
-        boxes = np.clip(boxes, 0, np.concatenate([image_size, image_size]))
+        return np.clip(boxes, 0, np.concatenate([image_size, image_size]))
+
+    return numpy_nms(np.where(rois_valid[:, np.newaxis], scores, 0.0), boxes_of, settings)
+
+
+def numpy_nms(scores, boxes_of, settings):
+    """One class after the other; scores [P, N], the boxes of class k are `boxes_of(k)` [P, 4]."""
+    found = []
+    for k in range(1, scores.shape[1]):
+        boxes = boxes_of(k)
         iou = box_ops.iou(boxes, boxes).numpy()
         kept = []
         for i in np.argsort(-scores[:, k], kind="stable"):
             if (
-                rois_valid[i]
-                and scores[i, k] > settings["score_threshold"]
+                scores[i, k] > settings["score_threshold"]
                 and (boxes[i, 2:] > boxes[i, :2]).all()
                 and all(iou[i, j] <= settings["nms_iou"] for j in kept)
             ):
@@ -114,7 +121,7 @@ def one_image(scores, boxes, valid=None, **changes):
     everything = np.concatenate([1 - scores.sum(-1, keepdims=True), scores], -1)
     valid = [True] * len(scores) if valid is None else valid
     return detections.select_detections(
-        tf.math.log(tf.constant(everything[np.newaxis])),
+        tf.constant(everything[np.newaxis]),
         tf.zeros([1, len(scores), 2, 4]),
         tf.constant([boxes], tf.float32),
         tf.constant([valid]),
@@ -155,14 +162,14 @@ def test_no_proposals_no_detections():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_not_detected(bad):
-    logits, deltas, rois, valid = inputs()
-    logits[0, 1, 3] = -30.0  # its box will be bad, so that class 3 must not count without it either
-    given = [part.copy() for part in (logits, deltas, rois)]
-    logits[0, 0] = bad
+    scores, deltas, rois, valid = inputs()
+    scores[0, 1, 3] = 0.0  # its box will be bad, so that class 3 must not count without it either
+    given = [part.copy() for part in (scores, deltas, rois)]
+    scores[0, 0] = tf.nn.softmax(np.full(5, bad, np.float32))
     deltas[0, 1, 2, 0] = bad
     rois[0, 2, 3] = bad
     found = detections.select_detections(
-        *map(tf.constant, (logits, deltas, rois, valid)), IMAGE_SIZES, **SETTINGS
+        *map(tf.constant, (scores, deltas, rois, valid)), IMAGE_SIZES, **SETTINGS
     )
     valid[0, [0, 2]] = False
     check(found, (*given, valid), SETTINGS)
