@@ -11,6 +11,7 @@ from mrcnn_tf import models
 from mrcnn_tf.experiment import fields, loading
 from mrcnn_tf.modeling import (
     backbones,
+    cascade,
     efficientnet_lite,
     fpn,
     mask_rcnn,
@@ -118,6 +119,7 @@ _TAKES = {
     roi_heads.BoxHead: (fields.BoxHead, set()),
     roi_heads.MaskHead: (fields.MaskHead, set()),
     mask_rcnn.MaskRCNN: (fields.Detection, {"mask_paste"}),
+    cascade.CascadeRCNN: (fields.Detection, {"mask_paste"}),
 }
 
 

@@ -2,7 +2,7 @@
 
 from mrcnn_tf.experiment import precision, sources, unread
 from mrcnn_tf.experiment.experiment import Experiment
-from mrcnn_tf.experiment.fields import MODULES, Data
+from mrcnn_tf.experiment.fields import MODULES, Data, Model
 from mrcnn_tf.modeling import backbones, normalization
 
 
@@ -41,6 +41,7 @@ def check(experiment: Experiment) -> None:
         data = getattr(experiment.task, field)
         _check_data(f"task.{field}", data)
     _check_system(experiment)
+    _check_cascade(experiment.task.model)
     _check_metric(experiment)
     _check_stages(experiment)
     _check_parts(experiment)
@@ -129,6 +130,33 @@ def _check_system(experiment: Experiment) -> None:
                 f"task.{field}.proposals: {path!r} would not be used: with task.model.proposals: "
                 "rpn the network makes its own. Set that to file, or leave this empty"
             )
+
+
+def _check_cascade(model: Model) -> None:
+    """Refuse box heads that cannot follow each other."""
+    ious, factors = model.cascade.positive_ious, model.cascade.regression_factors
+    if len(ious) != len(factors):
+        raise ValueError(
+            f"task.model.cascade: positive_ious {tuple(ious)} and regression_factors "
+            f"{tuple(factors)}: each further box head needs one of both"
+        )
+    if not ious:
+        return
+    if model.system == "rpn" or model.features != "fpn":
+        raise ValueError(
+            f"task.model.cascade.positive_ious: got {tuple(ious)}, but box heads follow each other "
+            "only in system: mask_rcnn or faster_rcnn on features: fpn. Leave it empty"
+        )
+    if not all(0.0 < iou <= 1.0 for iou in ious) or not all(factor > 0.0 for factor in factors):
+        raise ValueError(
+            f"task.model.cascade: positive_ious {tuple(ious)} must be above 0 and at most 1, "
+            f"regression_factors {tuple(factors)} positive"
+        )
+    if not model.box_head.class_agnostic:
+        raise ValueError(
+            "task.model.box_head.class_agnostic: needs to be true with task.model.cascade: the "
+            "next box head looks at one box per RoI, not at one per class"
+        )
 
 
 def _check_metric(experiment: Experiment) -> None:

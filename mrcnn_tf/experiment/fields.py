@@ -198,6 +198,7 @@ class BoxHead(Fields):
       positive_iou: a RoI is positive from IoU 0.5 on (section 3.1).
       regression_weights: of (dy, dx, dh, dw).
       smooth_l1_beta: as for the RPN.
+      class_agnostic: one box per RoI for all classes, instead of one per class.
     """
 
     pool_size: int = 7
@@ -211,6 +212,24 @@ class BoxHead(Fields):
     positive_iou: float = 0.5
     regression_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
     smooth_l1_beta: float = 1.0
+    class_agnostic: bool = False
+
+
+@dataclasses.dataclass
+class Cascade(Fields):
+    """Further box heads, each on the boxes of the one before (Cascade R-CNN, arXiv 1712.00726).
+
+    The first is `box_head`; the others have its layers and weights of their own.
+
+    Attributes:
+      positive_ious: of each further head, what `box_head.positive_iou` is of the first: 0.6 and 0.7
+        there. Empty for one head alone.
+      regression_factors: of each further head, what the `box_head.regression_weights` are
+        multiplied by: 2 and 3, since boxes that are better already are moved by less.
+    """
+
+    positive_ious: tuple[float, ...] = ()
+    regression_factors: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass
@@ -288,6 +307,7 @@ class Model(Fields):
     rpn: RPN = dataclasses.field(default_factory=RPN)
     roi_align: RoIAlign = dataclasses.field(default_factory=RoIAlign)
     box_head: BoxHead = dataclasses.field(default_factory=BoxHead)
+    cascade: Cascade = dataclasses.field(default_factory=Cascade)
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
     detection: Detection = dataclasses.field(default_factory=Detection)
 

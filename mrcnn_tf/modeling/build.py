@@ -1,13 +1,15 @@
 """From the fields of an experiment to a network whose variables exist."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.experiment import fields
-from mrcnn_tf.modeling import backbones, c4, fpn, metrics, roi_heads
+from mrcnn_tf.modeling import backbones, c4, cascade, fpn, metrics, roi_heads
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
+from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.modeling.roi_pooling import RoIAlign
 from mrcnn_tf.modeling.rpn import RPN
 from mrcnn_tf.modeling.rpn_model import RPNModel
@@ -42,9 +44,9 @@ def build_model(config: fields.Model, num_classes: int) -> Model:
         assert rpn is not None  # checked with the experiment
         model = RPNModel(backbone, pyramid, rpn)
     else:
-        heads = _fpn_heads if has_pyramid else _c4_heads
+        detector, heads = _detector(config)
         detection = {k: v for k, v in vars(config.detection).items() if k != "mask_paste"}
-        model = MaskRCNN(
+        model = detector(
             backbone,
             pyramid,
             rpn,
@@ -65,13 +67,23 @@ def loss_names(config: fields.Model) -> tuple[str, ...]:
         "faster_rcnn": ("class_loss", "box_loss"),
         "mask_rcnn": ("class_loss", "box_loss", "mask_loss"),
     }[config.system]
-    return of_rpn + of_heads
+    num_stages = 1 + len(config.cascade.positive_ious)
+    return of_rpn + of_heads + cascade.later_names(("class_loss", "box_loss"), num_stages)
 
 
 def metric_names(config: fields.Model) -> tuple[str, ...]:
     """What `metrics.metrics` returns for the network."""
     of_rpn = metrics.OF_RPN if config.proposals == "rpn" else ()
-    return of_rpn + (metrics.OF_BOXES if config.system != "rpn" else ())
+    of_boxes = metrics.OF_BOXES if config.system != "rpn" else ()
+    num_stages = 1 + len(config.cascade.positive_ious)
+    return of_rpn + of_boxes + cascade.later_names(of_boxes, num_stages)
+
+
+def _detector(config: fields.Model) -> tuple[type[MaskRCNN], Callable]:
+    """Which network it is, and what builds its heads."""
+    if config.cascade.positive_ious:
+        return cascade.CascadeRCNN, _cascade_heads
+    return MaskRCNN, _fpn_heads if config.features == "fpn" else _c4_heads
 
 
 def _fpn_heads(
@@ -80,6 +92,19 @@ def _fpn_heads(
     has_masks = config.system == "mask_rcnn"
     return roi_heads.FPNRoIHeads(
         roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        roi_heads.MaskHead(num_classes, **vars(config.mask_head)) if has_masks else None,
+        RoIAlign(**vars(config.roi_align)),
+    )
+
+
+def _cascade_heads(
+    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+) -> cascade.CascadeRoIHeads:
+    if config.features != "fpn":
+        raise ValueError("cascade: there is none on features: c4, whose heads share stage 5")
+    has_masks = config.system == "mask_rcnn"
+    return cascade.CascadeRoIHeads(
+        cascade.box_heads(num_classes, vars(config.box_head), **vars(config.cascade)),
         roi_heads.MaskHead(num_classes, **vars(config.mask_head)) if has_masks else None,
         RoIAlign(**vars(config.roi_align)),
     )
@@ -107,7 +132,8 @@ def _create_variables(model: Model) -> None:
         model.rpn.built = True
     if isinstance(model, MaskRCNN):
         roi, classes = tf.constant([[[0.0, 0.0, 32.0, 32.0]]]), tf.ones([1, 1], tf.int32)
-        model.roi_heads.boxes(features, roi)
+        proposal = Proposals(roi, tf.zeros([1, 1]), tf.constant([[True]]))
+        model.find_boxes(features, proposal, tf.constant([[64.0, 64.0]]))
         if model.roi_heads.mask_head is not None:
             model.roi_heads.masks(features, roi, classes)
         model.roi_heads.built = True

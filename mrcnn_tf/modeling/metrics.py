@@ -7,7 +7,7 @@ without positives must not count as a batch whose positives were all missed.
 
 import tensorflow as tf
 
-from mrcnn_tf.modeling.outputs import DetectorOutputs, RPNOutputs
+from mrcnn_tf.modeling.outputs import BoxOutputs, DetectorOutputs, RPNOutputs
 
 Weighted = tuple[tf.Tensor, tf.Tensor]
 
@@ -16,10 +16,16 @@ OF_BOXES = ("class_accuracy", "positive_class_accuracy", "positive_rois")
 
 
 def metrics(outputs: RPNOutputs | DetectorOutputs) -> dict[str, Weighted]:
-    """Return those of the RPN and those of the boxes, as far as the network has these parts."""
+    """Return those of the RPN and those of the boxes, as far as the network has these parts.
+
+    Those of a cascade's further box heads begin with `stage2_`, `stage3_`, ...
+    """
     if isinstance(outputs, RPNOutputs):
         return of_rpn(outputs)
-    return (of_rpn(outputs.rpn) if outputs.rpn else {}) | of_boxes(outputs)
+    found = (of_rpn(outputs.rpn) if outputs.rpn else {}) | of_boxes(outputs)
+    for number, stage in enumerate(outputs.later_stages, start=2):
+        found |= {f"stage{number}_{name}": value for name, value in of_boxes(stage).items()}
+    return found
 
 
 def of_rpn(outputs: RPNOutputs) -> dict[str, Weighted]:
@@ -37,7 +43,7 @@ def of_rpn(outputs: RPNOutputs) -> dict[str, Weighted]:
     }
 
 
-def of_boxes(outputs: DetectorOutputs) -> dict[str, Weighted]:
+def of_boxes(outputs: DetectorOutputs | BoxOutputs) -> dict[str, Weighted]:
     """Look at the sampled RoIs.
 
     `class_accuracy`: those with the right class. `positive_class_accuracy`: of the positive ones.

@@ -45,6 +45,25 @@ class MaskOutputs(NamedTuple):
     valid: tf.Tensor
 
 
+class BoxOutputs(NamedTuple):
+    """Of a box head that looks at the boxes of another one.
+
+    Attributes:
+      class_logits: float32 [B, R, N].
+      box_deltas: float32 [B, R, N-1, 4].
+      roi_targets: RoITargets, not in the order of positives and negatives.
+    """
+
+    class_logits: tf.Tensor
+    box_deltas: tf.Tensor
+    roi_targets: targets.RoITargets
+
+    def of_images(self, selected: tf.Tensor) -> "BoxOutputs":
+        """Leave out the images that are not `selected`, bool [B]: their RoIs are padding."""
+        valid = self.roi_targets.valid & selected[:, tf.newaxis]
+        return self._replace(roi_targets=self.roi_targets._replace(valid=valid))
+
+
 class DetectorOutputs(NamedTuple):
     """Of Faster R-CNN and Mask R-CNN.
 
@@ -54,6 +73,7 @@ class DetectorOutputs(NamedTuple):
       box_deltas: float32 [B, R, N-1, 4].
       roi_targets: RoITargets.
       masks: None without a mask branch.
+      later_stages: of the further box heads of a cascade.
     """
 
     rpn: RPNOutputs | None
@@ -61,6 +81,7 @@ class DetectorOutputs(NamedTuple):
     box_deltas: tf.Tensor
     roi_targets: targets.RoITargets
     masks: MaskOutputs | None = None
+    later_stages: tuple[BoxOutputs, ...] = ()
 
     def of_images(self, selected: tf.Tensor) -> "DetectorOutputs":
         """Leave out the images that are not `selected`, bool [B]: nothing of them counts."""
@@ -70,4 +91,5 @@ class DetectorOutputs(NamedTuple):
             rpn=self.rpn.of_images(selected) if self.rpn else None,
             roi_targets=rois._replace(valid=rois.valid & real),
             masks=masks._replace(valid=masks.valid & real) if masks else None,
+            later_stages=tuple(stage.of_images(selected) for stage in self.later_stages),
         )

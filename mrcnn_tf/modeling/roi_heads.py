@@ -17,7 +17,7 @@ from mrcnn_tf.modeling.roi_pooling import RoIAlign
 
 
 class BoxHead(tf_keras.layers.Layer):
-    """Hidden layers, then class logits and class-specific box deltas (FPN section 4.2).
+    """Hidden layers, then class logits and box deltas, of each class or of all (FPN section 4.2).
 
     The numbers are described in `fields.BoxHead`, whose names they have; how many RoIs it learns
     from and which are positive is asked by the network, which samples them.
@@ -43,6 +43,7 @@ class BoxHead(tf_keras.layers.Layer):
         positive_iou: float = BoxDefaults.positive_iou,
         regression_weights: Sequence[float] = BoxDefaults.regression_weights,
         smooth_l1_beta: float = BoxDefaults.smooth_l1_beta,
+        class_agnostic: bool = BoxDefaults.class_agnostic,
         name: str = "box_head",
     ):
         super().__init__(name=name)
@@ -53,6 +54,7 @@ class BoxHead(tf_keras.layers.Layer):
         self.positive_iou = positive_iou
         self.regression_weights = tuple(regression_weights)
         self.smooth_l1_beta = smooth_l1_beta
+        self.class_agnostic = class_agnostic
         self.convs = _convs(conv_layers, conv_channels, norm)
         self.hidden = [
             tf_keras.layers.Dense(
@@ -71,7 +73,7 @@ class BoxHead(tf_keras.layers.Layer):
             name="class_logits",
         )
         self.box_deltas = tf_keras.layers.Dense(
-            (num_classes - 1) * 4,
+            4 if class_agnostic else (num_classes - 1) * 4,
             kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.001),
             name="box_deltas",
         )
@@ -90,7 +92,8 @@ class BoxHead(tf_keras.layers.Layer):
 
         Returns:
           class logits, float32 [B, R, N], and deltas, float32 [B, R, N-1, (dy, dx, dh, dw)]: row
-          k of the deltas belongs to class k + 1, background has none.
+          k of the deltas belongs to class k + 1, background has none. All rows are the same if
+          the head is class-agnostic.
         """
         batch, rois = tf.shape(roi_features)[0], tf.shape(roi_features)[1]
         side, channels = roi_features.shape[2], roi_features.shape[-1]
@@ -103,10 +106,10 @@ class BoxHead(tf_keras.layers.Layer):
             hidden = layer(hidden)
         logits = tf.cast(self.class_logits(hidden), tf.float32)
         deltas = tf.cast(self.box_deltas(hidden), tf.float32)
-        return (
-            tf.reshape(logits, [batch, rois, self.num_classes]),
-            tf.reshape(deltas, [batch, rois, self.num_classes - 1, 4]),
-        )
+        deltas = tf.reshape(deltas, [batch, rois, self.box_deltas.units // 4, 4])
+        if self.class_agnostic:
+            deltas = tf.broadcast_to(deltas, [batch, rois, self.num_classes - 1, 4])
+        return tf.reshape(logits, [batch, rois, self.num_classes]), deltas
 
 
 class MaskHead(tf_keras.layers.Layer):

@@ -34,7 +34,7 @@ class AnchorTargets(NamedTuple):
 
 
 class RoITargets(NamedTuple):
-    """Sampled RoIs, positives first, and their targets.
+    """Sampled RoIs and their targets; positives first, unless they were matched anew.
 
     Attributes:
       rois: float32 [B, R, 4], network-input pixels.
@@ -194,6 +194,60 @@ def roi_targets(
         sample.valid,
         gt_index,
         tf.where(sample.is_positive[..., tf.newaxis], deltas, 0.0),
+    )
+
+
+def rematched_targets(
+    boxes: tf.Tensor,
+    valid: tf.Tensor,
+    gt_boxes: tf.Tensor,
+    gt_classes: tf.Tensor,
+    gt_valid: tf.Tensor,
+    gt_is_crowd: tf.Tensor,
+    *,
+    positive_iou: float,
+    regression_weights: tuple[float, ...],
+    ignore_crowds: bool,
+) -> RoITargets:
+    """Match boxes that were RoIs and have been moved, all of them (Cascade R-CNN section 4.1).
+
+    Nothing is sampled, and the objects' own boxes do not join again, as in Detectron2.
+
+    Args:
+      boxes: float32 [B, R, 4], network-input pixels, inside their image. No gradient to them.
+      valid: bool [B, R].
+      gt_boxes: float32 [B, G, 4], the same frame.
+      gt_classes: int32 [B, G], 1..N-1.
+      gt_valid: bool [B, G].
+      gt_is_crowd: bool [B, G].
+      positive_iou: from here on a box is positive, below it is negative.
+      regression_weights: of (dy, dx, dh, dw).
+      ignore_crowds: boxes on a crowd region are not negatives.
+
+    Returns:
+      RoITargets in the order of `boxes`; those without area are not valid.
+    """
+    boxes = tf.stop_gradient(boxes)
+    matches = matching.match(
+        box_ops.iou(boxes, gt_boxes),
+        gt_valid & ~gt_is_crowd,
+        positive_iou,
+        positive_iou,
+        allow_low_quality=False,
+        ignored=_on_crowd(boxes, gt_boxes, gt_valid & gt_is_crowd) if ignore_crowds else None,
+    )
+    valid &= (matches.is_positive | matches.is_negative) & box_ops.is_nonempty(boxes)
+    is_positive = matches.is_positive & valid
+    classes = tf.gather(gt_classes, matches.gt_index, batch_dims=1)
+    matched = tf.gather(gt_boxes, matches.gt_index, batch_dims=1)
+    deltas = box_ops.encode(matched, boxes, regression_weights)
+    return RoITargets(
+        tf.where(valid[..., tf.newaxis], boxes, 0.0),
+        tf.where(is_positive, classes, 0),
+        is_positive,
+        valid,
+        matches.gt_index,
+        tf.where(is_positive[..., tf.newaxis], deltas, 0.0),
     )
 
 

@@ -76,10 +76,9 @@ def export(folder, file_format="litert", quantize="none", detect=None, order="rg
         file_format=file_format,
         input_hw=SIZE,
         quantize=quantize,
-        label_map=LABELS,
         preprocess=preprocessor(order),
         mask_convention="pixel_centres",
-        **({"pictures": PICTURES} | more),
+        **({"pictures": PICTURES, "label_map": LABELS} | more),
     )
 
 
@@ -126,6 +125,28 @@ def test_the_size_of_the_weights_follows_the_quantisation(tmp_path):
     weights = 4 * sum(kernel.shape.num_elements() for kernel in Finder().kernels)
     assert sizes["none"] - sizes["float16"] == pytest.approx(weights / 2, rel=0.3)
     assert sizes["none"] - sizes["dynamic"] == pytest.approx(weights * 3 / 4, rel=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["litert", "onnx"])
+def test_a_cascade_answers_as_in_python(tmp_path, file_format):
+    if file_format == "onnx":
+        pytest.importorskip("tf2onnx", reason="an extra: requirements-onnx.txt")
+    config = tiny_network.config()
+    config.override(
+        {
+            "box_head": {"class_agnostic": True},
+            "cascade": {"positive_ious": (0.6, 0.7), "regression_factors": (2.0, 3.0)},
+        }
+    )
+    _, compared = export(
+        tmp_path,
+        file_format,
+        detect=tiny_network.build_network(config),
+        label_map=LabelMap((1, 2, 3), ("a", "b", "c")),
+    )
+    assert compared.num_detections > 5
+    assert compared.agreement >= 0.9
 
 
 def test_any_tool_for_archives_reads_the_description(tmp_path):

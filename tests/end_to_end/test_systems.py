@@ -15,6 +15,7 @@ C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 # Experiment, what differs on top of the tiny settings, what it is scored by.
 SYSTEMS = {
     "fasterrcnn_shapes": ({}, "box_ap"),
+    "cascade_maskrcnn_shapes": ({}, "mask_ap"),
     "maskrcnn_shapes_c4": (C4, "mask_ap"),
     "rpn_shapes": ({}, "ar_100"),
 }

@@ -48,6 +48,27 @@ FILES = (
             "c4 has no pyramid; set it to false, and freeze the backbone up to stage 4 by "
             "backbone.freeze_at: 4",
         ),
+        # Cascades.
+        (
+            "cascade_maskrcnn_r50_fpn",
+            "task.model.cascade.positive_ious=[0.6]",
+            "positive_ious (0.6,) and regression_factors (2.0, 3.0): each further box head needs",
+        ),
+        (
+            "cascade_maskrcnn_r50_fpn",
+            "task.model.cascade.positive_ious=[0.6,60]",
+            "positive_ious (0.6, 60.0) must be above 0 and at most 1",
+        ),
+        (
+            "cascade_maskrcnn_r50_fpn",
+            "task.model.box_head.class_agnostic=false",
+            "class_agnostic: needs to be true with task.model.cascade: the next box head looks at",
+        ),
+        (
+            "rpn_r50_fpn",
+            "task.model.cascade.positive_ious=[0.6],task.model.cascade.regression_factors=[2]",
+            "box heads follow each other only in system: mask_rcnn or faster_rcnn on features: fpn",
+        ),
         # Proposals from files.
         (
             "maskrcnn_r50_fpn",
