@@ -33,6 +33,7 @@ FREE = frozenset(
         "box_head.positive_fraction",
         "box_head.positive_iou",
         "box_head.smooth_l1_beta",
+        "cascade.positive_ious",
         "mask_head.target",
         "mask_head.target_sampling_ratio",
     }
@@ -97,7 +98,7 @@ def _fields_without_use(system: str, features: str) -> tuple[str, ...]:
     return {
         "mask_rcnn": (),
         "faster_rcnn": of_masks,
-        "rpn": (*of_masks, "box_head.", "roi_align.", "detection."),
+        "rpn": (*of_masks, "box_head.", "cascade.", "roi_align.", "detection."),
     }[system] + {
         "fpn": (),
         "c4": (

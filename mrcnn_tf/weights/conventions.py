@@ -31,6 +31,7 @@ _DETECTRON2_PROPOSALS = {
     ("c4", False): (12000, 2000, 6000, 1000),
     ("c4", True): (12000, 2000, 12000, 2000),
 }
+_DETECTRON2_CASCADE = {"positive_ious": [0.6, 0.7], "regression_factors": [2.0, 3.0]}
 # Model Garden's MEAN_RGB and STDDEV_RGB.
 _MODEL_GARDEN_PIXELS = {
     "order": "rgb",
@@ -105,6 +106,14 @@ def _detectron2(
         counts = _DETECTRON2_PROPOSALS[recognized.features, recognized.system == "rpn"]
         fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True)) | fields.get("rpn", {})
         fields["box_head"] = {"rois_per_image": 512} | fields.get("box_head", {})
+    if recognized.num_box_heads > 1:
+        fields["cascade"] = dict(_DETECTRON2_CASCADE)
+        fields["rpn"]["post_nms_top_k_train"] = 2000
+        notes.append(
+            "regression weights 10/5, 20/10 and 30/15 of the three box heads, Detectron2's default "
+            "(MODEL.ROI_BOX_CASCADE_HEAD); others are set by "
+            "--params_override=task.model.cascade.regression_factors=[...]"
+        )
     if recognized.features == "c4":  # no weight's shape tells
         fields["box_head"]["pool_size"] = 14
         fields["mask_head"] = {"mask_size": 14} | fields.get("mask_head", {})

@@ -12,6 +12,7 @@ from typing import Any
 
 import tf_keras
 
+from mrcnn_tf.modeling.cascade import CascadeRoIHeads
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
@@ -38,8 +39,8 @@ def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign a state dict of Detectron2 to a model built with `preset: detectron2`.
 
     Args:
-      model: RPN, Faster or Mask R-CNN on FPN or C4, with batch norms, its variables created, as
-        many classes as the file.
+      model: RPN, Faster or Mask R-CNN on FPN or C4, with a cascade or without, with batch norms,
+        its variables created, as many classes as the file.
       state_dict: {name: array or CPU tensor}, the `model` entry of a released pickle.
 
     Returns:
@@ -79,7 +80,7 @@ def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
     if model.rpn is not None:  # else its proposals come from a file
         listed += _rpn(model.rpn.head)
     if hasattr(model, "roi_heads"):
-        listed += _box_head(model.roi_heads.box_head, getattr(model.pyramid, "channels", None))
+        listed += _box_heads(model.roi_heads, getattr(model.pyramid, "channels", None))
         if model.roi_heads.mask_head is not None:
             listed += _mask_head(model.roi_heads.mask_head)
     return listed
@@ -149,21 +150,34 @@ def _rpn(head: Any) -> list[Entry]:
     ]
 
 
-def _box_head(head: Any, channels: int | None) -> list[Entry]:
-    """Entries of a box head; `channels` of the RoI features where hidden layers flatten them."""
+def _box_heads(roi_heads: Any, channels: int | None) -> list[Entry]:
+    """Entries of the box head, or of all those of a cascade, which are numbered there."""
+    if not isinstance(roi_heads, CascadeRoIHeads):
+        return _box_head(roi_heads.box_head, channels)
+    numbered = enumerate(roi_heads.box_heads)
+    return [entry for k, head in numbered for entry in _box_head(head, channels, f".{k}")]
+
+
+def _box_head(head: Any, channels: int | None, number: str = "") -> list[Entry]:
+    """Entries of a box head.
+
+    Args:
+      head: built.
+      channels: of the RoI features, where hidden layers flatten them.
+      number: what follows the names of head and predictor, ".0" for one.
+    """
     listed = []
     for i, layer in enumerate(head.convs):
-        name = f"roi_heads.box_head.conv{i + 1}"
+        name = f"roi_heads.box_head{number}.conv{i + 1}"
         listed += assign.head_conv(layer, [name], f"{name}.norm")
         channels = layer.conv.filters
     for i, layer in enumerate(head.hidden):
         kernel = layouts.dense_after_flatten(channels) if i == 0 and channels else layouts.DENSE
-        listed += assign.with_bias(layer, f"roi_heads.box_head.fc{i + 1}", kernel=kernel)
-    return [*listed, *_box_predictor(head)]
+        listed += assign.with_bias(layer, f"roi_heads.box_head{number}.fc{i + 1}", kernel=kernel)
+    return [*listed, *_box_predictor(head, f"roi_heads.box_predictor{number}")]
 
 
-def _box_predictor(head: Any) -> list[Entry]:
-    name = "roi_heads.box_predictor"
+def _box_predictor(head: Any, name: str) -> list[Entry]:
     return [
         *assign.with_bias(
             head.class_logits,

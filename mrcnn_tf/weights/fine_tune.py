@@ -21,9 +21,11 @@ _PER_CLASS = {
 }
 
 
-def _per_class(path: tuple[str, ...]) -> tuple[int, bool] | None:
+def _per_class(match: checkpoints.Match, model: tf_keras.Model) -> tuple[int, bool] | None:
     """The entry of `_PER_CLASS`, None for what does not depend on the classes."""
-    return _PER_CLASS.get(path[-2:]) or _PER_CLASS.get(path[-1:])
+    if "box_deltas" in match.path and model.roi_heads.box_head.class_agnostic:
+        return None
+    return _PER_CLASS.get(match.path[-2:]) or _PER_CLASS.get(match.path[-1:])
 
 
 @dataclasses.dataclass
@@ -87,8 +89,8 @@ def load_what_fits(
         value = reader.get_tensor(match.key) if match.key else None
         if value is None:
             tally.initial[name] = "not in the checkpoint"
-        elif _per_class(match.path) and pairs is not None:
-            value = _carried_over(match, value, pairs)
+        elif pairs is not None and (per_class := _per_class(match, model)):
+            value = _carried_over(match, value, pairs, *per_class)
             if value is None:
                 tally.initial[name] = "other classes"
             else:
@@ -123,14 +125,24 @@ def _is_named(label_map: LabelMap | None) -> TypeGuard[LabelMap]:
 
 
 def _carried_over(
-    match: checkpoints.Match, value: np.ndarray, pairs: list[tuple[int, int]]
+    match: checkpoints.Match,
+    value: np.ndarray,
+    pairs: list[tuple[int, int]],
+    width: int,
+    has_background: bool,
 ) -> np.ndarray | None:
     """Return our variable's value with the paired classes' columns from the checkpoint.
+
+    Args:
+      match: the variable.
+      value: in the checkpoint.
+      pairs: of `_same_names`.
+      width: columns per class.
+      has_background: background has some, too.
 
     Returns:
       None if there are none, or the layers differ in more than their classes.
     """
-    width, has_background = _per_class(match.path) or (1, False)
     if not pairs or value.shape[:-1] != tuple(match.variable.shape[:-1]):
         return None
     columns = [(ours + has_background, theirs + has_background) for ours, theirs in pairs]

@@ -20,6 +20,8 @@ SYSTEMS = {
     "rpn": "RPN without RoI heads",
     "backbone": "ImageNet backbone",
 }
+# What Detectron2 puts a number into, if there are several box heads.
+_NUMBERED = r"(roi_heads\.box_(?:head|predictor)\.)(\d)\.((?:fc|conv|cls_score|bbox_pred).*)"
 _DEPTHS: dict[
     tuple[tuple[int, ...], bool], int
 ] = {  # (blocks per stage, whether they have three convolutions)
@@ -34,7 +36,6 @@ _REFUSED = {
     r"roi_heads\.keypoint_(head|predictor)\.": "a Keypoint R-CNN: there is no keypoint head here",
     r"sem_seg_head\.": "a model for panoptic or semantic segmentation: there is no such head here",
     r"roi_heads\.mask_(coarse|point)_head\.": "PointRend, whose mask head does not exist here",
-    r"roi_heads\.box_predictor\.\d\.": "a Cascade R-CNN, whose three stages do not exist here yet",
     r"head\.regression_head\.bbox_ctrness|fcos": "FCOS, a one-stage detector",
     r"head\.classification_head\.module_list\.": "SSD, a one-stage detector",
     r"head\.(cls_subnet|bbox_subnet|classification_head)\.": "a RetinaNet, a one-stage detector",
@@ -72,6 +73,7 @@ class Recognized:
       num_classes: with background; 0 where there is no classifier.
       sizes: layer sizes as fields of `fields.Model`, {"fpn": {"channels": 256}, ...}.
       anchors_per_place: of the RPN; 0 where there is none.
+      num_box_heads: more than 1 in a cascade.
       told: what else the file says of the same fields (`evidence.py`).
     """
 
@@ -87,12 +89,14 @@ class Recognized:
     num_classes: int
     sizes: dict[str, dict[str, Any]]
     anchors_per_place: int
+    num_box_heads: int
     told: dict[str, dict[str, Any]]
 
     def __str__(self) -> str:
         """E.g. detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and background."""
         backbone = f"{'ResNet' if self.groups == 1 else 'ResNeXt'}-{self.depth}"
-        parts = [SYSTEMS[self.system], "-".join(filter(None, (backbone, self.features.upper())))]
+        system = ("Cascade " if self.num_box_heads > 1 else "") + SYSTEMS[self.system]
+        parts = [system, "-".join(filter(None, (backbone, self.features.upper())))]
         if self.num_classes:
             count = self.num_classes - 1
             parts.append(f"{count} class{'es' if count != 1 else ''} and background")
@@ -110,6 +114,7 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
       ValueError: it is nothing that can be converted; says what it is, where that is known.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    shapes, num_box_heads = _first_box_head(shapes)
     for pattern, what in _REFUSED.items():
         name = next((n for n in shapes if re.search(pattern, n)), None)
         if name:
@@ -139,12 +144,27 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         groups=groups,
         width_per_group=inner * 64 // (stem_channels * groups),
         num_classes=_num_classes(shapes),
-        sizes=_sizes(shapes) if detects else {},
+        sizes=_sizes(shapes, num_box_heads) if detects else {},
         anchors_per_place=_anchors_per_place(shapes),
+        num_box_heads=num_box_heads,
         told=evidence.told(state_dict, features) if features else {},
     )
     _check_variants(recognized, shapes)
     return recognized
+
+
+def _first_box_head(shapes: Mapping[str, Shape]) -> tuple[dict[str, Shape], int]:
+    """Name a cascade's first box head as if it were the only one, leave out the others, count."""
+    found, numbers = {}, {0}
+    for name, shape in shapes.items():
+        match = re.fullmatch(_NUMBERED, name)
+        if not match:
+            found[name] = shape
+            continue
+        numbers.add(int(match[2]))
+        if match[2] == "0":
+            found[match[1] + match[3]] = shape
+    return found, len(numbers)
 
 
 def _residual_convs(
@@ -234,7 +254,7 @@ def _count(shapes: Mapping[str, Shape], *patterns: str) -> int:
     return sum(bool(re.fullmatch(p, name)) for name in shapes for p in patterns)
 
 
-def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
+def _sizes(shapes: Mapping[str, Shape], num_box_heads: int) -> dict[str, dict[str, Any]]:
     """Layer sizes and norms, as fields of `fields.Model`."""
     sizes: dict[str, dict[str, Any]] = {}
     lateral = _first(
@@ -265,6 +285,11 @@ def _sizes(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
         if lateral:  # on C4, stage 5 is in their place
             sizes["mask_head"]["conv_layers"] = _count(shapes, convs)
             sizes["mask_head"] |= _norm(shapes, r"roi_heads\.mask_head\..*")
+    deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
+    # Of one class alone it makes no difference, except that a cascade's are never said to be per
+    # class.
+    if deltas and deltas[0] == 4 and (_num_classes(shapes) > 2 or num_box_heads > 1):
+        sizes["box_head"] = sizes.get("box_head", {}) | {"class_agnostic": True}
     return sizes
 
 
@@ -281,9 +306,17 @@ def _check_variants(recognized: Recognized, shapes: Mapping[str, Shape]) -> None
             f"this is one of Detectron2's models with {kind} norm in pyramid or heads "
             f"({norms[0]!r}), whose backbones do not exist here yet"
         )
-    deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
-    if deltas and deltas[0] == 4 and recognized.num_classes > 2:
-        raise ValueError("this model has boxes that do not depend on the class, which ours do")
+    agnostic = recognized.sizes.get("box_head", {}).get("class_agnostic", False)
+    if agnostic and recognized.project == "torchvision":
+        raise ValueError(
+            "this model has boxes that do not depend on the class, which torchvision's do"
+        )
+    if recognized.num_box_heads not in (1, 3) or (recognized.num_box_heads == 3 and not agnostic):
+        raise ValueError(
+            f"this is a Cascade R-CNN of {recognized.num_box_heads} box heads with boxes "
+            f"{'of all classes' if agnostic else 'per class'}; Detectron2's have three with boxes "
+            "of all classes"
+        )
     if recognized.project == "detectron2" and recognized.num_classes - 1 in (1203, 1230):
         raise ValueError(
             f"this is a model for LVIS ({recognized.num_classes - 1} classes), whose way of "

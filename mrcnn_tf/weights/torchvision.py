@@ -56,6 +56,11 @@ def entries(model: tf_keras.Model) -> list[Entry]:
     """
     if model.pyramid is None:
         raise ValueError("torchvision has no models without a feature pyramid")
+    if hasattr(model, "roi_heads") and model.roi_heads.box_head.class_agnostic:
+        raise ValueError(
+            "torchvision has no models with class-agnostic boxes (box_head.class_agnostic), and so "
+            "no cascades"
+        )
     listed = assign.backbone_entries("torchvision", model.backbone, "backbone.body.")
     listed += _pyramid(model.pyramid)
     if model.rpn is not None:  # else its proposals come from a file

@@ -165,7 +165,8 @@ def caffe2_backbone(sizes):
     return shapes | {"fc1000_w": (10, out_channels(sizes, 5)), "fc1000_b": (10,)}
 
 
-def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80):
+def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80, cascade=False):
+    """With `cascade`, `CascadeROIHeads`: three box heads whose boxes are of all classes."""
     c = sizes.channels
     if features == "fpn":
         shapes = detectron2_backbone(sizes, "backbone.bottom_up.")
@@ -185,12 +186,14 @@ def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80):
     if system == "rpn":
         return shapes
     hidden = roi
-    if features == "fpn":
-        hidden = sizes.hidden
-        shapes |= _layer("roi_heads.box_head.fc1", hidden, c * sizes.pool**2)
-        shapes |= _layer("roi_heads.box_head.fc2", hidden, hidden)
-    shapes |= _layer("roi_heads.box_predictor.cls_score", classes + 1, hidden)
-    shapes |= _layer("roi_heads.box_predictor.bbox_pred", 4 * classes, hidden)
+    for stage in (".0", ".1", ".2") if cascade else ("",):
+        if features == "fpn":
+            hidden = sizes.hidden
+            shapes |= _layer(f"roi_heads.box_head{stage}.fc1", hidden, c * sizes.pool**2)
+            shapes |= _layer(f"roi_heads.box_head{stage}.fc2", hidden, hidden)
+        predictor = f"roi_heads.box_predictor{stage}"
+        shapes |= _layer(f"{predictor}.cls_score", classes + 1, hidden)
+        shapes |= _layer(f"{predictor}.bbox_pred", 4 if cascade else 4 * classes, hidden)
     if system == "mask_rcnn":
         for i in range(sizes.convs if features == "fpn" else 0):
             shapes |= _layer(f"roi_heads.mask_head.mask_fcn{i + 1}", c, c, 3, 3)

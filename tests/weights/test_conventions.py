@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from mrcnn_tf.experiment import fields, presets
+from mrcnn_tf.experiment import fields, loading, presets
 from mrcnn_tf.weights import classes, comparison, conventions, recognize
 from tests.weights import foreign_shapes as foreign
 
@@ -44,6 +44,22 @@ def test_detectron2_on_c4_and_alone():
     alone = model_of(foreign.detectron2(R50, "rpn"))
     assert alone.system == "rpn"
     assert (alone.rpn.pre_nms_top_k_test, alone.rpn.post_nms_top_k_test) == (1000, 2000)
+
+
+def test_detectron2s_cascade_is_the_experiment():
+    """Of one class, too, where the boxes' shape does not tell whether it is of all classes."""
+    given = loading.load("cascade_maskrcnn_r50_fpn").task.model
+    for classes_of_file in (80, 1):
+        needed = model_of(foreign.detectron2(R50, classes=classes_of_file, cascade=True))
+        answers, free = comparison.differences(needed.as_dict(), given.as_dict())
+        assert answers == []
+        assert all("backbone.weights" in text for text in free), free
+    alone = model_of(foreign.detectron2(R50))
+    answers, _ = comparison.differences(alone.as_dict(), given.as_dict())
+    assert [text.split(":")[0] for text in answers] == [
+        "task.model.box_head.class_agnostic",
+        "task.model.cascade.regression_factors",
+    ]
 
 
 def test_backbones():

@@ -120,6 +120,11 @@ def test_torchvisions_classes_keep_their_ids(tmp_path):
     [
         ("detectron2", foreign.detectron2(SMALL, "rpn", "c4"), "RPN without RoI heads"),
         ("detectron2", foreign.detectron2(SMALL, "faster_rcnn", "c4", 3), "Faster R-CNN"),
+        (
+            "detectron2",
+            foreign.detectron2(SMALL, classes=3, cascade=True),
+            "regression weights 10/5, 20/10 and 30/15 of the three box heads",
+        ),
     ],
 )
 def test_other_systems_are_whole_checkpoints(tmp_path, source, shapes, said):
@@ -239,9 +244,16 @@ def test_wrong_files_are_refused_and_nothing_is_written(tmp_path, source, shapes
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("target", "suffix"), [("detectron2", ".pkl"), ("torchvision", ".pth")])
-def test_the_way_back(tmp_path, target, suffix):
-    shapes = getattr(foreign, target)(SMALL)
+@pytest.mark.parametrize(
+    ("target", "suffix", "shapes"),
+    [
+        ("detectron2", ".pkl", foreign.detectron2(SMALL)),
+        ("detectron2", ".pkl", foreign.detectron2(SMALL, cascade=True)),
+        ("torchvision", ".pth", foreign.torchvision(SMALL)),
+    ],
+    ids=["detectron2", "cascade", "torchvision"],
+)
+def test_the_way_back(tmp_path, target, suffix, shapes):
     source, output = write(tmp_path, shapes), str(tmp_path / "out")
     conversion.import_weights(target, source, output)
     back = str(tmp_path / f"back{suffix}")

@@ -132,6 +132,22 @@ def test_no_class_in_common(trained, checkpoint):
             np.testing.assert_array_equal(got, want)
 
 
+def test_boxes_of_all_classes_are_loaded_whole(tmp_path):
+    cascade = {
+        "box_head": {"class_agnostic": True},
+        "cascade": {"positive_ious": (0.6,), "regression_factors": (2.0,)},
+    }
+    trained, model = make_model(4, seed=2, **cascade), make_model(5, seed=1, **cascade)
+    tiny_network.randomize(trained)
+    path = tf.train.Checkpoint(model=trained).save(str(tmp_path / "ckpt"))
+    report = fine_tune.load_what_fits(model, path, label_map("kite", "owl", "cat", "fox"), ABC)
+    assert "6 tensors of the last layers: 2 classes carried over (kite, cat)" in report
+    for got, want in zip(model.roi_heads.box_heads, trained.roi_heads.box_heads, strict=True):
+        np.testing.assert_array_equal(got.box_deltas.kernel, want.box_deltas.kernel)
+        theirs = want.class_logits.bias.numpy()[[0, 3, 1]]
+        np.testing.assert_array_equal(got.class_logits.bias.numpy()[[0, 1, 3]], theirs)
+
+
 def test_a_backbone_alone(trained, tmp_path):
     root = tf.train.Checkpoint(model=tf.train.Checkpoint(backbone=trained.backbone))
     root.save(str(tmp_path / "ckpt"))

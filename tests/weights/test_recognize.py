@@ -1,6 +1,7 @@
 """What a file holds, from names and shapes; and what is refused by name."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def found(shapes):
         (
             foreign.detectron2(R101, "faster_rcnn", "c4", classes=20),
             "detectron2: Faster R-CNN, ResNet-101-C4, 20 classes and background",
+        ),
+        (
+            foreign.detectron2(R50, cascade=True),
+            "detectron2: Cascade Mask R-CNN, ResNet-50-FPN, 80 classes and",
+        ),
+        (
+            foreign.detectron2(R50, "faster_rcnn", classes=1, cascade=True),
+            "detectron2: Cascade Faster R-CNN, ResNet-50-FPN, 1 class and",
         ),
         (foreign.detectron2(R101, "rpn", "c4"), "detectron2: RPN without RoI heads, ResNet-101-C4"),
         (foreign.detectron2(R50, "rpn", "fpn"), "detectron2: RPN without RoI heads, ResNet-50-FPN"),
@@ -87,7 +96,6 @@ REFUSED = {
     "keypoint, torchvision": (TV, "roi_heads.keypoint_predictor.kps_score_lowres.weight", "Keyp"),
     "keypoint, Detectron2": (D2, "roi_heads.keypoint_head.conv_fcn1.weight", "a Keypoint R-CNN"),
     "panoptic": (D2, "sem_seg_head.predictor.weight", "panoptic"),
-    "cascade": (D2, "roi_heads.box_predictor.0.cls_score.weight", "a Cascade R-CNN"),
     "PointRend": (D2, "roi_heads.mask_coarse_head.fc1.weight", "PointRend"),
     "deformable": (D2, "backbone.bottom_up.res3.0.conv2_offset.weight", "deformable"),
     "RetinaNet, torchvision": (TV, "head.classification_head.conv.0.0.weight", "a RetinaNet"),
@@ -129,9 +137,14 @@ def test_variants_that_only_their_shapes_tell():
     for classes in (1203, 1230):
         with pytest.raises(ValueError, match=f"this is a model for LVIS .{classes} classes"):
             found(foreign.detectron2(R50, classes=classes))
-    agnostic = D2 | {"roi_heads.box_predictor.bbox_pred.weight": (4, 1024)}
-    with pytest.raises(ValueError, match="boxes that do not depend on the class"):
-        found(agnostic)
+    three = foreign.detectron2(R50, cascade=True)
+    two = {n: s for n, s in three.items() if not re.match(r"roi_heads\.box_\w+\.2", n)}
+    with pytest.raises(ValueError, match="a Cascade R-CNN of 2 box heads with boxes of all cl"):
+        found(two)
+    agnostic = {"roi_heads.box_predictor.bbox_pred.weight": (4, 1024)}
+    assert found(D2 | agnostic).sizes["box_head"]["class_agnostic"]
+    with pytest.raises(ValueError, match="boxes that do not depend on the class, which torchvi"):
+        found(TV | agnostic)
 
 
 def test_what_is_not_recognized():

@@ -37,6 +37,14 @@ DETECTORS = {
         detectron2,
         foreign.detectron2(SMALL, "faster_rcnn", classes=3),
     ),
+    "Detectron2 Cascade Mask R-CNN": (
+        detectron2,
+        foreign.detectron2(SMALL, classes=3, cascade=True),
+    ),
+    "Detectron2 Cascade R-CNN": (
+        detectron2,
+        foreign.detectron2(SMALL, "faster_rcnn", classes=3, cascade=True),
+    ),
     "Detectron2 RPN FPN": (detectron2, foreign.detectron2(SMALL, "rpn")),
     "Detectron2 Mask R-CNN C4": (detectron2, foreign.detectron2(SMALL, features="c4", classes=3)),
     "Detectron2 Faster R-CNN C4": (
@@ -113,6 +121,24 @@ def test_box_rows_of_c4_and_its_stage_5():
     np.testing.assert_array_equal(
         np.reshape(model.rpn.head.deltas.bias, (15, 4)), anchors[:, [1, 0, 3, 2]]
     )
+
+
+def test_the_box_heads_of_a_cascade():
+    """Spot checks of the last head, whose deltas are of all classes."""
+    _, shapes = DETECTORS["Detectron2 Cascade Mask R-CNN"]
+    state = foreign.state_dict(shapes)
+    model = model_for(state)
+    detectron2.load(model, state)
+    head = model.roi_heads.later_box_heads[1]
+    deltas = state["roi_heads.box_predictor.2.bbox_pred.weight"]
+    np.testing.assert_array_equal(head.box_deltas.kernel, deltas[[1, 0, 3, 2]].T)
+    logits = state["roi_heads.box_predictor.2.cls_score.bias"]
+    np.testing.assert_array_equal(head.class_logits.bias, logits[[3, 0, 1, 2]])
+    hidden = state["roi_heads.box_head.2.fc2.weight"]
+    np.testing.assert_array_equal(head.hidden[1].kernel, hidden.T)
+    assert head.regression_weights == (30.0, 30.0, 15.0, 15.0)
+    with pytest.raises(ValueError, match="torchvision has no models with class-agnostic boxes"):
+        torchvision.entries(model)
 
 
 def test_torchvision_writes_no_c4():
