@@ -55,7 +55,7 @@ def proposed(b, n):
 def detected(soft_nms_sigma):
     def run(b, n):
         found = detections.select_detections(
-            tf.zeros([b, n, 3]),
+            tf.fill([b, n, 3], 1 / 3),
             tf.zeros([b, n, 2, 4]),
             tf.zeros([b, n, 4]),
             tf.ones([b, n], tf.bool),
