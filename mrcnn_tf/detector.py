@@ -12,6 +12,7 @@ Ten lines are enough:
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Sequence
 
@@ -21,14 +22,21 @@ import tensorflow as tf
 from mrcnn_tf import checkpoints
 from mrcnn_tf.data import canvases
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.experiment import label_maps, loading, precision
+from mrcnn_tf.experiment import inputs, label_maps, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.results.detection import ImageDetections
-from mrcnn_tf.serving import answers, predictor, preprocessing, signatures, verification
+from mrcnn_tf.serving import (
+    answers,
+    export_views,
+    predictor,
+    preprocessing,
+    signatures,
+    verification,
+)
 from mrcnn_tf.staged import stages
 from mrcnn_tf.staged.two_networks import ProposalsAsDetections, TwoNetworks
 
@@ -48,6 +56,7 @@ class Detector:
       label_map: its categories.
       preprocess: resizes, normalises and pads.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
+      views: test-time augmentation, if the experiment has some.
     """
 
     def __init__(
@@ -56,12 +65,14 @@ class Detector:
         label_map: LabelMap,
         preprocess: preprocessing.Preprocessor,
         mask_paste: str,
+        views: export_views.Views | None = None,
     ):
-        """Put the four together; see `load`."""
+        """Put the parts together; see `load`."""
         self.mask_paste = mask_paste
         self.model = model
         self.label_map = label_map
         self.preprocess = preprocess
+        self.views = views
         self._names = dict(zip(label_map.ids, label_map.names, strict=True))
         network = signatures.build_network(self.detect, label_map.ids)
         self._network = signatures.trace(network, *signatures.NETWORK_SPECS)
@@ -85,7 +96,8 @@ class Detector:
         config, checkpoint = stages.of_run(config, checkpoint, params_override=params_override)
         with precision.of(config.runtime):
             model, label_map = _load_network(config, checkpoint)
-        return cls(model, label_map, preprocessor(config), config.task.model.detection.mask_paste)
+        paste = config.task.model.detection.mask_paste
+        return cls(model, label_map, preprocessor(config), paste, _views(config, model))
 
     def detect(self, images: tf.Tensor, image_size_hw: tf.Tensor) -> Detections:
         """The bare network; see `MaskRCNN.call`."""
@@ -142,6 +154,7 @@ class Detector:
             mask_convention=self.mask_paste,
             score_threshold=score_threshold,
             added_masks=added_masks,
+            views=self.views,
         )
 
 
@@ -185,18 +198,33 @@ def _load_rpn(detector: Experiment) -> build.Model:
     return model
 
 
-def preprocessor(config: Experiment) -> preprocessing.Preprocessor:
-    """How the experiment prepares images at inference."""
+def preprocessor(
+    config: Experiment, short_edge: int = 0, long_edge: int = 0
+) -> preprocessing.Preprocessor:
+    """How the experiment prepares images at inference; in another size, if that is given."""
     pixels, data = config.task.model.pixels, config.task.validation_data
     bucket = canvases.make(tuple(data.short_edges), data.long_edge)
+    if short_edge:
+        bucket = canvases.make((short_edge,), long_edge)
     return preprocessing.Preprocessor(
-        short_edge=data.short_edges[0],
-        long_edge=data.long_edge,
+        short_edge=short_edge or data.short_edges[0],
+        long_edge=long_edge or data.long_edge,
         resize_convention=pixels.resize,
         channel_order=pixels.order,
         pixel_mean=tuple(pixels.mean),
         pixel_std=tuple(pixels.std),
         canvas_sizes=None if data.canvas == "exact" else bucket,
+    )
+
+
+def _views(config: Experiment, model: Network) -> export_views.Views | None:
+    """How the experiment looks at an image several times, if it does."""
+    augmented = build.augmented_inference(config.task.model, config.task.tta)
+    if augmented is None:
+        return None
+    detect = functools.partial(augmented.detect, model)
+    return export_views.Views(
+        detect, tuple(preprocessor(config, *edges) for edges in inputs.views(config.task))
     )
 
 

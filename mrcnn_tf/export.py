@@ -92,6 +92,11 @@ def main(argv: list[str]) -> None:
         loaded = detector.Detector.load(values.experiment, checkpoint, override)
         threshold = _suggested(checkpoint)
         if values.format != edge.SAVED_MODEL:
+            if loaded.views is not None:
+                raise ValueError(
+                    f"--format={values.format}: such a file looks at an image once; add "
+                    "--params_override=task.tta.short_edges=[]"
+                )
             edge.run(
                 loaded.detect,
                 label_map=loaded.label_map,

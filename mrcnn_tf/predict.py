@@ -26,6 +26,9 @@ A film, or a camera by its number (0 is the first; Ctrl-C ends it), gives `detec
 per frame with numbers that objects keep, and the film with them drawn, its sound as it was. See
 docs/video.md.
 
+`--tta` looks at each image in several sizes and mirrored, if the SavedModel was exported so; see
+docs/predict.md.
+
 `--model` takes what `mrcnn_tf.export --format=litert` or `onnx` wrote (docs/edge.md) and runs
 without TensorFlow; `--server`, a SavedModel that a TensorFlow Serving holds (docs/serving.md).
 Nothing here needs tf_keras or tf-models-official.
@@ -48,7 +51,7 @@ from mrcnn_tf.remote import server as servers
 from mrcnn_tf.results import forms
 
 if TYPE_CHECKING:
-    from mrcnn_tf.serving import film_source
+    from mrcnn_tf.serving import any_predictor, film_source
 
 # Ways to a network, of which one is taken.
 _NETWORKS = ("saved_model", "model", "server")
@@ -109,6 +112,9 @@ def _define_flags() -> None:
     flags.DEFINE_integer(
         "max_frames", None, "Films and cameras: end after so many frames.", lower_bound=1
     )
+    flags.DEFINE_boolean(
+        "tta", False, "Look at each image in several sizes, as task.tta of the export says."
+    )
     threads.define_flag()
 
 
@@ -158,6 +164,8 @@ def _refuse_idle_flags() -> None:
         idle = [name for name in names if values[name].present]
         if idle and not values[needed].value:
             raise ValueError(f"--{idle[0]} needs --{needed}")
+    if values.tta and not values.saved_model:
+        raise ValueError("--tta needs --saved_model: servers and files look at an image once")
 
 
 def _run_file() -> int:
@@ -192,12 +200,14 @@ def _run_saved_model() -> int:
     """Run with a SavedModel, here or behind a server."""
     with start_tensorflow.quickly():
         import tensorflow as tf
-    from mrcnn_tf.serving import film_source, image_run, tiles
+    from mrcnn_tf.serving import any_predictor, film_source, image_run, tiles
 
     values = flags.FLAGS
-    model = values.saved_model or servers.Server(
+    model: any_predictor.AnyModel = values.saved_model or servers.Server(
         values.server, values.protocol, values.model_name, values.deadline
     )
+    if values.tta:
+        model = any_predictor.WithViews(values.saved_model)
     try:
         source = film_source.find(values.input)
         if source is not None:
@@ -218,7 +228,7 @@ def _run_saved_model() -> int:
         raise ValueError(str(error)) from error
 
 
-def _run_film(model: str | servers.Server, source: "film_source.Source") -> int:
+def _run_film(model: "any_predictor.AnyModel", source: "film_source.Source") -> int:
     values = flags.FLAGS
     if values.results or values.tiles:
         raise ValueError("--results and --tiles are for images, not for a film or a camera")

@@ -18,7 +18,7 @@ there are.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -75,6 +75,7 @@ def build(
     proposals: Proposals | None = None,
     num_proposals: int = 0,
     skip_corrupt_records: int = 0,
+    views: tuple[tuple[int, int], ...] = (),
 ) -> tf.data.Dataset:
     """Build the data set of batches for one input pipeline.
 
@@ -113,6 +114,9 @@ def build(
       proposals: boxes to join to the images; None for none.
       num_proposals: P, the best ones of each image, padded to this many.
       skip_corrupt_records: places with damaged records that may be left out.
+      views: of evaluation: (short_edge, long_edge) of further sizes in which each image is wanted,
+        for test-time augmentation. They are padded to canvases of their own, made for these edges
+        as `canvas_sizes` are, and then to the largest of their batch.
 
     Returns:
       A data set of dicts, the batches of `schema.py`.
@@ -189,8 +193,21 @@ def build(
             example, size_hw, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
         )
         given = preprocess.prepare_proposals(example, size_hw, num_proposals) if proposals else {}
+        for number, in_view in enumerate(prepare_views):
+            given |= in_view(number, example[schema.IMAGE])
         return {schema.IMAGE: image} | objects | given | preprocess.identity(example, size_hw)
 
+    prepare_views = [
+        _view(
+            *edges,
+            has_buckets=canvas_sizes is not None,
+            convention=resize_convention,
+            channel_order=channel_order,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+        for edges in views
+    ]
     share = per_replica_batch_size * num_replicas  # of the images of a step
     if is_training:
         rows = _stream(
@@ -208,8 +225,32 @@ def build(
     rows = _group_by_canvas(rows, share, num_input_pipelines, input_pipeline_id, is_training)
     dataset = _read(rows, index)
     dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(per_replica_batch_size, drop_remainder=True)
+    batch = tf.data.Dataset.padded_batch if views else tf.data.Dataset.batch
+    dataset = batch(dataset, per_replica_batch_size, drop_remainder=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _view(
+    short_edge: int, long_edge: int, *, has_buckets: bool, **prepared: Any
+) -> Callable[[int, tf.Tensor], dict[str, tf.Tensor]]:
+    """Return the function from a stored image to one of its views in a batch, without B."""
+    choose = canvases.round_up
+    if has_buckets:
+        choose = functools.partial(
+            canvases.choose, canvases=canvases.make((short_edge,), long_edge)
+        )
+
+    def view(number: int, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        size_hw = preprocess.resized_size_hw(
+            tf.shape(image)[:2], short_edge, long_edge, prepared["convention"]
+        )
+        resized = preprocess.prepare_image(image, size_hw, choose(size_hw), **prepared)
+        return {
+            schema.view_image(number): resized,
+            schema.view_size_hw(number): tf.cast(size_hw, tf.float32),
+        }
+
+    return view
 
 
 def _no_records(files: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
 from mrcnn_tf.experiment import precision, sources, unread
-from mrcnn_tf.experiment.experiment import Experiment
+from mrcnn_tf.experiment.experiment import Experiment, Task
 from mrcnn_tf.experiment.fields import MODULES, Data, Model
 from mrcnn_tf.modeling import backbones, normalization
 
@@ -42,6 +42,7 @@ def check(experiment: Experiment) -> None:
         _check_data(f"task.{field}", data)
     _check_system(experiment)
     _check_cascade(experiment.task.model)
+    _check_tta(experiment.task)
     _check_metric(experiment)
     _check_stages(experiment)
     _check_parts(experiment)
@@ -156,6 +157,26 @@ def _check_cascade(model: Model) -> None:
         raise ValueError(
             "task.model.box_head.class_agnostic: needs to be true with task.model.cascade: the "
             "next box head looks at one box per RoI, not at one per class"
+        )
+
+
+def _check_tta(task: Task) -> None:
+    """Refuse test-time augmentation of what it cannot be made for."""
+    edges, model = tuple(task.tta.short_edges), task.model
+    if not edges:
+        return
+    if min(edges) < 1:
+        raise ValueError(f"task.tta.short_edges: got {edges}, all must be positive")
+    if model.system == "rpn" or model.proposals == "file":
+        raise ValueError(
+            f"task.tta.short_edges: got {edges}, but test-time augmentation is for detectors with "
+            "an RPN of their own (system: mask_rcnn or faster_rcnn, proposals: rpn). Leave it empty"
+        )
+    if model.detection.soft_nms_sigma:
+        raise ValueError(
+            f"task.tta.short_edges: got {edges}, but the boxes of several views are united by NMS, "
+            "which would undo Soft-NMS. Set task.model.detection.soft_nms_sigma to 0, or leave "
+            "this empty"
         )
 
 

@@ -10,7 +10,7 @@ from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling import optimization
 
-from mrcnn_tf.experiment.fields import MODULES, Data, Fields, Model
+from mrcnn_tf.experiment.fields import MODULES, TTA, Data, Fields, Model
 
 
 @dataclasses.dataclass
@@ -23,6 +23,7 @@ class Task(Fields):
       init_checkpoint_modules: what of it is taken: "" what fits, to fine-tune on other classes
         (`weights/fine_tune.py`, which prints what does not fit); "all", or some of `MODULES` with
         commas between, whole and nothing else; the others start as without it.
+      tta: test-time augmentation; of evaluation, and of exports for who asks for it.
       annotation_file: COCO JSON to score against; empty scores against the validation records.
       seed: of the weights and of anchor and RoI sampling.
       cocoeval: who computes COCO's numbers from the detections: "hotcoco", compiled, or
@@ -41,6 +42,7 @@ class Task(Fields):
         default_factory=lambda: Data(is_training=True, flip_probability=0.5)
     )
     validation_data: Data = dataclasses.field(default_factory=lambda: Data(is_training=False))
+    tta: TTA = dataclasses.field(default_factory=TTA)
     annotation_file: str = ""
     seed: int = 0
     cocoeval: str = "hotcoco"

@@ -330,6 +330,23 @@ class ColorJitter(Fields):
 
 
 @dataclasses.dataclass
+class TTA(Fields):
+    """Test-time augmentation: each image is looked at several times, see `modeling/tta.py`.
+
+    Evaluation does it if this is set; of an export it is asked for (`predict --tta`).
+
+    Attributes:
+      short_edges: the image is looked at in these sizes. The longest long edge grows with them: it
+        is `validation_data.long_edge` where one is `validation_data.short_edges[0]`. Empty for no
+        test-time augmentation; Detectron2 has 400, 500, ... 1200.
+      flips: at each size also at its mirror image.
+    """
+
+    short_edges: tuple[int, ...] = ()
+    flips: bool = True
+
+
+@dataclasses.dataclass
 class Data(Fields):
     """Records and what happens to an image on its way into a batch.
 

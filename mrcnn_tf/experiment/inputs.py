@@ -64,7 +64,15 @@ def build(
         if data.is_training
         else model.rpn.post_nms_top_k_test,
         skip_corrupt_records=data.skip_corrupt_records,
+        views=() if data.is_training else views(config),
     )
+
+
+def views(config: Task) -> tuple[tuple[int, int], ...]:
+    """Return (short edge, longest long edge) of each size of test-time augmentation."""
+    data = config.validation_data
+    factor = data.long_edge / data.short_edges[0]
+    return tuple((edge, round(edge * factor)) for edge in config.tta.short_edges)
 
 
 def batch_size(data: fields.Data, replicas: int) -> int:

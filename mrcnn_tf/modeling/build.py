@@ -13,6 +13,7 @@ from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.modeling.roi_pooling import RoIAlign
 from mrcnn_tf.modeling.rpn import RPN
 from mrcnn_tf.modeling.rpn_model import RPNModel
+from mrcnn_tf.modeling.tta import AugmentedInference
 
 Model = RPNModel | MaskRCNN
 
@@ -57,6 +58,13 @@ def build_model(config: fields.Model, num_classes: int) -> Model:
         )
     _create_variables(model)
     return model
+
+
+def augmented_inference(config: fields.Model, tta: fields.TTA) -> AugmentedInference | None:
+    """Return what takes the place of the network's `infer` with test-time augmentation."""
+    if not tta.short_edges:
+        return None
+    return AugmentedInference(tta.flips, config.detection.nms_iou, config.max_instances)
 
 
 def loss_names(config: fields.Model) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ import sys
 
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import storage
-from mrcnn_tf.remote.server import Server
 from mrcnn_tf.serving import any_predictor, film_reader, film_source, output_folder
 from mrcnn_tf.serving.frame_loop import FrameLoop
 from mrcnn_tf.serving.lines_file import LinesFile
@@ -15,7 +14,7 @@ _MAX_NAMED = 20  # frames that a server did not answer
 
 
 def run(
-    model: str | Server,
+    model: any_predictor.AnyModel,
     source: film_source.Source,
     output_dir: str,
     score_threshold: float | None,

@@ -15,7 +15,6 @@ import tensorflow as tf
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.images import finding, reading, storage
 from mrcnn_tf.remote.failures import ServerError
-from mrcnn_tf.remote.server import Server
 from mrcnn_tf.results import column_runs
 from mrcnn_tf.results.detection import Detection, ImageDetections
 from mrcnn_tf.serving import (
@@ -309,7 +308,7 @@ class ImageRun:
 
 
 def run(
-    model: str | Server,
+    model: any_predictor.AnyModel,
     patterns: str | Sequence[str],
     output_dir: str,
     score_threshold: float | None,
@@ -321,7 +320,7 @@ def run(
     """Predict on everything that the patterns name, and print what happens.
 
     Args:
-      model: folder that `python -m mrcnn_tf.export` wrote, or where such a one is served.
+      model: see `any_predictor.load`.
       patterns: file, folder or glob, or several, see `finding.find_images`.
       output_dir: made if absent.
       score_threshold: of what is drawn; None for the one that the export suggests.

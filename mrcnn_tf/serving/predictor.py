@@ -11,7 +11,7 @@ import tensorflow as tf
 from mrcnn_tf.console import start_tensorflow
 from mrcnn_tf.images import reading
 from mrcnn_tf.results.detection import ImageDetections
-from mrcnn_tf.serving import preprocessing
+from mrcnn_tf.serving import preprocessing, views
 from mrcnn_tf.serving.answers import Answer, read_detections
 
 
@@ -19,9 +19,10 @@ class Prepared(NamedTuple):
     """An image, ready for a call of the network.
 
     Attributes:
-      canvas_hw: (height, width) that the network will see. Images of one canvas share a call
-        without one of them enlarging the others. None: it is chosen inside the graph.
-      request: what `_FromPixels` or `_FromFiles` made of it.
+      canvas_hw: (height, width) that the network will see, of each size if it sees several. Images
+        of one canvas share a call without one of them enlarging the others. None: it is chosen
+        inside the graph.
+      request: what `_FromPixels`, `_FromViews` or `_FromFiles` made of it.
     """
 
     canvas_hw: tuple[int, ...] | None
@@ -40,6 +41,20 @@ class _FromPixels:
 
     def call(self, requests: Sequence[preprocessing.NetworkInput]) -> dict[str, tf.Tensor]:
         return self._model.network(*preprocessing.stack(requests))
+
+
+class _FromViews:
+    """The functions `prepare_views` and `network_views` of an export, see `export_views.py`."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def prepare(self, image: reading.UprightImage) -> Prepared:
+        given = self._model.prepare_views(tf.constant(image.pixels))
+        return Prepared(views.canvases_hw(given), given)
+
+    def call(self, requests: Sequence[tuple[tf.Tensor, ...]]) -> dict[str, tf.Tensor]:
+        return self._model.network_views(*views.stack(requests))
 
 
 class _FromFiles:
@@ -75,15 +90,16 @@ class Predictor:
         that was there when it was exported; None without one.
     """
 
-    def __init__(self, saved_model: str):
+    def __init__(self, saved_model: str, tta: bool = False):
         """Load it.
 
         Args:
           saved_model: the folder that `python -m mrcnn_tf.export` wrote.
+          tta: look at each image as `task.tta` of the exported experiment says.
 
         Raises:
           FileNotFoundError: the folder holds no SavedModel.
-          ValueError: it was not written by `mrcnn_tf.export`.
+          ValueError: it was not written by `mrcnn_tf.export`, or not with test-time augmentation.
         """
         if not tf.saved_model.contains_saved_model(saved_model):
             raise FileNotFoundError(f"{saved_model} holds no SavedModel; {_advice(saved_model)}")
@@ -97,11 +113,18 @@ class Predictor:
         self.category_names = {row["id"]: row["name"] for row in description["categories"]}
         self.suggested_score_threshold: float | None = description.get("suggested_score_threshold")
         self._mask_convention = description["mask_convention"]
-        self._steps: _FromPixels | _FromFiles = (
-            _FromPixels(self._model)
-            if hasattr(self._model, "network")
-            else _FromFiles(self._model, self.input_type)
-        )
+        self._steps: _FromPixels | _FromViews | _FromFiles
+        if tta:
+            if not hasattr(self._model, "network_views"):
+                raise ValueError(
+                    f"{saved_model} was exported without test-time augmentation: export it with "
+                    "--params_override=task.tta.short_edges=[...]"
+                )
+            self._steps = _FromViews(self._model)
+        elif hasattr(self._model, "network"):
+            self._steps = _FromPixels(self._model)
+        else:
+            self._steps = _FromFiles(self._model, self.input_type)
 
     def prepare(self, image: reading.UprightImage) -> Prepared:
         """Resize and normalise one image.

@@ -13,7 +13,8 @@ called through every interface, which empty requests cannot.
 Beside them stand two functions for whoever has decoded images in Python, as `predictor.py` has:
 `prepare` makes network input of one image's pixels, `network` answers a batch of such inputs. What
 `serving_default` does with files is the same two, so the network lies in the file once. They are no
-signatures: TensorFlow Serving does not show them.
+signatures: TensorFlow Serving does not show them. With test-time augmentation there are two more,
+see `export_views.py`.
 
 The module holds the variables and the traced functions, not the Keras model: no custom op, no
 Python class to revive; it loads where only `tensorflow` is installed.
@@ -35,6 +36,7 @@ from mrcnn_tf.modeling import prepared
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.serving import (
     each_canvas,
+    export_views,
     full_masks,
     postprocessing,
     preprocessing,
@@ -73,6 +75,8 @@ class ServingModule(tf.Module):
       description: function without arguments that returns a JSON string [], see `describe`.
       describe: the same as a signature.
       label_map: asset `label_map.json`.
+      prepare_views: function, see `export_views.py`; absent without test-time augmentation.
+      network_views: likewise.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class ServingModule(tf.Module):
         description: str,
         label_map_path: str,
         add_masks: full_masks.AddMasks | None = None,
+        views: export_views.Views | None = None,
+        category_ids: tuple[int, ...] = (),
     ):
         super().__init__()
         self.label_map = tf.saved_model.Asset(label_map_path)
@@ -94,6 +100,10 @@ class ServingModule(tf.Module):
             # traces, and a reader without tf_keras could revive none of them. Kernels are there as
             # they are used, not as they trained.
             self.model_variables = list(self.network.variables)
+            if views is not None:
+                self.prepare_views = trace(views.prepare, PIXELS_SPEC).get_concrete_function()
+                traced = trace(views.network(category_ids), *views.specs)
+                self.network_views = traced.get_concrete_function()
         serve = build_serve(
             self.network,
             answers=answers_of(self.network),
@@ -247,6 +257,7 @@ def export_saved_model(
     mask_convention: str,
     score_threshold: float | None = None,
     added_masks: str | None = None,
+    views: export_views.Views | None = None,
 ) -> verification.Verification:
     """Write the SavedModel, run it once, compare with the Python model, then give it its name.
 
@@ -262,6 +273,7 @@ def export_saved_model(
       mask_convention: how masks are to be pasted, told to `predict.py`.
       score_threshold: that a report suggests, told to `predict.py`.
       added_masks: a key of `full_masks.KINDS`: clients get masks in the image's frame too.
+      views: test-time augmentation, for who asks for it; None for none.
 
     Returns:
       What the comparison found.
@@ -300,7 +312,9 @@ def export_saved_model(
             preprocess.max_image_pixels,
             added_masks,
         )
-        module = ServingModule(network, preprocess, input_type, description, path, add_masks)
+        module = ServingModule(
+            network, preprocess, input_type, description, path, add_masks, views, label_map.ids
+        )
         signatures = {"serving_default": module.__call__, "describe": module.describe}
         tf.saved_model.save(module, incomplete, signatures=signatures)
     serve = build_serve(
@@ -311,6 +325,8 @@ def export_saved_model(
         add_masks=add_masks,
     )
     found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
+    if views is not None:
+        views.verify(incomplete, label_map.ids)
     warm_up = warmup.requests(
         "serving_default", INPUT_NAME, input_type, preprocess.max_image_pixels
     )

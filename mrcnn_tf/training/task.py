@@ -15,6 +15,8 @@ from mrcnn_tf.experiment import fields, inputs, label_maps
 from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling import metrics as metrics_lib
+from mrcnn_tf.modeling.detections import Detections
+from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.staged.proposals import ProposalReader
 from mrcnn_tf.training import (
     background,
@@ -84,6 +86,8 @@ class MaskRCNNTask(base_task.Task):
         self.loss_names = build.loss_names(params.model)
         self._weight_decay = weight_decay
         self._enable_xla = enable_xla
+        augmented = build.augmented_inference(params.model, params.tta)
+        self._infer = augmented.infer if augmented else _infer
         self._evaluator: evaluators.Evaluator | None = None
         self._background = background.Background()
         self._progress: ProgressBar | None = None
@@ -278,9 +282,9 @@ class MaskRCNNTask(base_task.Task):
 
         def forward(inputs, is_real):
             if not self.task_config.validation_loss:
-                return model.infer(inputs), {}
+                return self._infer(model, inputs), {}
             features = model.features(inputs[schema.IMAGE], training=False)
-            detections = model.infer(inputs, features)
+            detections = self._infer(model, inputs, features)
             step = tf.constant(0, tf.int64)
             outputs = model.train_forward(
                 inputs, self.task_config.seed, step, training=False, features=features
@@ -372,6 +376,14 @@ class MaskRCNNTask(base_task.Task):
         if self._images:
             self._images.write(global_step)
         return numbers
+
+
+def _infer(
+    model: build.Model,
+    inputs: dict[str, tf.Tensor],
+    features: dict[int, tf.Tensor] | None = None,
+) -> Detections | Proposals:
+    return model.infer(inputs, features)
 
 
 def _update(metrics: list[tf_keras.metrics.Metric] | None, values: dict[str, _Weighted]) -> None:

@@ -91,6 +91,45 @@ def test_evaluation_gives_every_image_once(scenes, write_records, arena_masks, n
         assert len({batch[schema.IMAGE].shape for batch in step}) == 1
 
 
+def test_views_are_the_stored_image_in_other_sizes(scenes, write_records):
+    """64 of 96 as ever, and 32 of 48 and 96 of 144 beside it, each on a canvas of its own."""
+    batches = _read(_build(write_records(scenes), views=((32, 48), (96, 144))))
+    plain = _read(_build(write_records(scenes)))
+    by_id = {scene.source_id: scene for scene in scenes}
+    seen = 0
+    for batch, without in zip(batches, plain, strict=True):
+        for key, value in without.items():
+            np.testing.assert_array_equal(batch[key], value, key)
+        for number, short, long in ((0, 32, 48), (1, 96, 144)):
+            images, sizes = batch[schema.view_image(number)], batch[schema.view_size_hw(number)]
+            assert all(side % 32 == 0 for side in images.shape[1:3])
+            for k, source_id in enumerate(_ids(batch)):
+                if not source_id:
+                    continue
+                scene = by_id[source_id]
+                stored = scene.image.shape[:2]
+                scale = min(short / min(stored), long / max(stored))
+                height, width = (int(side * scale + 0.5) for side in stored)
+                np.testing.assert_array_equal(sizes[k], [height, width])
+                inside = images[k, :height, :width]
+                expected = scene.image.mean((0, 1))[::-1] - [103, 116, 123]
+                np.testing.assert_allclose(inside.mean((0, 1)), expected, atol=3)
+                assert not images[k, height:].any()
+                assert not images[k, :, width:].any()
+                seen += 1
+    assert seen == 2 * len(scenes)
+
+
+def test_a_view_in_the_own_size_is_the_image(scenes, write_records):
+    for canvas_sizes in (canvases.make((64,), 96), None):
+        dataset = _build(write_records(scenes), views=((64, 96),), canvas_sizes=canvas_sizes)
+        for batch in _read(dataset):
+            real = [bool(source_id) for source_id in _ids(batch)]
+            np.testing.assert_array_equal(
+                batch[schema.view_image(0)][real], batch[schema.IMAGE][real]
+            )
+
+
 def _size(height, width):
     scale = min(64 / min(height, width), 96 / max(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)

@@ -8,8 +8,12 @@ import tensorflow as tf
 
 from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
-from mrcnn_tf.experiment import loading
+from mrcnn_tf.experiment import label_maps, loading
+from mrcnn_tf.modeling import build
 from mrcnn_tf.serving import image_run
+from mrcnn_tf.training.task import MaskRCNNTask
+from tests import tiny_network
+from tests.end_to_end.conftest import script
 
 C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 # Experiment, what differs on top of the tiny settings, what it is scored by.
@@ -19,6 +23,81 @@ SYSTEMS = {
     "maskrcnn_shapes_c4": (C4, "mask_ap"),
     "rpn_shapes": ({}, "ar_100"),
 }
+
+
+@pytest.mark.slow
+def test_looking_several_times(override, shapes, tmp_path):
+    """Evaluation and `predict --tta` find the same, and other things than looking once does."""
+    fields = json.loads(override) | {"task.validation_loss": False}
+
+    def experiment(**tta):
+        values = {f"task.tta.{name}": value for name, value in tta.items()}
+        return loading.load("maskrcnn_shapes", params_override=json.dumps(fields | values))
+
+    # Weights at random, so that boxes differ: what a few steps have taught is the same everywhere.
+    run = str(tmp_path / "run")
+    label_map = label_maps.of_experiment(experiment().task)
+    model = build.build_model(experiment().task.model, label_map.num_classes)
+    tiny_network.randomize(model)
+    tf.train.Checkpoint(model=model).save(f"{run}/ckpt")
+    scored = {
+        name: train.run(experiment(**tta), "eval", str(tmp_path / name), checkpoint_path=run)
+        for name, tta in {
+            "plain": {},
+            "one": {"short_edges": [64], "flips": False},
+            "several": {"short_edges": [48, 64]},
+        }.items()
+    }
+    assert scored["one"] == scored["plain"]
+    assert scored["several"].keys() == scored["plain"].keys()
+    assert scored["several"] != scored["plain"]
+
+    several = experiment(short_edges=[48, 64])
+    loading.save(several, f"{run}/params.yaml")
+    detector = Detector.load(f"{run}/params.yaml", run)
+    detector.export(str(tmp_path / "exported"), "image_bytes")
+    rows = {}
+    for flags in ((), ("--tta",)):
+        said = script(
+            "-m mrcnn_tf.predict",
+            f"--saved_model={tmp_path}/exported",
+            f"--input={shapes}/coco/val",
+            f"--output_dir={tmp_path}/out{len(flags)}",
+            "--batch_size=2",
+            *flags,
+        )
+        assert ("with test-time augmentation" in said) == bool(flags)
+        rows[flags] = json.loads((tmp_path / f"out{len(flags)}" / "detections.json").read_text())
+    once = detector(sorted((shapes / "coco" / "val").iterdir()))
+    assert [row["score"] for row in rows[()]] == [
+        pytest.approx(one.score, abs=1e-4) for found in once for one in found
+    ]
+
+    # What the evaluation scored, detection by detection.
+    annotations = json.loads((shapes / "coco/annotations/instances_val.json").read_text())
+    names = {str(image["id"]): image["file_name"] for image in annotations["images"]}
+    task = MaskRCNNTask(several.task, label_map=detector.label_map)
+    compared = []
+    for batch in task.build_inputs(several.task.validation_data):
+        logs = task.validation_step(batch, detector.model)
+        for b, source_id in enumerate(logs["source_id"].numpy()):
+            name = names.get(bytes(source_id).rstrip(b"\0").decode())
+            theirs = [row for row in rows[("--tta",)] if row["image_id"] == name]
+            kept = np.flatnonzero(logs["valid"][b]) if name else ()
+            assert len(kept) == len(theirs)
+            for d in kept:
+                y1, x1, y2, x2 = logs["boxes"][b, d].numpy()  # 64 pixels, as the images
+                category = detector.label_map.ids[int(logs["classes"][b, d]) - 1]
+                compared.append(
+                    any(
+                        row["category_id"] == category
+                        and abs(row["score"] - float(logs["scores"][b, d])) < 1e-3
+                        and np.abs(np.array(row["bbox"]) - [x1, y1, x2 - x1, y2 - y1]).max() < 0.5
+                        for row in theirs
+                    )
+                )
+    assert len(compared) > 40
+    assert np.mean(compared) >= 0.95
 
 
 @pytest.mark.slow

@@ -69,6 +69,27 @@ FILES = (
             "task.model.cascade.positive_ious=[0.6],task.model.cascade.regression_factors=[2]",
             "box heads follow each other only in system: mask_rcnn or faster_rcnn on features: fpn",
         ),
+        # Test-time augmentation.
+        (
+            "rpn_r50_fpn",
+            "task.tta.short_edges=[800]",
+            "task.tta.short_edges: got (800,), but test-time augmentation is for detectors with",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            FILES + ",task.tta.short_edges=[800]",
+            "test-time augmentation is for detectors with an RPN of their own",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.tta.short_edges=[800,0]",
+            "task.tta.short_edges: got (800, 0), all must be positive",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.tta.short_edges=[800],task.model.detection.soft_nms_sigma=0.5",
+            "united by NMS, which would undo Soft-NMS. Set task.model.detection.soft_nms_sigma to",
+        ),
         # Proposals from files.
         (
             "maskrcnn_r50_fpn",
