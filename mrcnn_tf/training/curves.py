@@ -21,10 +21,15 @@ def drop_beyond(folder: str, step: int) -> None:
         return
     names = [name for name in tf.io.gfile.listdir(folder) if name.startswith("events.out.tfevents")]
     paths = [os.path.join(folder, name) for name in names]
-    # By their times: what follows in the names, process and host, has no order.
-    for path in sorted(paths, key=lambda path: tf.io.gfile.stat(path).mtime_nsec, reverse=True):
-        if _drop_from(path, step):
+    # By their times: what follows in the names, process and host, has no order. A clock may be so
+    # coarse that two have the same.
+    times = {path: tf.io.gfile.stat(path).mtime_nsec for path in paths}
+    enough = 0
+    for path in sorted(paths, key=lambda path: times[path], reverse=True):
+        if times[path] < enough:
             return
+        if _drop_from(path, step):
+            enough = times[path]
 
 
 def _drop_from(path: str, step: int) -> bool:
