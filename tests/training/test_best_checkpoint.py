@@ -1,8 +1,8 @@
 """Which checkpoint is kept as the best, and that it is there before anything says so."""
 
 import json
-import os
 import math
+import os
 import resource
 
 import pytest
