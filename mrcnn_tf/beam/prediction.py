@@ -22,6 +22,7 @@ from mrcnn_tf.images import reading
 from mrcnn_tf.serving import image_run, predictor
 
 DETECTIONS, UNREAD, COUNTS = "detections", "unread", "counts.json"
+COUNTED = ("images", "predicted", "unread", "detections")  # what the counts are of
 
 _ELEMENTS = 32  # of a call of the handler, in which reading and the network overlap
 
@@ -180,8 +181,8 @@ def _counts(outcome: Outcome) -> Iterator[tuple[str, int]]:
 
 
 def _as_json(counts: dict[str, int], *_: Iterable[str]) -> str:
-    """Return the counts; the names of the files are there to be waited for."""
-    return json.dumps(counts, sort_keys=True)
+    """Return all counts; the names of the files are there to be waited for."""
+    return json.dumps(dict.fromkeys(COUNTED, 0) | counts)
 
 
 def _write(lines: beam.PCollection, output_dir: str, name: str) -> beam.PCollection:

@@ -113,9 +113,7 @@ def _tell(output_dir: str) -> int:
     """Say what came of all images; return the exit code."""
     path = os.path.join(output_dir, prediction.COUNTS)
     counts = json.loads(storage.read(path))
-    images, predicted, failed, detections = (
-        counts.get(key, 0) for key in ("images", "predicted", "unread", "detections")
-    )
+    images, predicted, failed, detections = (counts[key] for key in prediction.COUNTED)
     if not images or images != predicted + failed:
         storage.remove(path)  # it would say that all is well
         raise running.PipelineError(

@@ -229,6 +229,8 @@ def test_a_list_of_paths(model_path, folder, expected, tmp_path):
     rows = [row for row in rows if row["image_id"] in {str(folder / name) for name in names}]
     assert _sorted(_lines(out, "detections")) == _sorted(rows)
     assert not _lines(out, "unread")
+    counts = {"images": 2, "predicted": 2, "unread": 0, "detections": len(rows)}
+    assert _counts(out) == counts
 
 
 def _record(source_id, content, names=(schema.IMAGE_SOURCE_ID, schema.IMAGE_ENCODED)):
