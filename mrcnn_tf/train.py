@@ -25,7 +25,7 @@ from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import experiment as experiment_lib
-from mrcnn_tf.experiment import inputs, loading, precision
+from mrcnn_tf.experiment import fields, inputs, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import (
@@ -34,6 +34,7 @@ from mrcnn_tf.training import (
     devices,
     divergence,
     find_lr,
+    input_watch,
     optimizers,
     preflight,
     progress,
@@ -148,7 +149,7 @@ def _train(
         return evaluations[-1] if evaluations else {}
     print(_headline(experiment, task, mode, strategy, images_per_step, model_dir))
     _print_notes([scaled] if scaled else [])
-    preflight.check_training(task)
+    _print_notes(preflight.check_training(task))
     preflight.check_stages(experiment)
     if plan.interval:
         _print_notes(preflight.check_validation(task, experiment.trainer))
@@ -172,8 +173,15 @@ def _train(
     if not standing or standing.images == standing.step * images_per_step:
         loop.begin(plan.evaluated)
     answer = "stopping after this loop of steps; again to stop at once"
-    with strategy.scope(), trainer.stop.listen(answer):
+    with strategy.scope(), trainer.stop.listen(answer), _watched(experiment.task.train_data):
         return _to_the_end(loop, experiment.trainer, plan)
+
+
+def _watched(data: fields.Data) -> contextlib.AbstractContextManager[None]:
+    """Watch the processes that make the images, if others do."""
+    if not data.enable_tf_data_service:
+        return contextlib.nullcontext()
+    return input_watch.watch(data.tf_data_service_address or "")
 
 
 class _Plan:
@@ -286,7 +294,7 @@ def _find_lr(
     find_lr.set_schedule(experiment.trainer)
     task = _task(experiment, model_dir)
     print(_headline(experiment, task, "find_lr", strategy, images_per_step, model_dir))
-    preflight.check_training(task)
+    _print_notes(preflight.check_training(task))
     trainer = _trainer_at(None, experiment, task, strategy, images_per_step)
     with strategy.scope(), trainer.stop.listen("stopping after this step"):
         found = find_lr.search(trainer)
@@ -426,7 +434,7 @@ _REFUSED_FLAGS = {
     "tpu_platform": "networks run on GPUs and CPUs here",
     "gin_file": "experiments are YAML files; give --config_file",
     "gin_params": "give --params_override",
-    "tf_data_service": "every machine prepares its own images",
+    "tf_data_service": "set task.train_data.enable_tf_data_service and tf_data_service_address",
     "tfhub_handle": "python -m mrcnn_tf.export writes a SavedModel",
     "tflex_output_uri": "python -m mrcnn_tf.export writes a SavedModel",
 }

@@ -54,7 +54,7 @@ OF_ROOM = {
     "pages": {"numpy", "PIL", "pycocotools"},
     "results": {"numpy", "PIL", "supervision"},  # supervision where it is asked for
     "ops": LIBRARIES - {"tf_keras"},
-    "data": LIBRARIES - {"tf_keras"} | {"google"},  # protobuf
+    "data": LIBRARIES - {"tf_keras"} | {"google", "grpc"},  # protobuf
     "evaluation": LIBRARIES - {"tf_keras"} | {"hotcoco"},
     "remote": {"numpy", "grpc", "google"},
     "analysis": {"numpy", "pycocotools"},

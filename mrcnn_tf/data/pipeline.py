@@ -32,6 +32,7 @@ from mrcnn_tf.data import (
     record_files,
     record_index,
     schema,
+    service,
 )
 from mrcnn_tf.data.label_map import LabelMap
 
@@ -72,6 +73,7 @@ def build(
     num_input_pipelines: int = 1,
     input_pipeline_id: int = 0,
     first_step: int = 0,
+    through: service.Service | None = None,
     proposals: Proposals | None = None,
     num_proposals: int = 0,
     skip_corrupt_records: int = 0,
@@ -111,6 +113,7 @@ def build(
       num_input_pipelines: how many pipelines (hosts) share the images of each step.
       input_pipeline_id: which of them this is.
       first_step: of training: batches of the steps before are left out.
+      through: the tf.data service that makes the batches of training; None for this process.
       proposals: boxes to join to the images; None for none.
       num_proposals: P, the best ones of each image, padded to this many.
       skip_corrupt_records: places with damaged records that may be left out.
@@ -131,6 +134,8 @@ def build(
         proposals.check_records(files)
     if skip_corrupt_records:
         files = damage.usable(files, skip_corrupt_records)
+    if through:
+        files = service.absolute(files)
     index = record_index.of_files(files)
     if not len(index.file):
         raise ValueError(_no_records(files))
@@ -209,24 +214,37 @@ def build(
         for edges in views
     ]
     share = per_replica_batch_size * num_replicas  # of the images of a step
-    if is_training:
-        rows = _stream(
-            index,
-            first_step=first_step,
-            window=share * num_input_pipelines,
+    window = share * num_input_pipelines
+    with tf.device("CPU:0"):
+        size_hw = tf.constant(index.size_hw)
+
+    def of_epoch(epoch: tf.Tensor) -> order.Rows:
+        return order.of_epoch(
+            epoch,
+            size_hw=size_hw,
             seed=seed,
             short_edges=short_edges,
             choose_canvas=choose_canvas,
-            same_canvases=len(short_edges) == 1
-            or (canvas_sizes is not None and len(canvas_sizes) == 1),
         )
+
+    if not is_training:
+        rows = _in_order(size_hw, short_edges[0], choose_canvas)
+    elif through:
+        rows = service.blocks(len(index.file), first_step * window, of_epoch)
     else:
-        rows = tf.data.Dataset.from_tensor_slices(_in_order(index, short_edges[0], choose_canvas))
-    rows = _group_by_canvas(rows, share, num_input_pipelines, input_pipeline_id, is_training)
+        has_one_canvas = canvas_sizes is not None and len(canvas_sizes) == 1
+        same_canvases = has_one_canvas or len(short_edges) == 1
+        rows = _stream(of_epoch, first_step, window, same_canvases)
+    if through:  # makes whole steps
+        rows = _group_by_canvas(rows, window, 1, 0, is_training)
+    else:
+        rows = _group_by_canvas(rows, share, num_input_pipelines, input_pipeline_id, is_training)
     dataset = _read(rows, index)
     dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     batch = tf.data.Dataset.padded_batch if views else tf.data.Dataset.batch
     dataset = batch(dataset, per_replica_batch_size, drop_remainder=True)
+    if through:
+        dataset = service.read(dataset, through)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -262,27 +280,9 @@ def _no_records(files: list[str]) -> str:
 
 
 def _stream(
-    index: record_index.RecordIndex,
-    *,
-    first_step: int,
-    window: int,
-    seed: int,
-    short_edges: tuple[int, ...],
-    choose_canvas: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    same_canvases: bool,
+    of_epoch: Callable[[tf.Tensor], order.Rows], first_step: int, window: int, same_canvases: bool
 ) -> tf.data.Dataset:
     """Return the endless stream of training images from a step on: `order.Rows` without `n`."""
-    size_hw = tf.constant(index.size_hw)
-
-    def of_epoch(epoch: tf.Tensor) -> order.Rows:
-        return order.of_epoch(
-            epoch,
-            size_hw=size_hw,
-            seed=seed,
-            short_edges=short_edges,
-            choose_canvas=choose_canvas,
-        )
-
     traced = tf.function(of_epoch, input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
 
     def in_numpy(epoch: int) -> order.Rows:
@@ -303,25 +303,28 @@ def _stream(
 
 
 def _in_order(
-    index: record_index.RecordIndex,
+    size_hw: tf.Tensor,
     short_edge: int,
     choose_canvas: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-) -> order.Rows:
-    """Return every image once, in the order of the files."""
-    count = len(index.file)
-    short_edges = tf.fill([count], short_edge)
-    return order.Rows(
-        position=tf.range(count, dtype=tf.int64),
-        record=tf.range(count),
-        short_edge=short_edges,
-        canvas_hw=choose_canvas(tf.constant(index.size_hw), short_edges),
-    )
+) -> tf.data.Dataset:
+    """Return every image once, in the order of the files: `order.Rows` without `n`."""
+    count = size_hw.shape[0]
+    with tf.device("CPU:0"):
+        short_edges = tf.fill([count], short_edge)
+        rows = order.Rows(
+            position=tf.range(count, dtype=tf.int64),
+            record=tf.range(count),
+            short_edge=short_edges,
+            canvas_hw=choose_canvas(size_hw, short_edges),
+        )
+    return tf.data.Dataset.from_tensor_slices(rows)
 
 
 def _read(rows: tf.data.Dataset, index: record_index.RecordIndex) -> tf.data.Dataset:
     """Read the record of each row, several at once, in order: (row, string []), "" of a blank."""
-    files, file = tf.constant(index.files), tf.constant(index.file)
-    offset, length = tf.constant(index.offset), tf.constant(index.length)
+    with tf.device("CPU:0"):
+        files, file = tf.constant(index.files), tf.constant(index.file)
+        offset, length = tf.constant(index.offset), tf.constant(index.length)
 
     @tf.autograph.experimental.do_not_convert
     def read(row: order.Rows) -> tf.data.Dataset:

@@ -40,6 +40,12 @@ def check(experiment: Experiment) -> None:
     for field in ("train_data", "validation_data"):
         data = getattr(experiment.task, field)
         _check_data(f"task.{field}", data)
+    if experiment.runtime.deterministic and experiment.task.train_data.enable_tf_data_service:
+        raise ValueError(
+            "runtime.deterministic: the order in which the workers of a tf.data service send "
+            "images is another one in every run. Set it, or "
+            "task.train_data.enable_tf_data_service, to false"
+        )
     _check_system(experiment)
     _check_cascade(experiment.task.model)
     _check_tta(experiment.task)
@@ -275,6 +281,7 @@ def _check_data(where: str, data: Data) -> None:
             f"{where}.skip_corrupt_records: got {data.skip_corrupt_records}, must be 0 or more in "
             "training, 0 in validation: a score on fewer images is another score"
         )
+    _check_service(where, data)
     jitter = vars(data.color_jitter)
     for name, value in jitter.items():
         most = 0.5 if name == "hue" else 1.0
@@ -283,6 +290,40 @@ def _check_data(where: str, data: Data) -> None:
     if not data.is_training and (scales or any(jitter.values())):
         raise ValueError(
             f"{where}: scale_jitter and color_jitter are for training, this has is_training: false"
+        )
+
+
+def _check_service(where: str, data: Data) -> None:
+    """Refuse a tf.data service that would not be read, or could not be."""
+    if not data.enable_tf_data_service:
+        for field in ("tf_data_service_address", "tf_data_service_job_name"):
+            if getattr(data, field):
+                raise ValueError(
+                    f"{where}.{field}: {getattr(data, field)!r} would not be read: set "
+                    f"{where}.enable_tf_data_service to true, or leave it out"
+                )
+        return
+    if not data.is_training:
+        raise ValueError(
+            f"{where}.enable_tf_data_service: is for training: an evaluation needs every image "
+            "exactly once, which the service does not promise"
+        )
+    if not data.tf_data_service_address:
+        raise ValueError(
+            f"{where}.tf_data_service_address: enable_tf_data_service needs the address of the "
+            "dispatcher, grpc://HOST:PORT"
+        )
+    if data.proposals:
+        raise ValueError(
+            f"{where}.enable_tf_data_service: proposals from a folder ({data.proposals!r}) are "
+            "joined in the process that trains. Set it to false"
+        )
+    if data.skip_corrupt_records:
+        raise ValueError(
+            f"{where}.skip_corrupt_records: got {data.skip_corrupt_records}, but what is left of a "
+            "damaged file is copied on this machine, where the workers of "
+            f"{where}.enable_tf_data_service do not see it. Mend the file, or set one of them to "
+            "0 or false"
         )
 
 

@@ -372,6 +372,10 @@ class Data(Fields):
         for none.
       color_jitter: of brightness, contrast, saturation and hue.
       mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
+      enable_tf_data_service: training images are read and decoded by the workers of a tf.data
+        service, which see the files under the same names; see docs/many-machines.md.
+      tf_data_service_address: of its dispatcher, "grpc://host:port".
+      tf_data_service_job_name: begins the name under which the service knows this run.
       seed: of the order of training images, and of augmentation.
       proposals: folder that `write_proposals` made for these records, where the network makes none.
       verify_records: before anything else, all records are read and held against their checksums;
@@ -394,6 +398,9 @@ class Data(Fields):
     scale_jitter: tuple[float, ...] = ()
     color_jitter: ColorJitter = dataclasses.field(default_factory=ColorJitter)
     mask_arena_pixels: int = 2**25
+    enable_tf_data_service: bool = False
+    tf_data_service_address: str | None = None
+    tf_data_service_job_name: str | None = None
     seed: int = 0
     proposals: str = ""
     verify_records: bool = False

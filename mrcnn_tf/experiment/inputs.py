@@ -1,8 +1,10 @@
 """From an experiment's fields to the input pipeline of `data/pipeline.py`."""
 
+import uuid
+
 import tensorflow as tf
 
-from mrcnn_tf.data import augment, canvases, pipeline
+from mrcnn_tf.data import augment, canvases, pipeline, service
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Task
@@ -15,6 +17,7 @@ def build(
     input_context: tf.distribute.InputContext | None = None,
     first_step: int = 0,
     proposals: pipeline.Proposals | None = None,
+    start: str = "",
 ) -> tf.data.Dataset:
     """Build the data set of one input pipeline; see `data/pipeline.py`.
 
@@ -25,6 +28,11 @@ def build(
       input_context: which pipeline of how many.
       first_step: where a resumed run goes on.
       proposals: to join to the images, where the network makes none.
+      start: what all pipelines of this start say, and those of no other start, to a tf.data
+        service; only one pipeline may leave it out.
+
+    Raises:
+      ValueError: see `pipeline.build`.
     """
     model = config.model
     replicas = input_context.num_replicas_in_sync if input_context else 1
@@ -59,6 +67,7 @@ def build(
         mask_arena_pixels=data.mask_arena_pixels,
         seed=data.seed,
         first_step=first_step,
+        through=_service(data, input_context, start) if data.enable_tf_data_service else None,
         proposals=proposals,
         num_proposals=model.rpn.post_nms_top_k_train
         if data.is_training
@@ -73,6 +82,20 @@ def views(config: Task) -> tuple[tuple[int, int], ...]:
     data = config.validation_data
     factor = data.long_edge / data.short_edges[0]
     return tuple((edge, round(edge * factor)) for edge in config.tta.short_edges)
+
+
+def _service(
+    data: fields.Data, input_context: tf.distribute.InputContext | None, start: str
+) -> service.Service:
+    """Say which part of a tf.data service's batches a pipeline reads."""
+    address = data.tf_data_service_address or ""
+    job_name = f"{data.tf_data_service_job_name or 'mrcnn_tf'}-{start or uuid.uuid4().hex}"
+    if not input_context:
+        return service.Service(address, job_name, 1, 0, 1)
+    replicas = input_context.num_replicas_in_sync
+    num_here = replicas // input_context.num_input_pipelines
+    first = input_context.input_pipeline_id * num_here
+    return service.Service(address, job_name, replicas, first, num_here)
 
 
 def batch_size(data: fields.Data, replicas: int) -> int:

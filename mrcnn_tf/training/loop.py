@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data import damage, record_files
 from mrcnn_tf.experiment import fields, sources
-from mrcnn_tf.training import checkpoint_folder, curves, progress, run_folder
+from mrcnn_tf.training import checkpoint_folder, curves, input_watch, progress, run_folder
 from mrcnn_tf.training.trainer import Trainer, numbers
 
 _BEHIND_THE_MESSAGE = ("\t", "Traceback", "Original stack trace", "Detected at node")
@@ -219,6 +219,7 @@ class Loop:
             yield
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a record that it quotes
             self._trainer.workers.raise_if_gone(error)
+            input_watch.raise_if_forgotten(error)
             found = self._what_diverged()
             if found:
                 raise self._floating_point_error(f"the loss was {found}") from error

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.console.progress_bar import ProgressBar
-from mrcnn_tf.data import damage, record_files, schema
+from mrcnn_tf.data import damage, record_files, schema, service_processes
 from mrcnn_tf.evaluation import images
 from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
@@ -30,6 +30,10 @@ _NO_MASKS = (
 _NO_OBJECTS = (
     "{what} in {where}: {found}. {why}. Some exporters mark every object as a crowd "
     "(iscrowd: 1) because its mask is stored as run lengths: then set it to 0 and convert again"
+)
+_THROUGH_SERVICE = (
+    "images come from {count} workers of the tf.data service at {address}, in an order that "
+    "depends on who is faster: another one in every run, and after going on"
 )
 # What the workers of one run may have differently: paths, of which each may see another copy, and
 # most of what says on what machine it runs.
@@ -118,11 +122,15 @@ _DAMAGED = (
 )
 
 
-def check_training(task: MaskRCNNTask) -> None:
+def check_training(task: MaskRCNNTask) -> list[str]:
     """Look for something to learn from: read records until there is some.
 
+    Returns:
+      What is worth saying.
+
     Raises:
-      ValueError: there are no objects, or no masks where masks are to be learnt.
+      ValueError: there are no objects, or no masks where masks are to be learnt; or the tf.data
+        service that is to read them cannot.
       FileNotFoundError: there are no records, or what the detector will be exported with is gone.
     """
     config = task.task_config
@@ -142,6 +150,12 @@ def check_training(task: MaskRCNNTask) -> None:
         )
     if needs_masks and not masks:
         raise ValueError(_NO_MASKS.format(where=where))
+    if not config.train_data.enable_tf_data_service:
+        return []
+    address = config.train_data.tf_data_service_address or ""
+    file, *_ = record_files.find(sources.patterns(config.train_data))
+    workers = service_processes.check(address, file)
+    return [_THROUGH_SERVICE.format(count=len(workers), address=address)]
 
 
 def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:

@@ -135,6 +135,7 @@ class MaskRCNNTask(base_task.Task):
         params: fields.Data,
         input_context: tf.distribute.InputContext | None = None,
         first_step: int = 0,
+        start: str = "",
     ) -> tf.data.Dataset:
         """Build the data set of one input pipeline; see `experiment/inputs.py`.
 
@@ -142,6 +143,7 @@ class MaskRCNNTask(base_task.Task):
           params: `train_data` or `validation_data`.
           input_context: which pipeline of how many.
           first_step: where a resumed run goes on.
+          start: see `experiment/inputs.py`.
         """
         config = self.task_config
         # What was converted apart may number the same names otherwise.
@@ -149,7 +151,9 @@ class MaskRCNNTask(base_task.Task):
         proposals: pipeline.Proposals | None = None
         if params.proposals:
             proposals = ProposalReader(params.proposals)
-        dataset = inputs.build(config, params, label_map, input_context, first_step, proposals)
+        dataset = inputs.build(
+            config, params, label_map, input_context, first_step, proposals, start
+        )
         if params.is_training and self.training_images:
             return self.training_images.watch(dataset)
         return dataset

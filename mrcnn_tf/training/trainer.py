@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,8 +147,11 @@ class Trainer(base_trainer.Trainer):
     def _distributed(
         self, task: MaskRCNNTask, data: fields.Data, first_step: int
     ) -> tf.distribute.DistributedDataset:
+        start = uuid.uuid4().hex
+        if data.enable_tf_data_service:  # whose job is one for all workers
+            start = self.workers.from_chief(start)
         return tf.distribute.get_strategy().distribute_datasets_from_function(
-            lambda input_context: task.build_inputs(data, input_context, first_step),
+            lambda input_context: task.build_inputs(data, input_context, first_step, start),
         )
 
 

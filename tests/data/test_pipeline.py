@@ -382,23 +382,24 @@ def test_a_run_that_begins_later_gets_the_batches_of_one_that_did_not(
                     np.testing.assert_array_equal(a[key], b[key], err_msg=f"{key} of step {step}")
 
 
-def test_a_record_is_read_by_the_pipeline_that_needs_it_only(scenes, write_records):
-    """The records of other machines' images, and those that a resumed run has seen, stay unread."""
-    pattern = write_records(scenes)
-    files = record_files.find(pattern)
+def test_only_what_is_asked_for_is_read_and_in_that_order(scenes, write_records):
+    """Not the records of other machines' images, nor those that a resumed run has seen."""
+    files = record_files.find(write_records(scenes))
     index = record_index.of_files(files)
+    records = [r for f in files for r in tf.data.TFRecordDataset(f).as_numpy_iterator()]
+    asked = np.random.default_rng(0).integers(-1, 11, 100)  # -1: blank
+    asked = asked[asked != 1]
     rows = tf.data.Dataset.from_tensor_slices(
         order.Rows(
-            position=np.array([5, -1, 6], np.int64),
-            record=np.array([3, -1, 0], np.int32),
-            short_edge=np.zeros([3], np.int32),
-            canvas_hw=np.zeros([3, 2], np.int32),
+            position=np.where(asked < 0, -1, np.arange(len(asked))),
+            record=asked.astype(np.int32),
+            short_edge=np.zeros([len(asked)], np.int32),
+            canvas_hw=np.zeros([len(asked), 2], np.int32),
         )
     )
-    records = [r for f in files for r in tf.data.TFRecordDataset(f).as_numpy_iterator()]
-    with open(files[0], "r+b") as file:  # what is not asked for may be damaged
+    with open(files[0], "r+b") as file:  # record 1 is damaged, which nobody sees
         file.seek(int(index.offset[1]) + 20)
         file.write(b"\0\0\0\0")
     read = list(pipeline._read(rows, index).as_numpy_iterator())
-    assert [serialized for _, serialized in read] == [records[3], b"", records[0]]
-    assert [int(row.position) for row, _ in read] == [5, -1, 6]
+    assert [serialized for _, serialized in read] == [b"" if k < 0 else records[k] for k in asked]
+    assert [int(row.record) for row, _ in read] == asked.tolist()

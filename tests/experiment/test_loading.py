@@ -194,6 +194,34 @@ def test_names_and_types_are_checked(folder, override, message):
         ),
         ("task.train_data.color_jitter.hue=0.6", "hue: got 0.6, needs 0 to 0.5"),
         ("task.train_data.color_jitter.contrast=-1", "contrast: got -1.0, needs 0 to 1"),
+        (
+            "task.train_data.enable_tf_data_service=true",
+            "train_data.tf_data_service_address: enable_tf_data_service needs the address",
+        ),
+        (
+            "task.train_data.tf_data_service_address='grpc://a:1'",
+            "tf_data_service_address: 'grpc://a:1' would not be read: set task.train_data.enable",
+        ),
+        (
+            "task.train_data.enable_tf_data_service=true,runtime.deterministic=true,"
+            "task.train_data.tf_data_service_address='a:1'",
+            "runtime.deterministic: the order in which the workers of a tf.data service send",
+        ),
+        (
+            "task.validation_data.enable_tf_data_service=true",
+            "validation_data.enable_tf_data_service: is for training",
+        ),
+        (
+            "task.model.proposals=file,task.train_data.proposals=p,task.validation_data.proposals=p,"
+            "task.train_data.enable_tf_data_service=true,"
+            "task.train_data.tf_data_service_address='a:1'",
+            r"proposals from a folder \('p'\) are joined in the process that trains",
+        ),
+        (
+            "task.train_data.enable_tf_data_service=true,task.train_data.skip_corrupt_records=1,"
+            "task.train_data.tf_data_service_address='a:1'",
+            "skip_corrupt_records: got 1, but what is left of a damaged file is copied",
+        ),
         ("task.validation_data.scale_jitter=[1,2]", "validation_data: scale_jitter and color"),
         ("task.validation_data.color_jitter.hue=0.1", "are for training"),
     ],

@@ -1,0 +1,71 @@
+"""Ends a run whose tf.data service is gone: TensorFlow would wait for its images for ever.
+
+A worker of the service that is lost is done without, and workers go on for a while when the
+dispatcher is away. A step runs inside TensorFlow, where Python cannot end it, so it is the process
+that ends, as it does where another worker of the run is gone: the same command goes on from the
+newest checkpoint.
+"""
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from mrcnn_tf.data import service_processes
+from mrcnn_tf.training.stopping import RESTART
+from mrcnn_tf.training.workers import WorkerGone
+
+_EVERY = 10.0  # seconds between two looks
+_FORGOTTEN = re.compile(r"[Ii]teration (client )?id:? \d+ not found|[Ii]d not found: \d+")
+
+
+@contextlib.contextmanager
+def watch(address: str, seconds: float = 120.0) -> Iterator[None]:
+    """End the process, exit code `RESTART`, when a service was away for long; while this lasts.
+
+    Args:
+      address: of the dispatcher.
+      seconds: for which neither it nor a worker answered.
+    """
+    is_over = threading.Event()
+
+    def look() -> None:
+        seen = time.monotonic()
+        while not is_over.wait(min(_EVERY, seconds)):
+            try:
+                service_processes.find(address, patience=0.0)
+                seen = time.monotonic()
+            except ValueError as error:
+                if time.monotonic() - seen > seconds and not is_over.is_set():
+                    text = f"the tf.data service is gone for {seconds:.0f} s: {error}. The same "
+                    print(text + "command goes on from the newest checkpoint", flush=True)
+                    os._exit(RESTART)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def raise_if_forgotten(error: Exception) -> None:
+    """Say it plainly if an error means that the dispatcher was started anew, without a memory.
+
+    Args:
+      error: of TensorFlow.
+
+    Raises:
+      WorkerGone: it does.
+    """
+    if isinstance(error, tf.errors.NotFoundError) and _FORGOTTEN.search(error.message):
+        raise WorkerGone(
+            "the dispatcher of the tf.data service was started anew and does not know of this run. "
+            "The same command goes on from the newest checkpoint",
+            RESTART,
+        ) from error

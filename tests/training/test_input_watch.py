@@ -1,0 +1,55 @@
+"""input_watch.py: the process ends when nobody makes images any more, and not before."""
+
+import os
+import socket
+import threading
+
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.training import input_watch
+from mrcnn_tf.training.workers import WorkerGone
+
+servers = tf.data.experimental.service
+
+
+def test_a_service_that_is_gone_ends_the_process(monkeypatch, capsys):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"grpc://localhost:{free.getsockname()[1]}"
+    ended, codes = threading.Event(), []
+
+    def end(code):
+        codes.append(code)
+        ended.set()
+
+    monkeypatch.setattr(os, "_exit", end)
+    with input_watch.watch(address, seconds=0.2):
+        assert ended.wait(30)
+    assert codes[0] == 42
+    said = capsys.readouterr().out
+    assert f"gone for 0 s: task.train_data.tf_data_service_address: '{address}': no disp" in said
+    assert "The same command goes on from the newest checkpoint" in said
+
+
+def test_a_service_that_is_there_does_not(monkeypatch):
+    dispatcher = servers.DispatchServer()
+    worker = servers.WorkerServer(servers.WorkerConfig(dispatcher.target.removeprefix("grpc://")))
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+    with input_watch.watch(dispatcher.target, seconds=0.2):
+        assert not ended.wait(2)
+    del worker
+
+
+def test_a_dispatcher_that_was_started_anew_is_said():
+    """The message is what a run said whose dispatcher was killed and started within 5 s."""
+    text = (
+        "Failed to get element from worker localhost:58877: Failed to get an element, with a "
+        "nonretryable error: Failed to get element: Failed to get split: Iteration id 2000 not "
+        "found"
+    )
+    with pytest.raises(WorkerGone, match="started anew") as caught:
+        input_watch.raise_if_forgotten(tf.errors.NotFoundError(None, None, text))
+    assert caught.value.exit_code == 42
+    input_watch.raise_if_forgotten(tf.errors.NotFoundError(None, None, "a.tfrecord; No such file"))
