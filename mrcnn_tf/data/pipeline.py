@@ -321,29 +321,25 @@ def _in_order(
 
 
 def _read(rows: tf.data.Dataset, index: record_index.RecordIndex) -> tf.data.Dataset:
-    """Read the record of each row, several at once, in order: (row, string []), "" of a blank."""
+    """Read the record of each row, several at once, in order: (row, string []); any of a blank."""
     with tf.device("CPU:0"):
         files, file = tf.constant(index.files), tf.constant(index.file)
         offset, length = tf.constant(index.offset), tf.constant(index.length)
 
     @tf.autograph.experimental.do_not_convert
-    def read(row: order.Rows) -> tf.data.Dataset:
-        count = tf.cast(row.position >= 0, tf.int32)  # of files to read: of none for a blank
+    def read(row: order.Rows) -> tuple[order.Rows, tf.Tensor]:
         record = tf.maximum(row.record, 0)
         # `tf.data.TFRecordDataset`, which cannot begin within a file, is this without offsets.
         variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=tf.gather(files, file[record])[None][:count],
+            filenames=tf.gather(files, file[record])[None],
             compression_type="",
             buffer_size=length[record] + record_index.AROUND,
-            byte_offsets=offset[record][None][:count],
+            byte_offsets=offset[record][None],
         )
         found = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-        blank = tf.data.Dataset.from_tensors("")
-        return found.concatenate(blank).take(1).map(lambda serialized: (row, serialized))
+        return row, found.take(1).get_single_element()
 
-    return rows.interleave(
-        read, _READ_AT_ONCE, num_parallel_calls=_READ_AT_ONCE, deterministic=True
-    )
+    return rows.map(read, num_parallel_calls=_READ_AT_ONCE, deterministic=True)
 
 
 def _group_by_canvas(
