@@ -11,16 +11,17 @@ mixes, whether it fell off the map) does not depend on x. So the work is done in
 1. `axis_taps` turns the box's extent along one axis into K rows (or columns) per bin, with weights.
 2. `weighted_gather` adds up the K * K pixels of each bin. It alone touches the features.
 
+The largest of a bin's samples, instead of their average, takes each sample by itself.
+
 Adaptive sampling, as many samples as a bin has pixels, has another K for every box: it goes through
 `adaptive_taps` and `adaptive_pooling` instead.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import tensorflow as tf
 
-from mrcnn_tf.ops import adaptive_pooling, adaptive_taps, weighted_gather
+from mrcnn_tf.ops import adaptive_pooling, adaptive_taps, feature_table, weighted_gather
 
 
 def assign_levels(
@@ -121,6 +122,7 @@ def roi_align(
     output_size: int,
     sampling_ratio: int,
     aligned: bool,
+    aggregate: str = "average",
 ) -> tf.Tensor:
     """Pool each box from its pyramid level into [P, P] cells by averaging bilinear samples.
 
@@ -137,51 +139,26 @@ def roi_align(
       aligned: True is Detectron2's ROIAlignV2 (pixel centres at i + 0.5, a box may shrink to
         nothing, of which adaptive sampling makes zeros); False is the first RoIAlign and
         torchvision's default (centres at i, a box is at least one feature pixel high and wide).
+      aggregate: "average", or "max" for the largest sample of each bin and channel (table 2c), for
+        which their number has to be fixed. Samples off the map are zeros in both.
 
     Returns:
       [B, R, P, P, C], the features' dtype.
 
     Raises:
       ValueError: `levels` is None although there are several, the features skip a level, or
-        sampling_ratio < 0.
+        sampling_ratio < 0, or 0 with "max".
 
     Source: Mask R-CNN section 3; numbers as the kernels of Detectron2 and torchvision compute them.
     """
-    names = sorted(features)
-    if levels is None and len(names) != 1:
-        raise ValueError(f"levels is None, but there are several: {names}")
-    if names != list(range(names[0], names[-1] + 1)):
-        raise ValueError(f"levels of the features must be consecutive, not {names}")
-    channels = features[names[0]].shape[-1]
-    boxes = tf.stop_gradient(tf.cast(boxes, tf.float32))
-    shapes = tf.stack([tf.shape(features[level])[1:3] for level in names])  # [L, (Hl, Wl)]
-    slot = tf.zeros(tf.shape(boxes)[:2], tf.int32)  # [B, R], which row of `shapes`
-    if levels is not None:
-        slot = tf.cast(levels, tf.int32) - names[0]
-    stride = tf.gather(tf.constant([2.0**level for level in names]), slot)
-    height, width = tf.unstack(tf.gather(shapes, slot), axis=-1)  # [B, R]
-
-    boxes = boxes / stride[..., tf.newaxis]  # in pixels of their level
-
-    # All pixels of all levels and images become the rows of one table, level by level.
-    table = tf.concat([tf.reshape(features[level], [-1, channels]) for level in names], axis=0)
-    maps = _Maps(_first_row(shapes, slot), height, width)
-    if sampling_ratio == 0:
+    table, maps, boxes = feature_table.of_levels(features, boxes, levels)
+    if aggregate == "max":
+        pooled = _pool_maximum(table, maps, boxes, output_size, sampling_ratio, aligned)
+    elif sampling_ratio == 0:
         pooled = _pool_adaptive(table, maps, boxes, output_size, aligned)
     else:
         pooled = _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned)
-
-    cells = tf.concat([tf.shape(boxes)[:2], [output_size, output_size, channels]], axis=0)
-    pooled = tf.reshape(tf.cast(pooled, table.dtype), cells)
-    return tf.ensure_shape(pooled, [*boxes.shape[:2], output_size, output_size, channels])
-
-
-class _Maps(NamedTuple):
-    """The map that each RoI is pooled from, int32 [B, R] each."""
-
-    first_row: tf.Tensor  # of the table
-    height: tf.Tensor  # pixels
-    width: tf.Tensor
+    return feature_table.to_cells(pooled, table, boxes, output_size)
 
 
 def _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned):
@@ -202,6 +179,31 @@ def _pool_fixed(table, maps, boxes, output_size, sampling_ratio, aligned):
     return weighted_gather.weighted_gather(table, index, weight)
 
 
+def _pool_maximum(table, maps, boxes, output_size, sampling_ratio, aligned):
+    """Return float32 [N, C]: sample by sample, the first of equals before the others.
+
+    A gradient goes to the sample that was largest.
+    """
+    first_row, height, width = (tf.reshape(x, [-1]) for x in maps)
+    y1, x1, y2, x2 = tf.unstack(tf.reshape(boxes, [-1, 4]), axis=-1)
+    rows, row_weight = axis_taps(y1, y2, height, output_size, sampling_ratio, aligned)
+    cols, col_weight = axis_taps(x1, x2, width, output_size, sampling_ratio, aligned)
+    rows = first_row[:, tf.newaxis, tf.newaxis] + rows * width[:, tf.newaxis, tf.newaxis]
+    # [B * R, P, ratio * 2] of each axis, weights as parts of an average.
+    row_weight, col_weight = row_weight * sampling_ratio, col_weight * sampling_ratio
+    of_row, of_col = [-1, output_size, 1, 2, 1], [-1, 1, output_size, 1, 2]
+    largest = None
+    for i in range(sampling_ratio):
+        for j in range(sampling_ratio):
+            y, x = slice(2 * i, 2 * i + 2), slice(2 * j, 2 * j + 2)
+            index = tf.reshape(rows[..., y], of_row) + tf.reshape(cols[..., x], of_col)
+            weight = tf.reshape(row_weight[..., y], of_row) * tf.reshape(col_weight[..., x], of_col)
+            index, weight = (tf.reshape(t, [-1, 4]) for t in (index, weight))
+            sample = weighted_gather.weighted_gather(table, index, weight)
+            largest = sample if largest is None else tf.where(sample > largest, sample, largest)
+    return largest
+
+
 def _pool_adaptive(table, maps, boxes, output_size, aligned):
     """Return float32 [N, C]; boxes [B, R, 4] in pixels of their map."""
     first_row, height, width = (tf.reshape(x, [-1]) for x in maps)
@@ -213,17 +215,3 @@ def _pool_adaptive(table, maps, boxes, output_size, aligned):
         width,
     )
     return adaptive_pooling.pool(table, rois, output_size)
-
-
-def _first_row(shapes: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
-    """Return where in the table the map of each RoI's level and image begins, int32 [B, R].
-
-    Args:
-      shapes: int32 [L, (Hl, Wl)].
-      slot: int32 [B, R], level of each RoI, counted from 0.
-    """
-    num_images = tf.shape(slot)[0]
-    pixels = tf.reduce_prod(shapes, axis=-1)  # [L]
-    level_start = tf.cumsum(pixels, exclusive=True) * num_images
-    image = tf.range(num_images)[:, tf.newaxis]
-    return tf.gather(level_start, slot) + image * tf.gather(pixels, slot)
