@@ -30,9 +30,9 @@ def mask_rcnn(
 
     Args:
       backbone: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
-        "resnext101_32x8d", "efficientnet_lite0", see `modeling/backbones.py`.
+        "resnext101_32x8d", "resnext101_64x4d", "efficientnet_lite0", see `modeling/backbones.py`.
       num_classes: N, background included.
-      features: "fpn" or "c4".
+      features: "fpn", "c4", "c5" or "dc5".
       preset: "paper", "torchvision" or "detectron2", whose conventions are kept.
       overrides: fields of `fields.Model`, nested, that differ:
         `{"box_head": {"rois_per_image": 128}}`.
@@ -95,7 +95,8 @@ def _config(
     if preset not in presets.PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known are {', '.join(presets.PRESETS)}")
     if features not in presets.FEATURES:
-        raise ValueError(f"features must be 'fpn' or 'c4', not {features!r}")
+        known = ", ".join(map(repr, presets.FEATURES))
+        raise ValueError(f"features must be one of {known}, not {features!r}")
     config = fields.Model(system=system, features=features, preset=preset)
     config.override(presets.FEATURES[features])
     config.override(presets.PRESETS[preset])

@@ -2,8 +2,8 @@
 
 from mrcnn_tf.experiment import precision, sources, unread
 from mrcnn_tf.experiment.experiment import Experiment, Task
-from mrcnn_tf.experiment.fields import MODULES, Data, Model
-from mrcnn_tf.modeling import backbones, normalization
+from mrcnn_tf.experiment.fields import MODULES, Data, Model, RoIAlign
+from mrcnn_tf.modeling import backbones, mask_classes, mask_heads, normalization, roi_pooling
 
 
 def check(experiment: Experiment) -> None:
@@ -19,6 +19,11 @@ def check(experiment: Experiment) -> None:
     _one_of("task.cocoeval", experiment.task.cocoeval, ("hotcoco", "pycocotools"))
     _one_of("task.model.pixels.order", model.pixels.order, ("rgb", "bgr"))
     _one_of("task.model.pixels.resize", model.pixels.resize, ("detectron2", "torchvision"))
+    _one_of("task.model.roi_align.type", model.roi_align.type, roi_pooling.POOLINGS)
+    _one_of("task.model.roi_align.aggregate", model.roi_align.aggregate, ("average", "max"))
+    _check_pooling(model.roi_align)
+    _one_of("task.model.mask_head.type", model.mask_head.type, mask_heads.MASK_HEADS)
+    _one_of("task.model.mask_head.classes", model.mask_head.classes, mask_classes.KINDS)
     _one_of("task.model.mask_head.target", model.mask_head.target, ("detectron2", "torchvision"))
     _one_of(
         "task.model.detection.mask_paste",
@@ -34,6 +39,11 @@ def check(experiment: Experiment) -> None:
     precision.check(experiment.runtime)
     backbones.check(model.backbone)
     _one_of("task.model.backbone.norm", model.backbone.norm, normalization.KINDS)
+    if model.mask_head.type == "mlp" and model.mask_head.norm:
+        raise ValueError(
+            f"task.model.mask_head.norm: {model.mask_head.norm!r} would not be read: "
+            "mask_head.type: mlp has no convolutions to normalise. Set it to '', or type to fcn"
+        )
     for part in ("fpn", "box_head", "mask_head"):
         _one_of(f"task.model.{part}.norm", getattr(model, part).norm, ("", *normalization.KINDS))
     _one_of("task.model.backbone.weights", model.backbone.weights, ("", "auto", "imagenet"))
@@ -95,7 +105,7 @@ def _check_system(experiment: Experiment) -> None:
             "task.model.rpn.anchor_sizes: one size for each of P2..P6 is needed, got "
             f"{len(model.rpn.anchor_sizes)}: {tuple(model.rpn.anchor_sizes)}"
         )
-    if model.features == "fpn" and model.mask_head.mask_size % 2:
+    if model.features != "c4" and model.mask_head.mask_size % 2:
         raise ValueError(
             f"task.model.mask_head.mask_size: got {model.mask_head.mask_size}, needs an even number"
         )
@@ -115,10 +125,13 @@ def _check_system(experiment: Experiment) -> None:
             f"as the pooled RoI, box_head.pool_size, now {model.box_head.pool_size}. Set both to "
             f"14, or use features: fpn for {side} x {side} masks"
         )
-    if model.features == "c4" and model.fpn.frozen:
+    if model.features == "dc5":
+        backbones.check_dilation(model.backbone)
+    if model.features != "fpn" and model.fpn.frozen:
+        last = 4 if model.features == "c4" else 5
         raise ValueError(
-            "task.model.fpn.frozen: features: c4 has no pyramid; set it to false, and freeze the "
-            "backbone up to stage 4 by backbone.freeze_at: 4"
+            f"task.model.fpn.frozen: features: {model.features} has no pyramid; set it to false, "
+            f"and freeze the backbone up to stage {last} by backbone.freeze_at: {last}"
         )
     if model.system == "rpn" and model.proposals == "file":
         raise ValueError(
@@ -183,6 +196,20 @@ def _check_tta(task: Task) -> None:
             f"task.tta.short_edges: got {edges}, but the boxes of several views are united by NMS, "
             "which would undo Soft-NMS. Set task.model.detection.soft_nms_sigma to 0, or leave "
             "this empty"
+        )
+
+
+def _check_pooling(pooling: RoIAlign) -> None:
+    """Refuse samples that there are not."""
+    if pooling.type == "roi_pool" and pooling.aggregate != "max":
+        raise ValueError(
+            f"task.model.roi_align.aggregate: got {pooling.aggregate!r}, but RoIPool takes the "
+            "largest pixel of each bin: set it to max, or type to roi_align"
+        )
+    if pooling.type != "roi_pool" and pooling.aggregate == "max" and pooling.sampling_ratio < 1:
+        raise ValueError(
+            f"task.model.roi_align.sampling_ratio: got {pooling.sampling_ratio}, which is "
+            "adaptive; the maximum (aggregate: max) needs a fixed number of samples, 2 for one"
         )
 
 

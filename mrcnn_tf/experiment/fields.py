@@ -117,7 +117,7 @@ class RPN(Fields):
 
     Attributes:
       anchor_sizes: sides of the square anchors, in input pixels: 5 scales. FPN has one on each of
-        P2..P6, C4 all at every place.
+        P2..P6, others have all at every place.
       anchor_ratios: height / width: 3 ratios.
       conv_layers: 3x3 convolutions of the head.
       anchors_rounded: base anchors rounded to whole pixels (torchvision).
@@ -169,15 +169,20 @@ class RoIAlign(Fields):
     """Pooling of RoI features (section 3, "RoIAlign").
 
     Attributes:
+      type: "roi_align", or what the paper compares it with (table 2c): "roi_pool", which rounds
+        edges and bins to whole pixels, or "roi_warp", which rounds edges and samples as RoIAlign.
       aligned: subtract half a pixel, so that the feature of pixel i sits at i + 0.5.
       sampling_ratio: samples per bin and axis; 2 x 2 is the paper's four. 0 is adaptive, as
         many as the bin has pixels (Detectron2).
+      aggregate: "average" of a bin's samples, or their "max".
       log_epsilon: added to log2's argument when RoIs are assigned to levels (Detectron2).
       level_epsilon: added to log2's result instead (torchvision).
     """
 
+    type: str = "roi_align"
     aligned: bool = True
     sampling_ratio: int = 2
+    aggregate: str = "average"
     log_epsilon: float = 1e-8
     level_epsilon: float = 0.0
 
@@ -237,20 +242,30 @@ class MaskHead(Fields):
     """Mask branch (figure 4 right).
 
     Attributes:
+      type: "fcn", or "mlp" of fully connected layers (table 2e), see `modeling/mask_heads.py`; what
+        of the following is for one of them only says so.
+      classes: "independent", a mask per class by a sigmoid; "agnostic", one for all (section 4.2);
+        or "softmax", in which classes compete (table 2b). See `modeling/mask_classes.py`.
       mask_size: m, the side of a mask: 28 for FPN, whose RoI feature has half of it; 14 for C4.
-      conv_layers: 3x3 convolutions before the deconvolution; C4 has none.
-      conv_channels: of each and of the deconvolution.
-      norm: after each 3x3 convolution, as `backbone.norm`; "" for none.
+      conv_layers: of an FCN: 3x3 convolutions before the deconvolution; C4 has none.
+      conv_channels: of an FCN: of each and of the deconvolution.
+      norm: of an FCN: after each 3x3 convolution, as `backbone.norm`; "" for none.
+      fc_layers: of an MLP: hidden layers.
+      fc_channels: of an MLP: of each.
       target: how the RoI ∩ its mask is sampled: "detectron2" (aligned, then >= 0.5) or
         "torchvision" (not aligned, kept as a number in 0..1); see `ops/masks.py`.
       target_sampling_ratio: samples per target pixel and axis; odd for binary targets, see there.
         0 is adaptive (Detectron2 and torchvision).
     """
 
+    type: str = "fcn"
+    classes: str = "independent"
     mask_size: int = 28
     conv_layers: int = 4
     conv_channels: int = 256
     norm: str = ""
+    fc_layers: int = 2
+    fc_channels: int = 1024
     target: str = "detectron2"
     target_sampling_ratio: int = 3
 
@@ -282,7 +297,8 @@ class Model(Fields):
 
     Attributes:
       system: "mask_rcnn", "faster_rcnn" (without the mask branch) or "rpn" (proposals only).
-      features: "fpn" or "c4", what RPN and heads look at (section 3.1, "Network Architecture").
+      features: what RPN and heads look at: "fpn" or "c4" (section 3.1, "Network Architecture"),
+        "c5" of stride 32 (table 2d), or "dc5", which is C5 with dilation in place of its stride.
       proposals: "rpn", made by the network itself and trained jointly, or "file", read from what an
         RPN trained separately has written (`train_data.proposals`).
       preset: "paper", "torchvision" or "detectron2": sets every convention that trained weights

@@ -1,18 +1,18 @@
 """Presets: what goes together, as fields of `fields.Model` that differ from their defaults."""
 
 # `features: c4` has other numbers than FPN (section 3.1: N = 64, 300 proposals, 14x14 masks); those
-# before NMS are Detectron's.
+# before NMS are Detectron's. For C5, on which the paper has FPN's heads, it gives none: they are
+# Detectron2's for its DC5, C4's before NMS and FPN's behind it.
+_ONE_LEVEL = {"pre_nms_top_k_train": 12000, "pre_nms_top_k_test": 6000}
 FEATURES: dict[str, dict] = {
     "fpn": {},
     "c4": {
-        "rpn": {
-            "pre_nms_top_k_train": 12000,
-            "pre_nms_top_k_test": 6000,
-            "post_nms_top_k_test": 300,
-        },
+        "rpn": _ONE_LEVEL | {"post_nms_top_k_test": 300},
         "box_head": {"pool_size": 14, "rois_per_image": 64},
         "mask_head": {"mask_size": 14},
     },
+    "c5": {"rpn": _ONE_LEVEL},
+    "dc5": {"rpn": _ONE_LEVEL},
 }
 
 # `preset`: every convention that trained weights carry, by the project they come from.

@@ -8,8 +8,7 @@ from mrcnn_tf.experiment import fields
 if TYPE_CHECKING:
     from mrcnn_tf.experiment.experiment import Experiment
 
-_PYRAMID_LEVELS = (2, 3, 4, 5, 6)  # P2..P6
-_C4_LEVELS = (4,)
+_LEVELS = {"fpn": (2, 3, 4, 5, 6), "c4": (4,), "c5": (5,), "dc5": (4,)}  # where anchors stand
 
 
 class Network(NamedTuple):
@@ -72,7 +71,6 @@ def with_image_size(network: Network, short_edge: int, long_edge: int | None) ->
 
 
 def _from_fields(name: str, model: fields.Model, data: fields.Data) -> Network:
-    levels = _C4_LEVELS if model.features == "c4" else _PYRAMID_LEVELS
     return Network(
         name=name,
         has_masks=model.system == "mask_rcnn",
@@ -80,6 +78,6 @@ def _from_fields(name: str, model: fields.Model, data: fields.Data) -> Network:
         long_edge=data.long_edge,
         resize=model.pixels.resize,
         rpn=model.rpn,
-        strides=tuple(2**level for level in levels),
+        strides=tuple(2**level for level in _LEVELS[model.features]),
         max_instances=model.max_instances,
     )

@@ -5,9 +5,10 @@ A backbone is a layer `images [B, H, W, 3] -> {level: [B, Hl, Wl, C]}` with
     out_channels   {level: C}
     roi_stage      the stage that C4 applies to each RoI; absent if it has none
 
-that takes `last_level` and `freeze_at`, and of the fields of `fields.Backbone` those that are named
-in its constructor. Adding one is a file beside `resnet.py`, an entry here and, if there are weights
-to read, a module in `weights/`.
+that takes `last_level` and `freeze_at`, `dilated` if its last stage can be, and of the fields of
+`fields.Backbone` those that are named in its constructor. Levels are named by their stride, 2**l.
+Adding one is a file beside `resnet.py`, an entry here and, if there are weights to read, a module
+in `weights/`.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from typing import Any
 import tf_keras
 
 from mrcnn_tf.experiment.fields import Backbone, Model
-from mrcnn_tf.modeling import efficientnet_lite, resnet
+from mrcnn_tf.modeling import arguments, efficientnet_lite, resnet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +42,10 @@ class Entry:
     check: Callable[[Backbone], None]
     weights: str
 
-    def build(self, fields: Backbone, last_level: int) -> tf_keras.layers.Layer:
+    def build(self, fields: Backbone, last_level: int, dilated: bool) -> tf_keras.layers.Layer:
         """Build the layer up to `last_level`, with the fields that it has."""
-        takes = inspect.signature(self.layer).parameters
-        named = {name: value for name, value in vars(fields).items() if name in takes}
-        return self.layer(**named, last_level=last_level)
+        given = vars(fields) | {"last_level": last_level, "dilated": dilated}
+        return self.layer(**arguments.taken(self.layer, given))
 
     def weights_module(self) -> Any:
         """Import the module that knows its weights."""
@@ -73,18 +73,21 @@ def entry_of(layer: tf_keras.layers.Layer) -> Entry:
     return next(entry for entry in BACKBONES.values() if isinstance(layer, entry.layer))  # type: ignore[arg-type]
 
 
-def build(fields: Backbone, last_level: int) -> tf_keras.layers.Layer:
+def build(fields: Backbone, last_level: int, dilated: bool = False) -> tf_keras.layers.Layer:
     """Build the backbone of an experiment.
 
     Args:
       fields: `type` says which.
       last_level: coarsest level that `call` returns: 5, or 4 for C4.
+      dilated: the last stage has no stride, so that level 4 is the coarsest (DC5).
 
     Raises:
       ValueError: there is no such backbone, or it cannot be built so.
     """
     check(fields)
-    return BACKBONES[fields.type].build(fields, last_level)
+    if dilated:
+        check_dilation(fields)
+    return BACKBONES[fields.type].build(fields, last_level, dilated)
 
 
 def check(fields: Backbone) -> None:
@@ -109,6 +112,19 @@ def check_roi_stage(fields: Backbone) -> None:
         raise ValueError(
             f"task.model.features: got 'c4', but backbone.type {fields.type!r} has no stage that "
             "could be applied to RoIs; use features: fpn"
+        )
+
+
+def check_dilation(fields: Backbone) -> None:
+    """Refuse DC5 on a backbone whose last stage cannot be dilated.
+
+    Raises:
+      ValueError: with what to do instead.
+    """
+    if "dilated" not in inspect.signature(BACKBONES[fields.type].layer).parameters:
+        raise ValueError(
+            f"task.model.features: got 'dc5', but the last stage of backbone.type {fields.type!r} "
+            "cannot be dilated; use features: c5, or fpn"
         )
 
 

@@ -7,10 +7,18 @@ import tensorflow as tf
 import tf_keras
 
 from mrcnn_tf.experiment import fields
-from mrcnn_tf.modeling import backbones, c4, cascade, fpn, metrics, roi_heads
+from mrcnn_tf.modeling import (
+    backbones,
+    c4,
+    cascade,
+    fpn,
+    mask_heads,
+    metrics,
+    roi_heads,
+    roi_pooling,
+)
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.proposals import Proposals
-from mrcnn_tf.modeling.roi_pooling import RoIAlign
 from mrcnn_tf.modeling.rpn import RPN
 from mrcnn_tf.modeling.rpn_model import RPNModel
 from mrcnn_tf.modeling.tta import AugmentedInference
@@ -28,15 +36,18 @@ def build_model(config: fields.Model, num_classes: int) -> Model:
     Returns:
       The model.
     """
-    has_pyramid = config.features == "fpn"
-    backbone = backbones.build(config.backbone, last_level=5 if has_pyramid else c4.LEVEL)
-    pyramid = fpn.FPN(**vars(config.fpn)) if has_pyramid else None
+    is_c4 = config.features == "c4"
+    backbone = backbones.build(
+        config.backbone, last_level=c4.LEVEL if is_c4 else 5, dilated=config.features == "dc5"
+    )
+    pyramid = fpn.FPN(**vars(config.fpn)) if config.features == "fpn" else None
     rpn = None
     if config.proposals == "rpn":
+        # One level: as wide as the features. Faster R-CNN has 512 for VGG's 512, Detectron2 1024.
+        level = c4.LEVEL if is_c4 else max(backbone.out_channels)
         rpn = RPN(
-            # C4: as wide as the features. Faster R-CNN has 512 for VGG's 512, Detectron2 1024.
-            pyramid.channels if pyramid else backbone.out_channels[c4.LEVEL],
-            tuple(pyramid.levels) if pyramid else (c4.LEVEL,),
+            pyramid.channels if pyramid else backbone.out_channels[level],
+            tuple(pyramid.levels) if pyramid else (level,),
             ignore_crowds=config.ignore_crowds,
             **vars(config.rpn),
         )
@@ -91,7 +102,7 @@ def _detector(config: fields.Model) -> tuple[type[MaskRCNN], Callable]:
     """Which network it is, and what builds its heads."""
     if config.cascade.positive_ious:
         return cascade.CascadeRCNN, _cascade_heads
-    return MaskRCNN, _fpn_heads if config.features == "fpn" else _c4_heads
+    return MaskRCNN, _c4_heads if config.features == "c4" else _fpn_heads
 
 
 def _fpn_heads(
@@ -100,8 +111,8 @@ def _fpn_heads(
     has_masks = config.system == "mask_rcnn"
     return roi_heads.FPNRoIHeads(
         roi_heads.BoxHead(num_classes, **vars(config.box_head)),
-        roi_heads.MaskHead(num_classes, **vars(config.mask_head)) if has_masks else None,
-        RoIAlign(**vars(config.roi_align)),
+        mask_heads.build(config.mask_head, num_classes) if has_masks else None,
+        roi_pooling.build(config.roi_align),
     )
 
 
@@ -109,12 +120,12 @@ def _cascade_heads(
     config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
 ) -> cascade.CascadeRoIHeads:
     if config.features != "fpn":
-        raise ValueError("cascade: there is none on features: c4, whose heads share stage 5")
+        raise ValueError(f"cascade: there is none on features: {config.features}, only on fpn")
     has_masks = config.system == "mask_rcnn"
     return cascade.CascadeRoIHeads(
         cascade.box_heads(num_classes, vars(config.box_head), **vars(config.cascade)),
-        roi_heads.MaskHead(num_classes, **vars(config.mask_head)) if has_masks else None,
-        RoIAlign(**vars(config.roi_align)),
+        mask_heads.build(config.mask_head, num_classes) if has_masks else None,
+        roi_pooling.build(config.roi_align),
     )
 
 
@@ -122,13 +133,12 @@ def _c4_heads(config: fields.Model, num_classes: int, backbone: Any) -> c4.C4RoI
     """Stage 5 stands where the pyramid's heads have their hidden layers."""
     backbones.check_roi_stage(config.backbone)
     box = vars(config.box_head) | {"fc_layers": 0, "conv_layers": 0}
-    mask = vars(config.mask_head) | {"conv_layers": 0}
     has_masks = config.system == "mask_rcnn"
     return c4.C4RoIHeads(
         backbone.roi_stage,
         roi_heads.BoxHead(num_classes, **box),
-        roi_heads.MaskHead(num_classes, **mask) if has_masks else None,
-        RoIAlign(**vars(config.roi_align)),
+        mask_heads.build(config.mask_head, num_classes, conv_layers=0) if has_masks else None,
+        roi_pooling.build(config.roi_align),
     )
 
 

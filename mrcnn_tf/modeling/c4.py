@@ -10,8 +10,8 @@ background, `S` side of the pooled RoI, `M` mask side.
 import tensorflow as tf
 import tf_keras
 
-from mrcnn_tf.modeling.roi_heads import BoxHead, MaskHead
-from mrcnn_tf.modeling.roi_pooling import RoIAlign
+from mrcnn_tf.modeling.roi_heads import BoxHead
+from mrcnn_tf.modeling.roi_pooling import RoIPool
 
 LEVEL = 4  # stride 16
 
@@ -26,8 +26,9 @@ class C4RoIHeads(tf_keras.layers.Layer):
     Args:
       stage5: the backbone's, [.., S, S, C] -> [.., S/2, S/2, 2C]. It trains with the heads.
       box_head: without hidden layers, takes the mean over each RoI; its `pool_size` is S, 14.
-      mask_head: without convolutions before its deconvolution, M is S; None for Faster R-CNN.
-      roi_align: pools.
+      mask_head: one of `mask_heads.py`, an FCN without convolutions before its deconvolution, M is
+        S; None for Faster R-CNN.
+      roi_align: pools, one of `roi_pooling.POOLINGS`.
       name: layer name.
     """
 
@@ -35,8 +36,8 @@ class C4RoIHeads(tf_keras.layers.Layer):
         self,
         stage5: tf_keras.layers.Layer,
         box_head: BoxHead,
-        mask_head: MaskHead | None,
-        roi_align: RoIAlign,
+        mask_head: tf_keras.layers.Layer | None,
+        roi_align: RoIPool,
         name: str = "roi_heads",
     ):
         super().__init__(name=name)

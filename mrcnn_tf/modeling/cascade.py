@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+import tf_keras
 
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import losses
@@ -22,8 +23,8 @@ from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.outputs import BoxOutputs, DetectorOutputs
 from mrcnn_tf.modeling.proposals import Proposals
-from mrcnn_tf.modeling.roi_heads import BoxHead, FPNRoIHeads, MaskHead
-from mrcnn_tf.modeling.roi_pooling import RoIAlign
+from mrcnn_tf.modeling.roi_heads import BoxHead, FPNRoIHeads
+from mrcnn_tf.modeling.roi_pooling import RoIPool
 from mrcnn_tf.ops import boxes as box_ops
 
 
@@ -44,8 +45,8 @@ class CascadeRoIHeads(FPNRoIHeads):
     def __init__(
         self,
         box_heads: Sequence[BoxHead],
-        mask_head: MaskHead | None,
-        roi_align: RoIAlign,
+        mask_head: tf_keras.layers.Layer | None,
+        roi_align: RoIPool,
         name: str = "roi_heads",
     ):
         if not all(head.class_agnostic for head in box_heads):

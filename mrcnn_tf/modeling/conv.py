@@ -108,6 +108,22 @@ class Conv2D(tf_keras.layers.Layer):
         return tf.pad(inputs, self._explicit_padding), self.stride, "VALID"
 
 
+class DilatedConv2D(Conv2D):
+    """`Conv2D` of stride 1 whose taps lie two pixels apart, padded by as many more zeros.
+
+    Every second pixel of every second row is an image of its own, convolved without dilation: four
+    of them. TensorFlow's kernels for CPUs have no gradient of dilated convolutions.
+    """
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        missing = tf.shape(inputs)[1:3] % 2  # to whole pairs of rows and of columns
+        ends = tf.stack([tf.zeros_like(missing), missing], axis=1)  # [(height, width), (0, end)]
+        images = tf.space_to_batch(inputs, [2, 2], ends)  # [4 * B, ceil(H / 2), ceil(W / 2), Cin]
+        outputs = tf.nn.conv2d(images, kernel, 1, "SAME")
+        outputs = tf.batch_to_space(outputs, [2, 2], ends)
+        return tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
+
+
 class SameConv2D(Conv2D):
     """`Conv2D` padded as TensorFlow's `SAME` does, for weights that were trained with it."""
 

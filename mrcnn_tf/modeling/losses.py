@@ -123,6 +123,23 @@ def mask_loss(logits: tf.Tensor, target_masks: tf.Tensor, valid: tf.Tensor) -> L
     return LossSum(_sum_where(valid, tf.reduce_mean(entropy, axis=[2, 3])), _count(valid))
 
 
+def softmax_mask_loss(
+    log_probabilities: tf.Tensor, target_masks: tf.Tensor, valid: tf.Tensor
+) -> LossSum:
+    """Mean cross-entropy of the true class on the object's pixels, of background beside them.
+
+    The paper's alternative to `mask_loss` (table 2b).
+
+    Args:
+      log_probabilities: float32 [B, R, M, M, (background, true class)], logarithms.
+      target_masks: float32 [B, R, M, M], in 0..1.
+      valid: bool [B, R], positive RoIs whose object has a mask.
+    """
+    background, of_class = tf.unstack(log_probabilities, axis=-1)
+    entropy = -(target_masks * of_class + (1.0 - target_masks) * background)
+    return LossSum(_sum_where(valid, tf.reduce_mean(entropy, axis=[2, 3])), _count(valid))
+
+
 def _sum_where(condition: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(condition, value, 0.0))
 

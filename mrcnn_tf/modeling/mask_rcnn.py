@@ -8,7 +8,7 @@ The same object trains and infers:
 
 Without a mask head it is Faster R-CNN; without an RPN its proposals are given (section 3.1: "RPN is
 trained separately and does not share features with Mask R-CNN, unless specified"). The parts are
-interchangeable: `fpn.py` with `FPNRoIHeads`, or no pyramid with `C4RoIHeads`.
+interchangeable: `fpn.py` with `FPNRoIHeads`, or no pyramid with `C4RoIHeads`, or with the former.
 
 Shape letters: `B` images, `H W` canvas, `P` proposals, `G` padded objects, `R` sampled RoIs, the
 first `F` of them with a mask, `D` detections, `N` classes with background, `M` mask side. Boxes are
@@ -137,7 +137,8 @@ class MaskRCNN(tf_keras.Model):
             detections.classes,
         )
         is_found = detections.valid[..., tf.newaxis, tf.newaxis]
-        masks = tf.where(is_found, tf.sigmoid(mask_logits), 0.0)
+        probabilities = self.roi_heads.mask_head.kind.probabilities(mask_logits)
+        masks = tf.where(is_found, probabilities, 0.0)
         return detections._replace(masks=masks)
 
     def find_boxes(
@@ -228,7 +229,8 @@ class MaskRCNN(tf_keras.Model):
             self.roi_heads.box_head.smooth_l1_beta,
         )
         if masks is not None:
-            sums["mask_loss"] = losses.mask_loss(masks.logits, masks.targets, masks.valid)
+            kind = self.roi_heads.mask_head.kind
+            sums["mask_loss"] = kind.loss(masks.logits, masks.targets, masks.valid)
         return sums
 
     def sample_rois(

@@ -35,7 +35,7 @@ class MaskOutputs(NamedTuple):
 
     Attributes:
       logits: float32 [B, F, M, M], of the true class of the first F sampled RoIs, among which
-        are all positives.
+        are all positives; [B, F, M, M, 2] of `mask_classes.Softmax`.
       targets: float32 [B, F, M, M].
       valid: bool [B, F], positives whose object has a mask.
     """

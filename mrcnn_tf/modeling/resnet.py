@@ -2,6 +2,8 @@
 
 Shape letters: `B` images, `H W` network-input size, `Hl Wl` size of level l (stride 2**l), `C`
 channels. With explicit symmetric padding, `Hl` is `H / 2**l` rounded up, step by step.
+
+Levels are named by their stride. Dilated, stage 5 has stage 4's, and so takes its place at level 4.
 """
 
 import functools
@@ -13,7 +15,7 @@ import tf_keras
 
 from mrcnn_tf.experiment.fields import Backbone as Defaults
 from mrcnn_tf.modeling import normalization
-from mrcnn_tf.modeling.conv import Conv2D, normalised
+from mrcnn_tf.modeling.conv import Conv2D, DilatedConv2D, normalised
 from mrcnn_tf.modeling.normalization import NormBuilder
 
 # Depth: number of residual blocks in the stages 2..5 (He et al. 2016, arXiv:1512.03385, table 1).
@@ -26,6 +28,7 @@ _IN_3X3 = {"stride_in_1x1": False}  # as published
 VARIANTS: dict[str, dict[str, Any]] = {f"resnet{depth}": {"depth": depth} for depth in DEPTHS} | {
     "resnext50_32x4d": {"depth": 50, "groups": 32, "width_per_group": 4} | _IN_3X3,
     "resnext101_32x8d": {"depth": 101, "groups": 32, "width_per_group": 8} | _IN_3X3,
+    "resnext101_64x4d": {"depth": 101, "groups": 64, "width_per_group": 4} | _IN_3X3,
 }
 
 
@@ -75,6 +78,7 @@ class BasicBlock(tf_keras.layers.Layer):
       width: channels of both convolutions and of the output.
       stride: stride of the first convolution and of the shortcut.
       project: whether the shortcut is a 1x1 convolution with norm, else the identity.
+      dilated: the taps of both convolutions lie two pixels apart; then `stride` is 1.
       build_norm: called with `name`, returns a normalisation layer.
       name: layer name.
     """
@@ -84,13 +88,15 @@ class BasicBlock(tf_keras.layers.Layer):
         width: int,
         stride: int,
         project: bool,
+        dilated: bool,
         build_norm: NormBuilder,
         name: str | None = None,
     ):
         super().__init__(name=name)
-        self.conv1 = Conv2D(width, 3, stride, name="conv1")
+        conv = DilatedConv2D if dilated else Conv2D
+        self.conv1 = conv(width, 3, stride, name="conv1")
         self.norm1 = build_norm(name="norm1")
-        self.conv2 = Conv2D(width, 3, name="conv2")
+        self.conv2 = conv(width, 3, name="conv2")
         self.norm2 = build_norm(name="norm2")
         self.shortcut = Conv2D(width, 1, stride, name="shortcut") if project else None
         self.shortcut_norm = build_norm(name="shortcut_norm") if project else None
@@ -114,6 +120,7 @@ class BottleneckBlock(tf_keras.layers.Layer):
         channels where a plain ResNet has 64; in further stages the same multiple.
       stride: stride of the block.
       project: whether the shortcut is a 1x1 convolution with norm, else the identity.
+      dilated: the taps of the 3x3 convolution lie two pixels apart; then `stride` is 1.
       stride_in_1x1: the first convolution strides (the original MSRA models, hence Detectron2's
         and Keras' weights); else the 3x3 does (torchvision, "v1.5").
       build_norm: called with `name`, returns a normalisation layer.
@@ -125,6 +132,7 @@ class BottleneckBlock(tf_keras.layers.Layer):
         width: int,
         stride: int,
         project: bool,
+        dilated: bool,
         stride_in_1x1: bool,
         groups: int,
         width_per_group: int,
@@ -135,7 +143,8 @@ class BottleneckBlock(tf_keras.layers.Layer):
         inner = width * groups * width_per_group // 64
         self.conv1 = Conv2D(inner, 1, stride if stride_in_1x1 else 1, name="conv1")
         self.norm1 = build_norm(name="norm1")
-        self.conv2 = Conv2D(inner, 3, 1 if stride_in_1x1 else stride, groups, name="conv2")
+        conv = DilatedConv2D if dilated else Conv2D
+        self.conv2 = conv(inner, 3, 1 if stride_in_1x1 else stride, groups, name="conv2")
         self.norm2 = build_norm(name="norm2")
         self.conv3 = Conv2D(4 * width, 1, name="conv3")
         self.norm3 = build_norm(name="norm3")
@@ -206,6 +215,8 @@ class ResNet(tf_keras.layers.Layer):
       groups: see `BottleneckBlock`; 32 of 8 are Detectron2's X101-32x8d.
       width_per_group: see `BottleneckBlock`.
       last_level: where `call` stops. With 4 (the C4 network), `stage5` is there as `roi_stage`.
+      dilated: stage 5 has no stride and dilated 3x3 convolutions in its place, which see as far
+        (DC5). It takes the place of stage 4 in what `call` returns.
       name: layer name.
 
     Raises:
@@ -227,6 +238,7 @@ class ResNet(tf_keras.layers.Layer):
         norm_momentum: float = Defaults.norm_momentum,
         freeze_at: int = Defaults.freeze_at,
         last_level: int = 5,
+        dilated: bool = False,
         name: str = "resnet",
     ):
         super().__init__(name=name)
@@ -236,6 +248,7 @@ class ResNet(tf_keras.layers.Layer):
             raise ValueError(f"freeze_at must be 0 (nothing) .. 5 (all), not {freeze_at!r}")
         self.depth = depth
         self.last_level = last_level
+        self.dilated = dilated
         self.stride_in_1x1 = stride_in_1x1
         build_norm = functools.partial(
             normalization.build, norm, epsilon=norm_epsilon, momentum=norm_momentum
@@ -255,11 +268,12 @@ class ResNet(tf_keras.layers.Layer):
             block = BasicBlock
         for level, num_blocks in zip(range(2, 6), (_BOTTLENECK | _BASIC)[depth], strict=True):
             width = base_width * 2 ** (level - 2)
-            self.out_channels[level] = 4 * width if bottleneck else width
+            self.out_channels[self._level_of(level)] = 4 * width if bottleneck else width
+            is_dilated = dilated and level == 5
             stage = Stage(
-                functools.partial(block, width=width, build_norm=build_norm),
+                functools.partial(block, width=width, dilated=is_dilated, build_norm=build_norm),
                 num_blocks,
-                stride=1 if level == 2 else 2,
+                stride=1 if level == 2 or is_dilated else 2,
                 # Stage 2 of a basic ResNet has the stem's channels and resolution.
                 project=bottleneck or level > 2,
                 name=f"stage{level}",
@@ -270,6 +284,10 @@ class ResNet(tf_keras.layers.Layer):
     def _freeze(self, freeze_at: int) -> None:
         for layer in [self.stem, self.stage2, self.stage3, self.stage4, self.stage5][:freeze_at]:
             layer.trainable = False
+
+    def _level_of(self, stage: int) -> int:
+        """Level of what a stage puts out, named by its stride."""
+        return 4 if stage == 5 and self.dilated else stage
 
     @property
     def roi_stage(self) -> Stage:
@@ -284,11 +302,12 @@ class ResNet(tf_keras.layers.Layer):
           training: whether batch norms that learn use the batch's statistics.
 
         Returns:
-          {level: [B, Hl, Wl, C]} for the levels 2..last_level, C as in `out_channels`.
+          {level: [B, Hl, Wl, C]} for the levels 2..last_level, or 2..4 if dilated, C as in
+          `out_channels`.
         """
         features = {}
         x = self.stem(images, training=training)
-        for level in range(2, self.last_level + 1):
-            x = getattr(self, f"stage{level}")(x, training=training)
-            features[level] = x
+        for stage in range(2, self.last_level + 1):
+            x = getattr(self, f"stage{stage}")(x, training=training)
+            features[self._level_of(stage)] = x
         return features

@@ -11,9 +11,9 @@ import tf_keras
 
 from mrcnn_tf.experiment.fields import BoxHead as BoxDefaults
 from mrcnn_tf.experiment.fields import MaskHead as MaskDefaults
-from mrcnn_tf.modeling import normalization
+from mrcnn_tf.modeling import mask_classes, normalization
 from mrcnn_tf.modeling.conv import MSRA, ConvNormReLU
-from mrcnn_tf.modeling.roi_pooling import RoIAlign
+from mrcnn_tf.modeling.roi_pooling import RoIPool
 
 
 class BoxHead(tf_keras.layers.Layer):
@@ -116,13 +116,15 @@ class MaskHead(tf_keras.layers.Layer):
     """3x3 convolutions, a 2x2 deconvolution and a 1x1 predictor with one map per class.
 
     Masks and classes are decoupled (section 3): map k is asked for class k only, so of the N - 1
-    maps just the one that is needed is computed to the end. The numbers are described in
-    `fields.MaskHead`, whose names they have.
+    maps just the one that is needed is computed to the end. `mask_classes.py` has the alternatives
+    that the paper compares this with. The numbers are described in `fields.MaskHead`, whose names
+    they have.
 
     Args:
       num_classes: N, with background.
       mask_size: M, side of what comes out.
       norm: after each 3x3 convolution, one of `normalization.KINDS` or "" for none.
+      classes: one of `mask_classes.KINDS`.
       target: how the network makes the targets that it learns from.
       target_sampling_ratio: likewise.
       name: layer name.
@@ -135,6 +137,7 @@ class MaskHead(tf_keras.layers.Layer):
         conv_layers: int = MaskDefaults.conv_layers,
         conv_channels: int = MaskDefaults.conv_channels,
         norm: str = MaskDefaults.norm,
+        classes: str = MaskDefaults.classes,
         target: str = MaskDefaults.target,
         target_sampling_ratio: int = MaskDefaults.target_sampling_ratio,
         name: str = "mask_head",
@@ -142,6 +145,7 @@ class MaskHead(tf_keras.layers.Layer):
         super().__init__(name=name)
         self.num_classes = num_classes
         self.mask_size = mask_size
+        self.kind = mask_classes.KINDS[classes]()
         self.target = target
         self.target_sampling_ratio = target_sampling_ratio
         self.convs = _convs(conv_layers, conv_channels, norm)
@@ -157,17 +161,23 @@ class MaskHead(tf_keras.layers.Layer):
             name="deconv",
         )
 
+    @property
+    def per_class(self) -> tuple[int, bool] | None:
+        """Of the predictor's last axis, see `mask_classes.Independent.per_class`."""
+        return self.kind.per_class(1)
+
     def build(self, input_shape) -> None:
-        """Create the predictor's weights: one column per foreground class."""
+        """Create the predictor's weights: one column per map, foreground classes by default."""
         channels = self.deconv.filters
+        maps = self.kind.num_maps(self.num_classes)
         self.predictor_kernel = self.add_weight(
             name="predictor_kernel",
-            shape=[channels, self.num_classes - 1],
+            shape=[channels, maps],
             # 0.001: Detectron; a mask starts near probability 0.5 everywhere.
             initializer=tf_keras.initializers.RandomNormal(stddev=0.001),
         )
         self.predictor_bias = self.add_weight(
-            name="predictor_bias", shape=[self.num_classes - 1], initializer="zeros"
+            name="predictor_bias", shape=[maps], initializer="zeros"
         )
         super().build(input_shape)
 
@@ -182,7 +192,7 @@ class MaskHead(tf_keras.layers.Layer):
           training: whether norms use batch statistics.
 
         Returns:
-          Mask logits, float32 [B, R, M, M].
+          Mask logits, float32 [B, R, M, M], or [B, R, M, M, 2] of `mask_classes.Softmax`.
         """
         batch, rois = tf.shape(roi_features)[0], tf.shape(roi_features)[1]
         side, channels = roi_features.shape[2], roi_features.shape[-1]
@@ -190,17 +200,35 @@ class MaskHead(tf_keras.layers.Layer):
         for layer in self.convs:
             hidden = layer(hidden, training=training)
         hidden = self.deconv(hidden)  # [B*R, M, M, C]
-        columns = tf.reshape(tf.clip_by_value(classes - 1, 0, self.num_classes - 2), [-1])
-        kernel = tf.gather(tf.transpose(self.predictor_kernel), columns)  # [B*R, C]
-        bias = tf.gather(self.predictor_bias, columns)  # [B*R]
-        size = hidden.shape[1]
-        # One 1x1 convolution per RoI: [B*R, M*M, C] x [B*R, C, 1]
-        logits = tf.matmul(
-            tf.reshape(hidden, [batch * rois, size * size, hidden.shape[-1]]),
-            tf.cast(kernel, hidden.dtype)[:, :, tf.newaxis],
-        )
+        maps = _Maps(hidden, self.predictor_kernel, self.predictor_bias)
+        logits = self.kind.logits(maps, tf.reshape(classes, [-1]), self.num_classes)
+        return tf.reshape(logits, [batch, rois, *logits.shape[1:]])
+
+
+class _Maps:
+    """A 1x1 convolution of [F, M, M, C] with a kernel [C, maps], F RoIs, of which parts are asked.
+
+    See `mask_classes.Maps`.
+    """
+
+    def __init__(self, hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor):
+        self._size, channels = hidden.shape[1], hidden.shape[-1]
+        self._pixels = tf.reshape(hidden, [tf.shape(hidden)[0], self._size**2, channels])
+        self._kernel, self._bias = kernel, bias
+
+    def one(self, index: tf.Tensor) -> tf.Tensor:
+        """Each RoI with a column of its own: [F, M*M, C] x [F, C, 1]."""
+        kernel = tf.gather(tf.transpose(self._kernel), index)  # [F, C]
+        bias = tf.gather(self._bias, index)  # [F]
+        logits = tf.matmul(self._pixels, tf.cast(kernel, self._pixels.dtype)[:, :, tf.newaxis])
         logits = tf.cast(logits, tf.float32) + tf.cast(bias, tf.float32)[:, tf.newaxis, tf.newaxis]
-        return tf.reshape(logits, [batch, rois, size, size])
+        return tf.reshape(logits, [-1, self._size, self._size])
+
+    def every(self) -> tf.Tensor:
+        """[F, M*M, C] x [C, maps]."""
+        logits = tf.matmul(self._pixels, tf.cast(self._kernel, self._pixels.dtype))
+        logits = tf.cast(logits, tf.float32) + tf.cast(self._bias, tf.float32)
+        return tf.reshape(logits, [-1, self._size, self._size, logits.shape[-1]])
 
 
 def _convs(count: int, channels: int, norm: str) -> list[ConvNormReLU]:
@@ -217,18 +245,20 @@ def _convs(count: int, channels: int, norm: str) -> list[ConvNormReLU]:
 class FPNRoIHeads(tf_keras.layers.Layer):
     """Both heads on a pyramid: each RoI is pooled from the level that suits its size.
 
+    Or on one level, the backbone's last (C5), from which all are pooled.
+
     Args:
       box_head: takes [B, R, side, side, C] with side its `pool_size`.
-      mask_head: takes [B, R, M/2, M/2, C]; None for Faster R-CNN.
-      roi_align: pools.
+      mask_head: one of `mask_heads.py`, takes [B, R, M/2, M/2, C]; None for Faster R-CNN.
+      roi_align: pools, one of `roi_pooling.POOLINGS`.
       name: layer name.
     """
 
     def __init__(
         self,
         box_head: BoxHead,
-        mask_head: MaskHead | None,
-        roi_align: RoIAlign,
+        mask_head: tf_keras.layers.Layer | None,
+        roi_align: RoIPool,
         name: str = "roi_heads",
     ):
         super().__init__(name=name)

@@ -1,33 +1,32 @@
-"""RoIAlign as a part of a network: an op with its conventions, and no weights.
+"""RoIAlign and what the paper compares it with, as parts of a network: conventions and no weights.
 
 Shape letters: `B` images, `Hl Wl` size of level l, `R` RoIs, `C` channels.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from mrcnn_tf.experiment.fields import RoIAlign as Defaults
-from mrcnn_tf.ops import roi_align
+from mrcnn_tf.experiment import fields
+from mrcnn_tf.modeling import arguments
+from mrcnn_tf.ops import roi_align, roi_pool, roi_warp
+
+Defaults = fields.RoIAlign
 
 
-class RoIAlign:
-    """Pools RoIs from the level that suits their size, or from the only one (section 3).
+class RoIPool:
+    """Pools RoIs from the level that suits their size, or from the only one; see `ops/roi_pool.py`.
 
     Args:
-      aligned: see `roi_align.roi_align`.
-      sampling_ratio: see there; 0 is adaptive.
       log_epsilon: `epsilon` of `roi_align.assign_levels`.
       level_epsilon: see there.
     """
 
     def __init__(
         self,
-        aligned: bool = Defaults.aligned,
-        sampling_ratio: int = Defaults.sampling_ratio,
         log_epsilon: float = Defaults.log_epsilon,
         level_epsilon: float = Defaults.level_epsilon,
     ):
-        self._aligned = aligned
-        self._sampling_ratio = sampling_ratio
         self._epsilons = log_epsilon, level_epsilon
 
     def __call__(
@@ -52,6 +51,54 @@ class RoIAlign:
                 epsilon=self._epsilons[0],
                 level_epsilon=self._epsilons[1],
             )
-        return roi_align.roi_align(
-            features, rois, levels, output_size, self._sampling_ratio, self._aligned
-        )
+        return self._pool(features, rois, levels, output_size)
+
+    def _pool(self, features, rois, levels, output_size):
+        return roi_pool.roi_pool(features, rois, levels, output_size)
+
+
+class RoIAlign(RoIPool):
+    """As `RoIPool`, by samples between the pixels (section 3); see `ops/roi_align.py`.
+
+    Args:
+      aligned: see `roi_align.roi_align`.
+      sampling_ratio: see there; 0 is adaptive.
+      aggregate: see there.
+      log_epsilon: as of `RoIPool`.
+      level_epsilon: likewise.
+    """
+
+    def __init__(
+        self,
+        aligned: bool = Defaults.aligned,
+        sampling_ratio: int = Defaults.sampling_ratio,
+        aggregate: str = Defaults.aggregate,
+        log_epsilon: float = Defaults.log_epsilon,
+        level_epsilon: float = Defaults.level_epsilon,
+    ):
+        super().__init__(log_epsilon, level_epsilon)
+        self._sampling = sampling_ratio, aligned, aggregate
+
+    def _pool(self, features, rois, levels, output_size):
+        return roi_align.roi_align(features, rois, levels, output_size, *self._sampling)
+
+
+class RoIWarp(RoIAlign):
+    """As `RoIAlign`, on boxes whose edges are rounded; see `ops/roi_warp.py`."""
+
+    def _pool(self, features, rois, levels, output_size):
+        return roi_warp.roi_warp(features, rois, levels, output_size, *self._sampling)
+
+
+# `roi_align.type`.
+POOLINGS: dict[str, Callable[..., RoIPool]] = {
+    "roi_align": RoIAlign,
+    "roi_warp": RoIWarp,
+    "roi_pool": RoIPool,
+}
+
+
+def build(pooling: fields.RoIAlign) -> RoIPool:
+    """Build what `pooling.type` names, with the fields that it has."""
+    layer = POOLINGS[pooling.type]
+    return layer(**arguments.taken(layer, vars(pooling)))

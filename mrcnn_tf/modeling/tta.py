@@ -170,7 +170,7 @@ def _masks(model: MaskRCNN, seen: _Seen, found: Detections, frame_hw: tf.Tensor)
         found.classes,
     )
     is_found = found.valid[..., tf.newaxis, tf.newaxis]
-    masks = tf.where(is_found, tf.sigmoid(logits), 0.0)
+    masks = tf.where(is_found, model.roi_heads.mask_head.kind.probabilities(logits), 0.0)
     return masks[..., ::-1] if seen.is_mirrored else masks
 
 

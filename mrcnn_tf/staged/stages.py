@@ -139,7 +139,9 @@ class Schedule:
         """What keeps the features that RPN and heads share as they are."""
         if self.detector.task.model.features == "c4":
             return {"task.model.backbone.freeze_at": 4}  # stage 5 is a part of the heads
-        return {"task.model.backbone.freeze_at": 5, "task.model.fpn.frozen": True}
+        frozen = {"task.model.backbone.freeze_at": 5}
+        has_pyramid = self.detector.task.model.features == "fpn"
+        return frozen | ({"task.model.fpn.frozen": True} if has_pyramid else {})
 
     def _train(
         self, kind: str, name: str, folder: str, differs: dict[str, Any] | None = None

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from mrcnn_tf.ops import implementation, roi_align
+from mrcnn_tf.modeling import conv
+from mrcnn_tf.ops import implementation, roi_align, roi_pool, roi_warp
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "mrcnn_tf"
 
@@ -39,8 +40,8 @@ def test_no_graph_rounds_up_by_dividing_negatives():
     assert _divides_a_negative(ast.parse("-(-size * 3 // 2)").body[0].value)
 
 
-def _pooling(sampling_ratio):
-    """RoIAlign of two levels in plain operations, as a concrete function, and its input."""
+def _pooling(function):
+    """Pooling of two levels in plain operations, as a concrete function, and its input."""
     random = np.random.default_rng(1)
     maps = {"p2": random.normal(size=[1, 24, 32, 4]), "p3": random.normal(size=[1, 12, 16, 4])}
     corner, side = random.uniform(-9, 70, [1, 12, 2]), random.uniform(0, 60, [1, 12, 2])
@@ -50,9 +51,7 @@ def _pooling(sampling_ratio):
 
     def pool(p2, p3, boxes):
         levels = roi_align.assign_levels(boxes, 2, 3, canonical_size=40.0)
-        return {
-            "pooled": roi_align.roi_align({2: p2, 3: p3}, boxes, levels, 7, sampling_ratio, True)
-        }
+        return {"pooled": function({2: p2, 3: p3}, boxes, levels, 7)}
 
     specs = [tf.TensorSpec(value.shape, tf.float32, name) for name, value in given.items()]
     with implementation.force(accelerators=True):
@@ -60,11 +59,33 @@ def _pooling(sampling_ratio):
     return traced, given
 
 
-@pytest.mark.parametrize("sampling_ratio", [2, 0])
-def test_roi_align_in_litert(sampling_ratio):
-    traced, given = _pooling(sampling_ratio)
+POOLINGS = {
+    "RoIAlign": lambda *given: roi_align.roi_align(*given, 2, True),
+    "RoIAlign, adaptive": lambda *given: roi_align.roi_align(*given, 0, True),
+    "RoIAlign, maximum": lambda *given: roi_align.roi_align(*given, 2, True, "max"),
+    "RoIWarp": lambda *given: roi_warp.roi_warp(*given, 2, True),
+    "RoIPool": roi_pool.roi_pool,
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_pooling_in_litert(name):
+    traced, given = _pooling(POOLINGS[name])
     content = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module()).convert()
     run = Interpreter(model_content=content).get_signature_runner()
     expected = traced(**{name: tf.constant(value) for name, value in given.items()})["pooled"]
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(run(**given)["pooled"], expected, atol=1e-5)
+
+
+def test_dilated_convolution_in_litert():
+    """Of odd sides, which it makes even and cuts again."""
+    layer = conv.DilatedConv2D(5, 3)
+    x = np.random.default_rng(0).normal(size=[1, 7, 9, 4]).astype(np.float32)
+    expected = layer(x)
+    traced = tf.function(lambda x: {"y": layer(x)}, autograph=False).get_concrete_function(
+        tf.TensorSpec(x.shape, tf.float32, "x")
+    )
+    content = tf.lite.TFLiteConverter.from_concrete_functions([traced], layer).convert()
+    run = Interpreter(model_content=content).get_signature_runner()
+    np.testing.assert_allclose(run(x=x)["y"], expected, atol=1e-5)

@@ -18,10 +18,39 @@ from tests.end_to_end.conftest import script
 C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 # Experiment, what differs on top of the tiny settings, what it is scored by.
 SYSTEMS = {
-    "fasterrcnn_shapes": ({}, "box_ap"),
-    "cascade_maskrcnn_shapes": ({}, "mask_ap"),
-    "maskrcnn_shapes_c4": (C4, "mask_ap"),
-    "rpn_shapes": ({}, "ar_100"),
+    "Faster R-CNN": ("fasterrcnn_shapes", {}, "box_ap"),
+    "Cascade": ("cascade_maskrcnn_shapes", {}, "mask_ap"),
+    "C4": ("maskrcnn_shapes_c4", C4, "mask_ap"),
+    "RPN": ("rpn_shapes", {}, "ar_100"),
+    "RoIPool, softmax, C4": (
+        "maskrcnn_shapes_c4",
+        C4
+        | {
+            "task.model.roi_align.type": "roi_pool",
+            "task.model.roi_align.aggregate": "max",
+            "task.model.mask_head.classes": "softmax",
+        },
+        "mask_ap",
+    ),
+    "RoIWarp, MLP, C5": (
+        "maskrcnn_shapes",
+        {
+            "task.model.features": "c5",
+            "task.model.roi_align.type": "roi_warp",
+            "task.model.mask_head.type": "mlp",
+            "task.model.mask_head.fc_channels": 16,
+        },
+        "mask_ap",
+    ),
+    "largest samples, one mask for all, DC5": (
+        "maskrcnn_shapes",
+        {
+            "task.model.features": "dc5",
+            "task.model.roi_align.aggregate": "max",
+            "task.model.mask_head.classes": "agnostic",
+        },
+        "mask_ap",
+    ),
 }
 
 
@@ -101,9 +130,9 @@ def test_looking_several_times(override, shapes, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_train_evaluate_export_predict(name, override, shapes, tmp_path):
-    differs, metric = SYSTEMS[name]
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_train_evaluate_export_predict(system, override, shapes, tmp_path):
+    name, differs, metric = SYSTEMS[system]
     fields = json.dumps(json.loads(override) | differs | {"trainer.train_steps": 2})
     experiment = loading.load(name, params_override=fields)
     numbers = train.run(experiment, "train_and_eval", str(tmp_path / "run"))

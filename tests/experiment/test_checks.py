@@ -16,13 +16,41 @@ FILES = (
     ("experiment", "override", "message"),
     [
         ("maskrcnn_r50_fpn", "task.model.system=yolo", "system: got 'yolo', allowed are"),
-        ("maskrcnn_r50_fpn", "task.model.features=c5", "features: got 'c5', allowed are"),
+        ("maskrcnn_r50_fpn", "task.model.features=c3", "features: got 'c3', allowed are"),
         ("maskrcnn_r50_fpn", "stages.schedule=both", "schedule: got 'both', allowed are"),
         # Validation.
         (
             "maskrcnn_r50_fpn",
             "task.cocoeval=coco",
             "task.cocoeval: got 'coco', allowed are 'hotcoco', 'pycocotools'",
+        ),
+        # What RoIAlign is compared with.
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.roi_align.type=align",
+            "type: got 'align', allowed are 'roi_align', 'roi_warp', 'roi_pool'",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.roi_align.type=roi_pool",
+            "aggregate: got 'average', but RoIPool takes the largest pixel of each bin: set it to",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.roi_align.aggregate=max,task.model.roi_align.sampling_ratio=0",
+            "sampling_ratio: got 0, which is adaptive; the maximum (aggregate: max) needs a fixed",
+        ),
+        # Mask heads.
+        ("maskrcnn_r50_fpn", "task.model.mask_head.type=rnn", "type: got 'rnn', allowed are 'fcn'"),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.mask_head.classes=sigmoid",
+            "classes: got 'sigmoid', allowed are 'independent', 'agnostic', 'softmax'",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.mask_head.type=mlp,task.model.mask_head.norm=group_norm",
+            "norm: 'group_norm' would not be read: mask_head.type: mlp has no convolutions",
         ),
         # C4.
         (

@@ -45,6 +45,59 @@ def test_the_papers_numbers_are_the_default():
     assert model.max_instances == 100
 
 
+def test_the_papers_numbers_for_resnext():
+    """1 image per GPU on 8 of them, from 0.01, as many iterations (section 3.1)."""
+    for name, groups, width in (("32x8d", 32, 8), ("64x4d", 64, 4)):
+        experiment = loading.load(f"maskrcnn_x101_{name}_fpn")
+        backbone, trainer = experiment.task.model.backbone, experiment.trainer
+        assert (backbone.depth, backbone.groups, backbone.width_per_group) == (101, groups, width)
+        assert not backbone.stride_in_1x1
+        assert experiment.task.train_data.images_per_replica == 1
+        assert trainer.reference_batch_size == 8
+        assert trainer.train_steps == 160_000
+        learning_rate = trainer.optimizer_config.learning_rate.get()
+        assert list(learning_rate.boundaries) == [120_000]
+        assert list(learning_rate.values) == [0.01, 0.001]
+
+
+# What differs from the base that table 2 and section 4.2 compare with, and nothing else.
+TABLE_2 = {
+    "maskrcnn_r50_c4_softmax": ("maskrcnn_r50_c4", {"mask_head.classes": "softmax"}),
+    "maskrcnn_r50_c4_agnostic": ("maskrcnn_r50_c4", {"mask_head.classes": "agnostic"}),
+    "maskrcnn_r50_c4_roipool": (
+        "maskrcnn_r50_c4",
+        {"roi_align.type": "roi_pool", "roi_align.aggregate": "max"},
+    ),
+    "maskrcnn_r50_c4_roiwarp_max": (
+        "maskrcnn_r50_c4",
+        {"roi_align.type": "roi_warp", "roi_align.aggregate": "max"},
+    ),
+    "maskrcnn_r50_c4_roiwarp_ave": ("maskrcnn_r50_c4", {"roi_align.type": "roi_warp"}),
+    "maskrcnn_r50_c4_roialign_max": ("maskrcnn_r50_c4", {"roi_align.aggregate": "max"}),
+    "maskrcnn_r50_c5_roipool": (
+        "maskrcnn_r50_c5",
+        {"roi_align.type": "roi_pool", "roi_align.aggregate": "max"},
+    ),
+    "maskrcnn_r50_fpn_mlp2": ("maskrcnn_r50_fpn", {"mask_head.type": "mlp"}),
+    "maskrcnn_r50_fpn_mlp3": (
+        "maskrcnn_r50_fpn",
+        {"mask_head.type": "mlp", "mask_head.fc_layers": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_2)
+def test_a_line_of_table_2_differs_from_its_base_in_what_it_compares(name):
+    base, differs = TABLE_2[name]
+    ours, theirs = loading.load(name), loading.load(base)
+    ours.task.name = theirs.task.name
+    for field, value in differs.items():
+        group, leaf = field.split(".")
+        assert getattr(getattr(ours.task.model, group), leaf) == value
+        setattr(getattr(theirs.task.model, group), leaf, value)
+    assert ours.as_dict() == theirs.as_dict()
+
+
 def test_large_scale_jitter_as_detectron2_published_it():
     experiment = loading.load("maskrcnn_r50_fpn_lsj")
     data, trainer = experiment.task.train_data, experiment.trainer
