@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.modeling import backbones
+from mrcnn_tf.modeling import backbones, mask_classes
+from mrcnn_tf.modeling.normalization import GroupNorm
 from mrcnn_tf.modeling.resnet import ResNet
+from mrcnn_tf.modeling.roi_heads import MaskHead
 from mrcnn_tf.weights import layouts
 from mrcnn_tf.weights.layouts import Layout
 
@@ -214,29 +216,58 @@ def with_bias(
     ]
 
 
-def conv_and_norm(conv_layer: Any, norm: Any, conv_name: str, norm_name: str) -> list[Entry]:
-    """Return the entries of a convolution without bias and of the batch norm behind it.
+def conv_and_norm(
+    conv_layer: Any, norm: Any, conv_name: str, norm_name: str, group_norm: bool = False
+) -> list[Entry]:
+    """Return the entries of a convolution without bias and of the norm behind it.
+
+    Args:
+      conv_layer: the convolution.
+      norm: behind it.
+      conv_name: what it is called.
+      norm_name: what its norm is called.
+      group_norm: whether that may be a group norm, which has no statistics.
 
     Raises:
       ValueError: the norm is of another kind.
     """
-    return [
-        Entry(conv_layer.kernel, (f"{conv_name}.weight",), layouts.CONV),
-        *batch_norm(norm, norm_name),
-    ]
+    kernel = Entry(conv_layer.kernel, (f"{conv_name}.weight",), layouts.CONV)
+    if group_norm and isinstance(norm, GroupNorm):
+        return [kernel, *_scale_and_offset(norm, norm_name)]
+    return [kernel, *batch_norm(norm, norm_name)]
 
 
-def head_conv(layer: Any, names: Sequence[str], norm_name: str) -> list[Entry]:
+def head_conv(
+    layer: Any, names: Sequence[str], norm_name: str, group_norm: bool = False
+) -> list[Entry]:
     """Return the entries of a `ConvNormReLU`: with a bias, or with a norm behind it.
 
     Args:
       layer: has `conv` and `norm`, which may be None.
       names: what the convolution may be called.
       norm_name: what its norm is called; where there is one, the last of `names` holds.
+      group_norm: see `conv_and_norm`.
     """
     if layer.norm is None:
         return with_bias(layer.conv, *names)
-    return conv_and_norm(layer.conv, layer.norm, names[-1], norm_name)
+    return conv_and_norm(layer.conv, layer.norm, names[-1], norm_name, group_norm)
+
+
+def check_mask_head(head: Any, project: str, kinds: Sequence[str]) -> None:
+    """Refuse a mask head that a project has not.
+
+    Raises:
+      ValueError: it is no FCN, or its maps stand for something else than `kinds`, of
+        `mask_classes.KINDS`.
+    """
+    if not isinstance(head, MaskHead):
+        raise ValueError(f"{project} has no mask head like ours, a {type(head).__name__}")
+    kind = next(name for name, cls in mask_classes.KINDS.items() if cls is type(head.kind))
+    if kind not in kinds:
+        raise ValueError(
+            f"{project} has no masks of task.model.mask_head.classes: {kind}, only of "
+            + " and ".join(kinds)
+        )
 
 
 def batch_norm(norm: Any, name: str) -> list[Entry]:
@@ -248,10 +279,16 @@ def batch_norm(norm: Any, name: str) -> list[Entry]:
     if not hasattr(norm, "moving_mean"):
         raise ValueError(f"the file has a batch norm {name}, our model a {type(norm).__name__}")
     return [
-        Entry(norm.gamma, (f"{name}.weight",), layouts.SAME),
-        Entry(norm.beta, (f"{name}.bias",), layouts.SAME),
+        *_scale_and_offset(norm, name),
         Entry(norm.moving_mean, (f"{name}.running_mean",), layouts.SAME),
         Entry(norm.moving_variance, (f"{name}.running_var",), layouts.SAME),
+    ]
+
+
+def _scale_and_offset(norm: Any, name: str) -> list[Entry]:
+    return [
+        Entry(norm.gamma, (f"{name}.weight",), layouts.SAME),
+        Entry(norm.beta, (f"{name}.bias",), layouts.SAME),
     ]
 
 

@@ -72,7 +72,7 @@ def check_anchors(recognized: Recognized, model: Mapping[str, Any]) -> None:
     """
     rpn = model["rpn"]
     sizes, ratios = list(rpn["anchor_sizes"]), list(rpn["anchor_ratios"])
-    per_place = len(ratios) * (len(sizes) if model["features"] == "c4" else 1)
+    per_place = len(ratios) * (1 if model["features"] == "fpn" else len(sizes))
     if recognized.anchors_per_place not in (0, per_place):
         ours = conventions.anchors_in_words(sizes, ratios)
         raise ValueError(
@@ -95,19 +95,16 @@ def contradictions(recognized: Recognized, model: Mapping[str, Any]) -> list[str
 def _fields_without_use(system: str, features: str) -> tuple[str, ...]:
     """What the fields begin with that no part of such a network reads."""
     of_masks = ("mask_head.", "detection.mask_paste")
+    of_one_level = ("fpn.", "roi_align.log_epsilon", "roi_align.level_epsilon")
     return {
         "mask_rcnn": (),
         "faster_rcnn": of_masks,
         "rpn": (*of_masks, "box_head.", "cascade.", "roi_align.", "detection."),
     }[system] + {
         "fpn": (),
-        "c4": (
-            "fpn.",
-            "box_head.fc_",
-            "mask_head.conv_layers",
-            "roi_align.log_epsilon",
-            "roi_align.level_epsilon",
-        ),
+        "c4": (*of_one_level, "box_head.fc_", "mask_head.conv_layers"),
+        "c5": of_one_level,
+        "dc5": of_one_level,
     }[features]
 
 

@@ -30,6 +30,8 @@ _DETECTRON2_PROPOSALS = {
     ("fpn", True): (2000, 1000, 1000, 2000),
     ("c4", False): (12000, 2000, 6000, 1000),
     ("c4", True): (12000, 2000, 12000, 2000),
+    ("dc5", False): (12000, 2000, 6000, 1000),
+    ("dc5", True): (12000, 2000, 6000, 1000),  # none was released
 }
 _DETECTRON2_CASCADE = {"positive_ious": [0.6, 0.7], "regression_factors": [2.0, 3.0]}
 # Model Garden's MEAN_RGB and STDDEV_RGB.
@@ -117,7 +119,14 @@ def _detectron2(
     if recognized.features == "c4":  # no weight's shape tells
         fields["box_head"]["pool_size"] = 14
         fields["mask_head"] = {"mask_size": 14} | fields.get("mask_head", {})
+    if recognized.features == "dc5":
+        notes.append(
+            "stage 5 dilated, as Detectron2's DC5 models; no weight's shape tells. If it was "
+            "trained with RES5_DILATION 1, --params_override=task.model.features=c5"
+        )
     told = recognized.told.get("pixels")
+    if recognized.norm:
+        return fields, [*notes, *_norms_of_detectron2(recognized, backbone)]
     if recognized.groups > 1:
         backbone["stride_in_1x1"] = False
         fields.setdefault("pixels", {"std": [57.375, 57.120, 58.395]})
@@ -140,6 +149,29 @@ def _detectron2(
         *notes,
         "stride in the 1x1" + ("" if told else " and BGR pixels minus a mean") + ", as all ResNets "
         "of Detectron2's zoo (which start from MSRA's) have",
+    ]
+
+
+def _norms_of_detectron2(recognized: Recognized, backbone: Fields) -> list[str]:
+    """Take norms other than frozen ones, and say what goes with them."""
+    backbone["norm"] = recognized.norm
+    told = recognized.told.get("pixels")
+    notes = []
+    if told is None and recognized.system != "backbone":
+        notes.append(
+            "BGR pixels minus a mean; those that were trained from scratch for 9x were divided by "
+            "a deviation too: --params_override=task.model.pixels.std=[57.375,57.12,58.395]"
+        )
+    if recognized.norm == "group_norm":
+        backbone["stride_in_1x1"] = False
+        return ["group norms, with which Detectron2 has the stride in the 3x3", *notes]
+    backbone["stride_in_1x1"] = told is None or told["std"] == [1.0, 1.0, 1.0]
+    place = "1x1" if backbone["stride_in_1x1"] else "3x3"
+    return [
+        f"batch norms that train, stride in the {place}: Detectron2 has it in the 1x1 where "
+        "training begins with MSRA's weights, and in the 3x3 where pixels are divided by a "
+        "deviation; --params_override=task.model.backbone.stride_in_1x1=... says otherwise",
+        *notes,
     ]
 
 

@@ -80,7 +80,7 @@ def import_weights(
             )
         needed, concluded = conventions.model_fields(recognized)
         notes += concluded
-        base = _BASES[recognized.system] + (recognized.features or "fpn")
+        base = _BASES[recognized.system] + ("c4" if recognized.features == "c4" else "fpn")
         name = os.path.basename(os.path.normpath(output_dir))
         layer: dict[str, Any] = {"name": name, "init_checkpoint": output_dir, "model": needed}
         # Both projects pad to the next multiple of 32, and what is padded leaks into features.

@@ -2,8 +2,9 @@
 
 Classes are 0..N-2 there and background comes last; here it comes first.
 
-The backbones that Detectron2 starts from are in two spellings: Caffe2's (`res2_0_branch2a_w`, norms
-as scale and offset only) and its own.
+The backbones that Detectron2 starts from are in two spellings: Caffe2's (`res2_0_branch2a_w`) and
+its own. The norms of most of the former are scale and offset only, `_bn_s` and `_bn_b`; group norms
+are `_gn_s` and `_gn_b`.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any
 
 import tf_keras
 
+from mrcnn_tf.modeling.c4 import C4RoIHeads
 from mrcnn_tf.modeling.cascade import CascadeRoIHeads
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
@@ -33,14 +35,26 @@ NOT_NEEDED_OF_BACKBONES = NOT_NEEDED | {
 }
 # What norms without running statistics stand for: Caffe2 folded them into scale and offset.
 _FOLDED = {"running_mean": 0.0, "running_var": 1.0}
+# {leaf of a norm's names: Caffe2's}. `riv` holds the variance, not its inverse.
+_CAFFE2_NORM = {
+    "weight": ("bn_s", "bn_gamma", "gn_s"),
+    "bias": ("bn_b", "bn_beta", "gn_b"),
+    "running_mean": ("bn_rm", "bn_running_mean"),
+    "running_var": ("bn_riv", "bn_running_var"),
+}
+_STATISTICS = tuple(
+    ending
+    for leaf in _FOLDED
+    for ending in (f".{leaf}", *(f"_{name}" for name in _CAFFE2_NORM[leaf]))
+)
 
 
 def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign a state dict of Detectron2 to a model built with `preset: detectron2`.
 
     Args:
-      model: RPN, Faster or Mask R-CNN on FPN or C4, with a cascade or without, with batch norms,
-        its variables created, as many classes as the file.
+      model: RPN, Faster or Mask R-CNN, with a cascade or without, with batch or group norms, its
+        variables created, as many classes as the file.
       state_dict: {name: array or CPU tensor}, the `model` entry of a released pickle.
 
     Returns:
@@ -61,7 +75,7 @@ def load_backbone(resnet: ResNet, state_dict: Mapping[str, Any]) -> assign.Repor
 
 def _norms_folded(state_dict: Mapping[str, Any]) -> bool:
     """Whether no norm has running statistics; if one has, all must."""
-    return not any(name.endswith((".running_mean", ".running_var")) for name in state_dict)
+    return not any(name.endswith(_STATISTICS) for name in state_dict)
 
 
 def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
@@ -70,17 +84,24 @@ def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
     Args:
       model: as for `load`.
       norms_folded: the file has no running statistics, as Detectron2's oldest.
+
+    Raises:
+      ValueError: Detectron2 has no such model.
     """
     of_backbone = functools.partial(assign.backbone_entries, "detectron2", model.backbone)
     if model.pyramid is not None:
         listed = of_backbone("backbone.bottom_up.", norms_folded=norms_folded)
         listed += _pyramid(model.pyramid)
-    else:  # C4: stage 5 belongs to the heads
+    elif isinstance(getattr(model, "roi_heads", None), C4RoIHeads):  # they have stage 5
         listed = of_backbone("backbone.", "roi_heads.", norms_folded)
+    else:
+        listed = of_backbone("backbone.", norms_folded=norms_folded)
     if model.rpn is not None:  # else its proposals come from a file
         listed += _rpn(model.rpn.head)
     if hasattr(model, "roi_heads"):
-        listed += _box_heads(model.roi_heads, getattr(model.pyramid, "channels", None))
+        last = max(model.backbone.out_channels)
+        channels = model.pyramid.channels if model.pyramid else model.backbone.out_channels[last]
+        listed += _box_heads(model.roi_heads, channels)
         if model.roi_heads.mask_head is not None:
             listed += _mask_head(model.roi_heads.mask_head)
     return listed
@@ -111,17 +132,16 @@ def backbone_entries(
 
 
 def _conv_and_norm(conv: Any, norm: Any, name: str, caffe2: str, caffe2_norm: str) -> list[Entry]:
-    caffe2_names = {
-        f"{name}.weight": f"{caffe2}_w",
-        f"{name}.norm.weight": f"{caffe2_norm}_bn_s",
-        f"{name}.norm.bias": f"{caffe2_norm}_bn_b",
-    }
-    return [
-        entry._replace(names=(*entry.names, caffe2_names[entry.names[0]]))
-        if entry.names[0] in caffe2_names
-        else entry
-        for entry in assign.conv_and_norm(conv, norm, name, f"{name}.norm")
-    ]
+    kernel, *of_norm = assign.conv_and_norm(conv, norm, name, f"{name}.norm", group_norm=True)
+    listed = [kernel._replace(names=(*kernel.names, f"{caffe2}_w"))]
+    for entry in of_norm:
+        leaf = entry.names[0].rsplit(".", 1)[-1]
+        # The stem is `res_conv1_bn_s`, but `conv1_gn_s`.
+        spellings = dict.fromkeys(
+            f"{place}_{ending}" for ending in _CAFFE2_NORM[leaf] for place in (caffe2_norm, caffe2)
+        )
+        listed.append(entry._replace(names=(*entry.names, *spellings)))
+    return listed
 
 
 def _pyramid(fpn: Any) -> list[Entry]:
@@ -133,7 +153,7 @@ def _pyramid(fpn: Any) -> list[Entry]:
                 listed += assign.with_bias(layer, name)
             else:
                 norm = getattr(fpn, f"{kind}{level}_norm")
-                listed += assign.conv_and_norm(layer, norm, name, f"{name}.norm")
+                listed += assign.conv_and_norm(layer, norm, name, f"{name}.norm", group_norm=True)
     return listed
 
 
@@ -150,7 +170,7 @@ def _rpn(head: Any) -> list[Entry]:
     ]
 
 
-def _box_heads(roi_heads: Any, channels: int | None) -> list[Entry]:
+def _box_heads(roi_heads: Any, channels: int) -> list[Entry]:
     """Entries of the box head, or of all those of a cascade, which are numbered there."""
     if not isinstance(roi_heads, CascadeRoIHeads):
         return _box_head(roi_heads.box_head, channels)
@@ -158,7 +178,7 @@ def _box_heads(roi_heads: Any, channels: int | None) -> list[Entry]:
     return [entry for k, head in numbered for entry in _box_head(head, channels, f".{k}")]
 
 
-def _box_head(head: Any, channels: int | None, number: str = "") -> list[Entry]:
+def _box_head(head: Any, channels: int, number: str = "") -> list[Entry]:
     """Entries of a box head.
 
     Args:
@@ -169,10 +189,10 @@ def _box_head(head: Any, channels: int | None, number: str = "") -> list[Entry]:
     listed = []
     for i, layer in enumerate(head.convs):
         name = f"roi_heads.box_head{number}.conv{i + 1}"
-        listed += assign.head_conv(layer, [name], f"{name}.norm")
+        listed += assign.head_conv(layer, [name], f"{name}.norm", group_norm=True)
         channels = layer.conv.filters
     for i, layer in enumerate(head.hidden):
-        kernel = layouts.dense_after_flatten(channels) if i == 0 and channels else layouts.DENSE
+        kernel = layouts.dense_after_flatten(channels) if i == 0 else layouts.DENSE
         listed += assign.with_bias(layer, f"roi_heads.box_head{number}.fc{i + 1}", kernel=kernel)
     return [*listed, *_box_predictor(head, f"roi_heads.box_predictor{number}")]
 
@@ -192,11 +212,12 @@ def _box_predictor(head: Any, name: str) -> list[Entry]:
 
 
 def _mask_head(head: Any) -> list[Entry]:
+    assign.check_mask_head(head, "Detectron2", ("independent", "agnostic"))
     name = "roi_heads.mask_head"
     listed = []
     for i, layer in enumerate(head.convs):
         conv = f"{name}.mask_fcn{i + 1}"
-        listed += assign.head_conv(layer, [conv], f"{conv}.norm")
+        listed += assign.head_conv(layer, [conv], f"{conv}.norm", group_norm=True)
     return [
         *listed,
         *assign.with_bias(head.deconv, f"{name}.deconv"),

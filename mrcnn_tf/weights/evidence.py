@@ -29,7 +29,7 @@ def told(state_dict: Mapping[str, Any], features: str) -> dict[str, dict[str, An
 
     Args:
       state_dict: {name: array}.
-      features: "fpn" or "c4", which differ in how anchors are shared among levels.
+      features: as `fields.Model`'s: pyramids share anchors among levels.
 
     Returns:
       fields of `fields.Model`, only those that the file has: {"pixels": {"mean": ..., "std": ...,
@@ -100,11 +100,11 @@ def _anchors(levels: Sequence[np.ndarray], features: str) -> dict[str, Any]:
     areas = [w * h for w, h in zip(widths, heights, strict=True)]
     # The ratio runs fastest, so the first anchors of equal area are one size.
     num_ratios = len(areas[0])
-    if features == "c4":
+    if features != "fpn":
         num_ratios = int(np.isclose(areas[0], areas[0][0], rtol=4 * tolerance).sum())
     ratios = [_plain(r, tolerance) for r in (heights[0] / widths[0])[:num_ratios]]
     sizes = [_plain(a**0.5, tolerance) for level in areas for a in level[::num_ratios]]
-    per_level = [sizes] if features == "c4" else sizes
+    per_level = sizes if features == "fpn" else [sizes]
     for number, (size, want) in enumerate(zip(per_level, boxes, strict=True)):
         ours = anchors.cell_anchors(size, ratios, rounded=False)[:, [1, 0, 3, 2]]
         close = ours.shape == want.shape and np.allclose(

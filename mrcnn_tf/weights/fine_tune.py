@@ -16,16 +16,16 @@ _PER_CLASS = {
     ("class_logits", "bias"): (1, True),
     ("box_deltas", "kernel"): (4, False),
     ("box_deltas", "bias"): (4, False),
-    ("predictor_kernel",): (1, False),
-    ("predictor_bias",): (1, False),
 }
 
 
 def _per_class(match: checkpoints.Match, model: tf_keras.Model) -> tuple[int, bool] | None:
-    """The entry of `_PER_CLASS`, None for what does not depend on the classes."""
+    """What a variable's last axis counts, None for what does not depend on the classes."""
     if "box_deltas" in match.path and model.roi_heads.box_head.class_agnostic:
         return None
-    return _PER_CLASS.get(match.path[-2:]) or _PER_CLASS.get(match.path[-1:])
+    if match.path[-1] in ("predictor_kernel", "predictor_bias"):
+        return model.roi_heads.mask_head.per_class
+    return _PER_CLASS.get(match.path[-2:])
 
 
 @dataclasses.dataclass

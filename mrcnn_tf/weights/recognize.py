@@ -63,7 +63,7 @@ class Recognized:
     Attributes:
       project: one of `PROJECTS`.
       system: one of `SYSTEMS`.
-      features: "fpn", "c4", or "" for a backbone.
+      features: "fpn", "c4", "dc5", or "" for a backbone.
       version: 2 for torchvision's `_v2` models.
       spelling: "caffe2" for backbones in Caffe2's names, "" else.
       depth: of the ResNet.
@@ -71,6 +71,7 @@ class Recognized:
       groups: of the 3x3 convolutions, 1 unless a ResNeXt.
       width_per_group: as in `fields.Backbone`.
       num_classes: with background; 0 where there is no classifier.
+      norm: of the backbone, as `backbone.norm`; "" for batch norms that stay as they are.
       sizes: layer sizes as fields of `fields.Model`, {"fpn": {"channels": 256}, ...}.
       anchors_per_place: of the RPN; 0 where there is none.
       num_box_heads: more than 1 in a cascade.
@@ -87,6 +88,7 @@ class Recognized:
     groups: int
     width_per_group: int
     num_classes: int
+    norm: str
     sizes: dict[str, dict[str, Any]]
     anchors_per_place: int
     num_box_heads: int
@@ -144,6 +146,7 @@ def recognize(state_dict: Mapping[str, Any]) -> Recognized:
         groups=groups,
         width_per_group=inner * 64 // (stem_channels * groups),
         num_classes=_num_classes(shapes),
+        norm=_norm_of_backbone(shapes),
         sizes=_sizes(shapes, num_box_heads) if detects else {},
         anchors_per_place=_anchors_per_place(shapes),
         num_box_heads=num_box_heads,
@@ -226,15 +229,15 @@ def _system(shapes: Mapping[str, Shape]) -> tuple[str, str]:
     if not any(name.startswith(("rpn.", "proposal_generator.")) for name in shapes):
         return "backbone", ""
     has_fpn = any(name.startswith(("backbone.fpn.", "backbone.fpn_")) for name in shapes)
-    if not has_fpn and "backbone.res5.0.conv1.weight" in shapes:
-        raise ValueError("this is a DC5 model, whose dilated fifth stage does not exist here yet")
     if any(".mask_head." in name or ".mask_predictor." in name for name in shapes):
         system = "mask_rcnn"
     else:
         system = "faster_rcnn" if any(".box_predictor." in name for name in shapes) else "rpn"
     if not has_fpn and "rpn.head.cls_logits.weight" in shapes:
         raise ValueError("this is a model of torchvision without a feature pyramid")
-    return system, "fpn" if has_fpn else "c4"
+    if has_fpn:
+        return system, "fpn"
+    return system, "dc5" if "backbone.res5.0.conv1.weight" in shapes else "c4"
 
 
 def _num_classes(shapes: Mapping[str, Shape]) -> int:
@@ -262,15 +265,21 @@ def _sizes(shapes: Mapping[str, Shape], num_box_heads: int) -> dict[str, dict[st
     )
     if lateral:
         sizes["fpn"] = {"channels": lateral[0]} | _norm(shapes, r"backbone\.fpn.*")
-    rpn_convs = _count(shapes, r"rpn\.head\.conv\.\d+\.0\.weight")
+    rpn_convs = _count(
+        shapes,
+        r"rpn\.head\.conv\.\d+\.0\.weight",
+        r"proposal_generator\.rpn_head\.conv\.conv\d+\.weight",
+    )
     if rpn_convs > 1:
         sizes["rpn"] = {"conv_layers": rpn_convs}
+    # What heads with layers of their own look at; in C4, stage 5 is in their place.
+    pooled = lateral or _first(shapes, r"backbone\.res5\.0\.shortcut\.weight")
     fc = r"roi_heads\.box_head\.(fc)?\d+\.weight"
     hidden = _first(shapes, fc)
-    if hidden and lateral:
-        convs = r"roi_heads\.box_head\.\d+\.0\.weight"
+    if hidden and pooled:
+        convs = r"roi_heads\.box_head\.(\d+\.0|conv\d+)\.weight"
         conv = _first(shapes, convs)
-        channels = (conv or lateral)[0]
+        channels = (conv or pooled)[0]
         sizes["box_head"] = {
             "fc_layers": _count(shapes, fc),
             "fc_channels": hidden[0],
@@ -282,7 +291,10 @@ def _sizes(shapes: Mapping[str, Shape], num_box_heads: int) -> dict[str, dict[st
     deconv = _first(shapes, r"roi_heads\.(mask_head\.deconv|mask_predictor\.conv5_mask)\.weight")
     if deconv:
         sizes["mask_head"] = {"conv_channels": deconv[1]}
-        if lateral:  # on C4, stage 5 is in their place
+        maps = shapes.get("roi_heads.mask_head.predictor.weight", (0,))[0]
+        if maps == 1 and _num_classes(shapes) > 2:
+            sizes["mask_head"]["classes"] = "agnostic"
+        if pooled:
             sizes["mask_head"]["conv_layers"] = _count(shapes, convs)
             sizes["mask_head"] |= _norm(shapes, r"roi_heads\.mask_head\..*")
     deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
@@ -294,18 +306,28 @@ def _sizes(shapes: Mapping[str, Shape], num_box_heads: int) -> dict[str, dict[st
 
 
 def _norm(shapes: Mapping[str, Shape], layers: str) -> dict[str, str]:
-    return {"norm": "batch_norm"} if _first(shapes, layers + r"\.running_mean") else {}
+    if _first(shapes, layers + r"\.running_mean"):
+        return {"norm": "batch_norm"}
+    return {"norm": "group_norm"} if _first(shapes, layers + r"\.norm\.weight") else {}
+
+
+def _norm_of_backbone(shapes: Mapping[str, Shape]) -> str:
+    """Kind of a Detectron2 backbone's norms, where it is not the usual one.
+
+    Names do not tell a group norm from a batch norm that was folded into scale and offset; but the
+    latter's pyramids have no norms.
+    """
+    if _first(shapes, r"res\d_\d+_branch\w+_gn_s"):
+        return "group_norm"
+    return _norm(shapes, r"backbone\.fpn.*").get("norm", "") if _is_detectron2(shapes) else ""
+
+
+def _is_detectron2(shapes: Mapping[str, Shape]) -> bool:
+    return any(name.startswith("backbone.fpn_") for name in shapes)
 
 
 def _check_variants(recognized: Recognized, shapes: Mapping[str, Shape]) -> None:
     """Refuse variants of the known models that do not exist here."""
-    norms = [n for n in shapes if re.search(r"fpn_lateral\d\.norm\.weight|box_head.*norm\.w", n)]
-    if norms:
-        kind = "batch" if norms[0].replace(".weight", ".running_mean") in shapes else "group"
-        raise ValueError(
-            f"this is one of Detectron2's models with {kind} norm in pyramid or heads "
-            f"({norms[0]!r}), whose backbones do not exist here yet"
-        )
     agnostic = recognized.sizes.get("box_head", {}).get("class_agnostic", False)
     if agnostic and recognized.project == "torchvision":
         raise ValueError(

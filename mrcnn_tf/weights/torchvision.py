@@ -143,6 +143,7 @@ def _box_head(head: Any, channels: int) -> list[Entry]:
 
 
 def _mask_head(head: Any) -> list[Entry]:
+    assign.check_mask_head(head, "torchvision", ("independent",))
     listed = []
     for i, layer in enumerate(head.convs):
         name = "roi_heads.mask_head"

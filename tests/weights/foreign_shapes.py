@@ -155,13 +155,16 @@ def detectron2_backbone(sizes, prefix="", stage5_prefix=None, last_level=5):
     return shapes
 
 
-def caffe2_backbone(sizes):
-    """As Caffe2 named them; norms are a scale and an offset."""
+def caffe2_backbone(sizes, norm="bn", stem="res_conv1", leaves=("s", "b")):
+    """As Caffe2 named them; norms are a scale and an offset.
+
+    Some have statistics too, `rm` and `riv`; those of group norm are `gn` and have another stem.
+    """
     shapes = {"conv1_w": (sizes.base_width, 3, 7, 7), "conv1_b": (sizes.base_width,)}
-    shapes |= {f"res_conv1_bn_{leaf}": (sizes.base_width,) for leaf in "sb"}
+    shapes |= {f"{stem}_{norm}_{leaf}": (sizes.base_width,) for leaf in leaves}
     for level, block, k, shape in residual_convs(sizes):
         name = f"res{level}_{block}_branch" + ("2" + "abc"[k - 1] if k else "1")
-        shapes |= {f"{name}_w": shape, f"{name}_bn_s": shape[:1], f"{name}_bn_b": shape[:1]}
+        shapes |= {f"{name}_w": shape} | {f"{name}_{norm}_{leaf}": shape[:1] for leaf in leaves}
     return shapes | {"fc1000_w": (10, out_channels(sizes, 5)), "fc1000_b": (10,)}
 
 
@@ -175,6 +178,9 @@ def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80, cascade=Fa
             shapes |= _layer(f"backbone.fpn_lateral{level}", c, inputs, 1, 1)
             shapes |= _layer(f"backbone.fpn_output{level}", c, c, 3, 3)
         rpn, anchors, roi = c, 3, c
+    elif features == "dc5":
+        shapes = detectron2_backbone(sizes, "backbone.")
+        rpn, anchors, roi = out_channels(sizes, 5), 15, out_channels(sizes, 5)
     else:
         last = 4 if system == "rpn" else 5
         shapes = detectron2_backbone(sizes, "backbone.", "roi_heads.", last)
@@ -187,19 +193,40 @@ def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80, cascade=Fa
         return shapes
     hidden = roi
     for stage in (".0", ".1", ".2") if cascade else ("",):
-        if features == "fpn":
+        if features != "c4":
             hidden = sizes.hidden
-            shapes |= _layer(f"roi_heads.box_head{stage}.fc1", hidden, c * sizes.pool**2)
+            shapes |= _layer(f"roi_heads.box_head{stage}.fc1", hidden, roi * sizes.pool**2)
             shapes |= _layer(f"roi_heads.box_head{stage}.fc2", hidden, hidden)
         predictor = f"roi_heads.box_predictor{stage}"
         shapes |= _layer(f"{predictor}.cls_score", classes + 1, hidden)
         shapes |= _layer(f"{predictor}.bbox_pred", 4 if cascade else 4 * classes, hidden)
     if system == "mask_rcnn":
-        for i in range(sizes.convs if features == "fpn" else 0):
-            shapes |= _layer(f"roi_heads.mask_head.mask_fcn{i + 1}", c, c, 3, 3)
-        shapes |= _layer("roi_heads.mask_head.deconv", roi, c, 2, 2, outputs=c)
+        for i in range(sizes.convs if features != "c4" else 0):
+            shapes |= _layer(f"roi_heads.mask_head.mask_fcn{i + 1}", c, c if i else roi, 3, 3)
+        inputs = roi if features == "c4" else c
+        shapes |= _layer("roi_heads.mask_head.deconv", inputs, c, 2, 2, outputs=c)
         shapes |= _layer("roi_heads.mask_head.predictor", classes, c, 1, 1)
     return shapes
+
+
+def detectron2_norms(sizes, classes=80, group=True):
+    """Its Misc/mask_rcnn_R_50_FPN_3x_gn and _syncbn: norms everywhere, 4 convolutions and 1 fc."""
+    c = sizes.channels
+    shapes = detectron2(sizes, classes=classes)
+    convs = [
+        f"backbone.fpn_{kind}{level}" for kind in ("lateral", "output") for level in range(2, 6)
+    ]
+    convs += [f"roi_heads.mask_head.mask_fcn{i + 1}" for i in range(sizes.convs)]
+    for name in convs:
+        del shapes[f"{name}.bias"]
+        shapes |= _norm(f"{name}.norm", c)
+    for name in ("fc1", "fc2"):
+        del shapes[f"roi_heads.box_head.{name}.weight"], shapes[f"roi_heads.box_head.{name}.bias"]
+    for i in range(sizes.convs):
+        name = f"roi_heads.box_head.conv{i + 1}"
+        shapes |= {f"{name}.weight": (c, c, 3, 3)} | _norm(f"{name}.norm", c)
+    shapes |= _layer("roi_heads.box_head.fc1", sizes.hidden, c * sizes.pool**2)
+    return {n: s for n, s in shapes.items() if not (group and "running" in n)}
 
 
 def detectron2_buffers(

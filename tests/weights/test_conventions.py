@@ -62,6 +62,41 @@ def test_detectron2s_cascade_is_the_experiment():
     ]
 
 
+def test_detectron2_on_dilated_c5():
+    """Base-RCNN-DilatedC5.yaml."""
+    shapes = foreign.detectron2(R50, features="dc5")
+    dc5 = model_of(shapes)
+    assert (dc5.system, dc5.features) == ("mask_rcnn", "dc5")
+    assert (dc5.rpn.pre_nms_top_k_train, dc5.rpn.post_nms_top_k_train) == (12000, 2000)
+    assert (dc5.rpn.pre_nms_top_k_test, dc5.rpn.post_nms_top_k_test) == (6000, 1000)
+    assert (dc5.box_head.fc_layers, dc5.box_head.pool_size) == (2, 7)
+    assert (dc5.mask_head.conv_layers, dc5.mask_head.mask_size) == (4, 28)
+    assert dc5.backbone.stride_in_1x1
+    _, notes = conventions.model_fields(recognized(shapes))
+    assert any("If it was trained with RES5_DILATION 1" in note for note in notes)
+
+
+def test_norms_of_detectron2():
+    """Misc/mask_rcnn_R_50_FPN_3x_gn.yaml and _syncbn.yaml."""
+    group = model_of(foreign.detectron2_norms(R50))
+    assert (group.backbone.norm, group.fpn.norm) == ("group_norm", "group_norm")
+    assert not group.backbone.stride_in_1x1
+    assert tuple(group.pixels.std) == (1.0, 1.0, 1.0)
+    batch = model_of(foreign.detectron2_norms(R50, group=False))
+    assert (batch.backbone.norm, batch.mask_head.norm) == ("batch_norm", "batch_norm")
+    assert batch.backbone.stride_in_1x1
+    assert batch.backbone.norm_epsilon == 1e-5
+    backbone = model_of(foreign.caffe2_backbone(R50, "gn", "conv1"))
+    assert (backbone.backbone.norm, backbone.backbone.stride_in_1x1) == ("group_norm", False)
+    # A group norm is no batch norm: an experiment with the usual ones is refused.
+    answers, _ = comparison.differences(
+        group.as_dict(), model_of(foreign.detectron2(R50)).as_dict()
+    )
+    assert any(
+        "backbone.norm: 'frozen_batch_norm', the weights need 'group_norm'" in a for a in answers
+    )
+
+
 def test_backbones():
     msra = model_of(foreign.caffe2_backbone(R50))
     assert msra.backbone.stride_in_1x1

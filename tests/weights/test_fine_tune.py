@@ -214,3 +214,23 @@ def test_under_a_mirrored_strategy(trained, checkpoint):
         fine_tune.load_what_fits(model, checkpoint, ABC, ABC)
     for got, want in zip(model.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("kind", ["fcn", "mlp"])
+@pytest.mark.parametrize("classes", ["independent", "softmax", "agnostic"])
+def test_masks_of_every_kind_carry_their_classes_over(kind, classes, tmp_path):
+    """Each map of the last layer goes with its class, background's with background."""
+    sizes = {"mask_head": {"type": kind, "classes": classes, "mask_size": 4, "fc_channels": 6}}
+    theirs, ours = make_model(4, **sizes), make_model(3, seed=1, **sizes)
+    fresh = ours.roi_heads.mask_head.predictor_bias.numpy() + 7.0
+    ours.roi_heads.mask_head.predictor_bias.assign(fresh)
+    head = theirs.roi_heads.mask_head
+    pixels = 16 if kind == "mlp" else 1
+    # In map m all values are m: background, if it has one, comes first.
+    maps = {"independent": 3, "softmax": 4, "agnostic": 1}[classes]
+    head.predictor_bias.assign(np.repeat(np.arange(maps), pixels))
+    path = tf.train.Checkpoint(model=theirs).save(str(tmp_path / "ckpt"))
+    fine_tune.load_what_fits(ours, path, label_map("owl", "kite"), ABC)
+    got = ours.roi_heads.mask_head.predictor_bias.numpy().reshape(-1, pixels)
+    want = {"independent": [7, 2], "softmax": [0, 7, 3], "agnostic": [0]}[classes]
+    np.testing.assert_array_equal(got, np.repeat(want, pixels).reshape(-1, pixels))

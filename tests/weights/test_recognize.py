@@ -47,6 +47,9 @@ def found(shapes):
             foreign.detectron2(R50, "faster_rcnn", classes=1, cascade=True),
             "detectron2: Cascade Faster R-CNN, ResNet-50-FPN, 1 class and",
         ),
+        (foreign.detectron2(R101, features="dc5"), "detectron2: Mask R-CNN, ResNet-101-DC5, 80 cl"),
+        (foreign.detectron2_norms(R50), "detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and"),
+        (foreign.caffe2_backbone(R101, "gn", "conv1"), "detectron2: ImageNet backbone, ResNet-101"),
         (foreign.detectron2(R101, "rpn", "c4"), "detectron2: RPN without RoI heads, ResNet-101-C4"),
         (foreign.detectron2(R50, "rpn", "fpn"), "detectron2: RPN without RoI heads, ResNet-50-FPN"),
         (foreign.detectron2_backbone(R50), "detectron2: ImageNet backbone, ResNet-50"),
@@ -77,8 +80,39 @@ def test_sizes():
         }
     got = found(foreign.detectron2(sizes, features="c4"))
     assert got.sizes == {"mask_head": {"conv_channels": 64}}
+    got = found(foreign.detectron2(sizes, features="dc5"))
+    assert got.sizes == {
+        "box_head": {"fc_layers": 2, "fc_channels": 100, "pool_size": 5},
+        "mask_head": {"conv_layers": 3, "conv_channels": 64},
+    }
     assert found(foreign.detectron2(X101)).groups == 32
     assert found(foreign.detectron2(X101)).base_width == 64
+
+
+def test_norms_of_detectron2():
+    for group, norm in ((True, "group_norm"), (False, "batch_norm")):
+        got = found(foreign.detectron2_norms(R50, group=group))
+        assert got.norm == norm
+        assert got.sizes["fpn"] == {"channels": 256, "norm": norm}
+        assert got.sizes["box_head"] == {
+            "fc_layers": 1,
+            "fc_channels": 1024,
+            "pool_size": 7,
+            "conv_layers": 4,
+            "conv_channels": 256,
+            "norm": norm,
+        }
+        assert got.sizes["mask_head"] == {"conv_layers": 4, "conv_channels": 256, "norm": norm}
+    assert found(foreign.caffe2_backbone(R50, "gn", "conv1")).norm == "group_norm"
+    for usual in (foreign.detectron2(R50), foreign.caffe2_backbone(R50), foreign.torchvision(R50)):
+        assert found(usual).norm == ""
+    # Its recipe of large-scale jitter has two convolutions in the RPN.
+    shapes = foreign.detectron2_norms(R50, group=False)
+    weight, bias = (shapes.pop(f"proposal_generator.rpn_head.conv.{x}") for x in ("weight", "bias"))
+    for i in (0, 1):
+        name = f"proposal_generator.rpn_head.conv.conv{i}"
+        shapes |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    assert found(shapes).sizes["rpn"] == {"conv_layers": 2}
 
 
 def test_names_and_shapes_are_those_of_released_files(shared):
@@ -123,17 +157,6 @@ def test_what_is_refused_by_name(case):
 
 
 def test_variants_that_only_their_shapes_tell():
-    dc5 = {
-        n.replace("backbone.bottom_up.", "backbone."): s for n, s in D2.items() if "fpn" not in n
-    }
-    with pytest.raises(ValueError, match="this is a DC5 model"):
-        found(dc5)
-    norm = {"backbone.fpn_lateral2.norm.weight": (256,)}
-    with pytest.raises(ValueError, match="Detectron2's models with group norm in pyramid or heads"):
-        found(D2 | norm)
-    norm["backbone.fpn_lateral2.norm.running_mean"] = (256,)
-    with pytest.raises(ValueError, match="Detectron2's models with batch norm in pyramid or heads"):
-        found(D2 | norm)
     for classes in (1203, 1230):
         with pytest.raises(ValueError, match=f"this is a model for LVIS .{classes} classes"):
             found(foreign.detectron2(R50, classes=classes))

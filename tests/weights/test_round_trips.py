@@ -16,9 +16,11 @@ from mrcnn_tf.weights import (
     recognize,
     torchvision,
 )
+from tests import tiny_network
 from tests.weights import foreign_shapes as foreign
 
 SMALL = foreign.small()
+R50 = foreign.small(depth=50)
 X50 = foreign.small(depth=50, groups=2, width_per_group=3)
 DETECTORS = {
     "torchvision Mask R-CNN, version 2": (torchvision, foreign.torchvision_v2(SMALL, outputs=4)),
@@ -52,6 +54,18 @@ DETECTORS = {
         foreign.detectron2(SMALL, "faster_rcnn", "c4", classes=3),
     ),
     "Detectron2 RPN C4": (detectron2, foreign.detectron2(SMALL, "rpn", "c4")),
+    "Detectron2 Mask R-CNN DC5": (detectron2, foreign.detectron2(SMALL, features="dc5", classes=3)),
+    "Detectron2 Faster R-CNN DC5": (
+        detectron2,
+        foreign.detectron2(R50, "faster_rcnn", "dc5", classes=3),
+    ),
+    "Detectron2 RPN DC5": (detectron2, foreign.detectron2(SMALL, "rpn", "dc5")),
+    "Detectron2 Mask R-CNN X-FPN": (detectron2, foreign.detectron2(X50, classes=3)),
+    "Detectron2 group norm": (detectron2, foreign.detectron2_norms(R50, classes=3)),
+    "Detectron2 batch norm": (
+        detectron2,
+        foreign.detectron2_norms(SMALL, classes=3, group=False),
+    ),
 }
 
 
@@ -60,6 +74,8 @@ def model_for(state):
     needed, _ = conventions.model_fields(found)
     config = fields.Model()
     config.override(presets.PRESETS[needed["preset"]])
+    if found.features in presets.FEATURES:
+        config.override(presets.FEATURES[found.features])
     if found.features == "c4":
         config.override({"box_head": {"pool_size": 14}, "mask_head": {"mask_size": 14}})
     config.override(needed)
@@ -141,6 +157,38 @@ def test_the_box_heads_of_a_cascade():
         torchvision.entries(model)
 
 
+def test_one_mask_for_all_classes():
+    shapes = foreign.detectron2(SMALL, classes=3)
+    shapes["roi_heads.mask_head.predictor.weight"] = (1, 8, 1, 1)
+    shapes["roi_heads.mask_head.predictor.bias"] = (1,)
+    state = foreign.state_dict(shapes)
+    model = model_for(state)
+    detectron2.load(model, state)
+    written = assign.export(detectron2.entries(model), model.weights)
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(written[name], tensor, err_msg=name)
+    with pytest.raises(
+        ValueError, match="torchvision has no masks of .*classes: agnostic, only of"
+    ):
+        torchvision.entries(model)
+
+
+@pytest.mark.parametrize(
+    ("differs", "message"),
+    [
+        ({"classes": "softmax"}, "no masks of .*classes: softmax, only of independent"),
+        ({"type": "mlp"}, "has no mask head like ours, a MLPMaskHead"),
+    ],
+)
+def test_mask_heads_that_no_other_project_has(differs, message):
+    config = tiny_network.config()
+    config.mask_head.override(differs)
+    model = build.build_model(config, 3)
+    for module in (detectron2, torchvision):
+        with pytest.raises(ValueError, match=message):
+            module.entries(model)
+
+
 def test_torchvision_writes_no_c4():
     _, shapes = DETECTORS["Detectron2 RPN C4"]
     model = model_for(foreign.state_dict(shapes))
@@ -201,6 +249,51 @@ def test_caffe2_norms_stand_for_no_statistics():
     assert np.all(np.equal(norm.moving_variance, 1))
     assert {*report.filled.values()} == {0.0, 1.0}
     assert report.dropped.keys() == {"conv1_b", "fc1000_w", "fc1000_b"}
+
+
+def test_caffe2_norms_with_statistics():
+    """X-101-32x8d.pkl has them, as Detectron2 names them when it reads it."""
+    shapes = foreign.caffe2_backbone(BOTTLENECK, leaves=("s", "b", "rm", "riv"))
+    state = foreign.state_dict(shapes)
+    resnet = model_for(state).backbone
+    report = detectron2.load_backbone(resnet, state)
+    assert not report.filled
+    norm = resnet.stage3.blocks[0].shortcut_norm
+    np.testing.assert_array_equal(norm.moving_mean, state["res3_0_branch1_bn_rm"])
+    np.testing.assert_array_equal(norm.moving_variance, state["res3_0_branch1_bn_riv"])
+    del state["res5_2_branch2c_bn_riv"]
+    with pytest.raises(ValueError, match="1 tensors missing:.*\n.*res5_2_branch2c_bn_riv"):
+        detectron2.load_backbone(resnet, state)
+
+
+def test_caffe2_group_norms():
+    """R-50-GN.pkl: the stem's norm is called after its convolution."""
+    state = foreign.state_dict(foreign.caffe2_backbone(BOTTLENECK, "gn", "conv1"))
+    resnet = model_for(state).backbone
+    report = detectron2.load_backbone(resnet, state)
+    assert len(report.loaded) == len(resnet.weights)
+    assert not report.filled
+    np.testing.assert_array_equal(resnet.stem.norm1.gamma, state["conv1_gn_s"])
+    np.testing.assert_array_equal(resnet.stage4.blocks[1].norm2.beta, state["res4_1_branch2b_gn_b"])
+
+
+def test_dc5_by_its_tensors():
+    _, shapes = DETECTORS["Detectron2 Mask R-CNN DC5"]
+    state = foreign.state_dict(shapes)
+    model = model_for(state)
+    detectron2.load(model, state)
+    assert model.backbone.dilated
+    np.testing.assert_array_equal(
+        model.backbone.stage5.blocks[1].conv2.kernel,
+        state["backbone.res5.1.conv2.weight"].transpose(2, 3, 1, 0),
+    )
+    # 2 x 2 places of 32 channels: flattened there channel by channel, here place by place.
+    kernel = state["roi_heads.box_head.fc1.weight"].reshape(6, 32, 2, 2)
+    np.testing.assert_array_equal(
+        np.reshape(model.roi_heads.box_head.hidden[0].kernel, (2, 2, 32, 6)),
+        kernel.transpose(2, 3, 1, 0),
+    )
+    assert model.rpn.head.convs[0].filters == 32
 
 
 def test_single_missing_statistics_are_an_error():
