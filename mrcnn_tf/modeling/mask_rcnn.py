@@ -229,6 +229,7 @@ class MaskRCNN(tf_keras.Model):
             self.roi_heads.box_head.smooth_l1_beta,
         )
         if masks is not None:
+            assert self.roi_heads.mask_head is not None
             kind = self.roi_heads.mask_head.kind
             sums["mask_loss"] = kind.loss(masks.logits, masks.targets, masks.valid)
         return sums

@@ -163,6 +163,8 @@ def _boxes(model: MaskRCNN, seen: _Seen, frame_hw: tf.Tensor) -> Detections:
 
 def _masks(model: MaskRCNN, seen: _Seen, found: Detections, frame_hw: tf.Tensor) -> tf.Tensor:
     """Probabilities [B, D, M, M] that one view gives inside the common boxes; 0 behind the last."""
+    mask_head = model.roi_heads.mask_head
+    assert mask_head is not None
     logits = leading.only(
         leading.num_rows(found.valid),
         lambda boxes, classes: model.roi_heads.masks(seen.features, boxes, classes, False),
@@ -170,7 +172,7 @@ def _masks(model: MaskRCNN, seen: _Seen, found: Detections, frame_hw: tf.Tensor)
         found.classes,
     )
     is_found = found.valid[..., tf.newaxis, tf.newaxis]
-    masks = tf.where(is_found, model.roi_heads.mask_head.kind.probabilities(logits), 0.0)
+    masks = tf.where(is_found, mask_head.kind.probabilities(logits), 0.0)
     return masks[..., ::-1] if seen.is_mirrored else masks
 
 

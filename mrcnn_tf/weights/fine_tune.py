@@ -11,7 +11,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.weights import classes
 
 # What a layer's last axis counts: values per class, and whether background has some.
-_PER_CLASS = {
+_PER_CLASS: dict[tuple[str, ...], tuple[int, bool]] = {
     ("class_logits", "kernel"): (1, True),
     ("class_logits", "bias"): (1, True),
     ("box_deltas", "kernel"): (4, False),
