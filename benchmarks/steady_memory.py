@@ -3,10 +3,11 @@
     python benchmarks/steady_memory.py --steps=20000 --evaluated=2000 --predicted=5000
 
 trains a tiny network by `mrcnn_tf.train`, scores it on so many drawn images by its --mode=eval,
-exports it and runs `mrcnn_tf.predict` over as many. The resident memory of each of the three
-processes is looked at five times a second, and laid beside how far it says it is. Prints a JSON
-line for each: memory in each tenth of the way (medians), and the growth between the second and the
-last one. Exits with 1 if one grew by more than 2 %.
+with detections, which are kept until they are scored, and with none, exports it and runs
+`mrcnn_tf.predict` over as many. The resident memory of each of these processes is looked at five
+times a second, and laid beside how far it says it is. Prints a JSON line for each: memory in each
+tenth of the way (medians), and the growth between the second and the last one. Exits with 1 if one
+that keeps nothing grew by more than 2 %.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import numpy as np
 import tiny_run
 
 MAX_GROWTH = 0.02
+FOUND = 20  # in each image, as long as no threshold says otherwise
 _SECONDS_BETWEEN_LOOKS = 0.2
 _PROGRESS = re.compile(r"(?:step|evaluating|predicting)\s+([\d,]+)/([\d,]+)")
 
@@ -103,15 +105,18 @@ def measure(folder: pathlib.Path, steps: int, evaluated: int, predicted: int) ->
         "validation_interval": steps,
     }
     run = folder / "run"
-    flags = [
-        f"--experiment={tiny_run.EXPERIMENT}",
-        f"--params_override={json.dumps(tiny_run.fields(folder, trainer))}",
-    ]
-    train = ("mrcnn_tf.train", *flags, f"--model_dir={run}")
-    lines = [
-        watch(f"{steps} steps", *train, "--mode=train"),
-        watch(f"{evaluated} evaluated images", *train, "--mode=eval"),
-    ]
+    fields = tiny_run.fields(folder, trainer)
+
+    def train(mode: str) -> tuple[str, ...]:
+        what = (f"--experiment={tiny_run.EXPERIMENT}", f"--params_override={json.dumps(fields)}")
+        return ("mrcnn_tf.train", *what, f"--model_dir={run}", f"--mode={mode}")
+
+    lines = [watch(f"{steps} steps", *train("train"))]
+    # What is found is kept until all is scored. So once with so much of it, to see how large it is:
+    watch(f"{evaluated} evaluated images, {FOUND} detections each", *train("eval"))
+    # and once with nothing, to see the rest.
+    fields["task"]["model"]["detection"] = {"score_threshold": 0.999}
+    lines.append(watch(f"{evaluated} evaluated images, no detections", *train("eval")))
     export = [sys.executable, "-m", "mrcnn_tf.export", f"--experiment={run}/params.yaml"]
     export += [f"--checkpoint_path={run}", f"--export_dir={folder}/exported"]
     subprocess.run(export, cwd=tiny_run.ROOT, check=True, capture_output=True)
