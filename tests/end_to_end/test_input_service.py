@@ -103,6 +103,7 @@ def test_a_worker_of_the_service_that_is_killed_is_done_without(service, overrid
 # Prints each batch of one pipeline: its canvas, its image, and what augmentation made of it.
 _PART = """
 import json, sys, zlib
+import tensorflow as tf
 from mrcnn_tf.data import schema
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.training.task import MaskRCNNTask
