@@ -98,7 +98,6 @@ PROPOSALS_VALID = "proposals_valid"  # bool [B, P]
 NUM_DROPPED_MASKS = "num_dropped_masks"
 IMAGE_KEY = "image_key"  # int32 [B]: fingerprint of the source id, seeds the image's random numbers
 
-
 SOURCE_ID_BYTES = 128  # longest image id, in UTF-8 bytes. An all-zero id marks a filler image of
 # evaluation's last batch: no objects, not to be scored.
 

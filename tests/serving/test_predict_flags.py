@@ -14,6 +14,7 @@ import pytest
         (["--model=", "--server="], "give one of --saved_model=FOLDER"),
         (["--saved_model=a", "--model=b"], "give one of --saved_model=FOLDER"),
         (["--model=a.tflite", "--protocol=rest"], "--protocol needs --server"),
+        (["--model=a.tflite", "--tta"], "--tta needs --saved_model: servers and files look at an"),
         (["--model=a.tflite", "--overlap=0.3"], "--overlap needs --tiles"),
         (["--model=a.tflite", "--tiles=64"], "--tiles, --every_nth and --max_frames are not for"),
         (["--model=a.tflite", "--batch_size=2"], "--batch_size: a file for --model takes one"),
