@@ -29,9 +29,11 @@ class Independent:
     """A mask for each class, by a sigmoid; that of the RoI's class counts (section 3, the default).
 
     Attributes:
-      has_background: whether background has a map.
+      of_classes: whether each map is of a class.
+      has_background: whether background has one.
     """
 
+    of_classes = True
     has_background = False
 
     def num_maps(self, num_classes: int) -> int:
@@ -43,7 +45,7 @@ class Independent:
 
         None if they do not depend on the classes.
         """
-        return values, self.has_background
+        return (values, self.has_background) if self.of_classes else None
 
     def logits(self, maps: Maps, classes: tf.Tensor, num_classes: int) -> tf.Tensor:
         """Compute what training and `probabilities` need.
@@ -70,12 +72,11 @@ class Independent:
 class Agnostic(Independent):
     """One mask for whatever the RoI shows (section 4.2, "Class-Specific vs. Class-Agnostic")."""
 
+    of_classes = False
+
     def num_maps(self, num_classes: int) -> int:
         """One."""
         return 1
-
-    def per_class(self, values: int) -> tuple[int, bool] | None:
-        """Nothing depends on the classes."""
 
     def logits(self, maps: Maps, classes: tf.Tensor, num_classes: int) -> tf.Tensor:
         """See `Independent.logits`; classes do not matter."""
