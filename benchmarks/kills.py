@@ -49,11 +49,13 @@ from worker_processes import free_ports  # noqa: E402
 
 # Imported once: each life is a fork that has run no operation yet.
 from mrcnn_tf import train  # noqa: E402
+from mrcnn_tf.training import stopping  # noqa: E402
 
 STEPS, LOOP, CHECKPOINT, EVALUATION = 60, 2, 4, 12  # of a run, and how often something happens
 MOMENTS = ("starting", "training", "checkpoint", "evaluation", "best")
 # A life that has a moment to come and does not get there is stuck.
 LONGEST_LIFE = 3600
+MOST_LIVES = 500  # of the processes of one run
 LONGEST_PAUSE = 5.0  # of a supervisor
 # What two processes differ in, whatever they compute.
 OF_THE_PROCESS = ("images_per_second", "input_wait", "first_loop")
@@ -258,7 +260,7 @@ class Killer:
                 begun = now
             if begun is not None and now - begun >= delay:
                 break
-            if now - run.lives[0].started > LONGEST_LIFE:
+            if now - run.lives[0].started > LONGEST_LIFE or run.codes.total() > MOST_LIVES:
                 raise RuntimeError(f"stuck after {run.last_lines()}")
         lives = list(run.lives)
         if dead := run.kill(victims):
@@ -420,6 +422,8 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
         while not (run.finished or run.failed):
             killer.let_live(run, folder / name)
         codes += run.codes
+        expected = {0, -signal.SIGKILL, *([stopping.RESTART] if args.workers > 1 else [])}
+        wrong += [f"{name}: exit code {code}" for code in sorted({*run.codes} - expected)]
         wrong += [f"{name}: {text}" for text in run.tracebacks]
         if run.failed:
             wrong.append(f"{name}: {run.last_lines()}")

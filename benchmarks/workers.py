@@ -158,7 +158,7 @@ def kill(runs: Runs, workers: int, number: int, checkpoint_interval: int) -> Non
         started.send(signal.SIGKILL, who)
         codes = started.wait()
         noticed = time.monotonic() - killed
-        (said,) = {
+        said = {
             line.partition(": ")[2]
             for k in range(workers)
             for line in started.printed(k).splitlines()
@@ -174,7 +174,7 @@ def kill(runs: Runs, workers: int, number: int, checkpoint_interval: int) -> Non
         workers=workers,
         killed=who,
         exit_codes=codes,
-        said=said.split(": its")[0],
+        said=sorted(line.split(": its")[0] for line in said),
         steps_lost=reached - step,
         noticed_after_s=round(noticed, 2),
         back_after_s=round(back, 1),

@@ -25,7 +25,7 @@ from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import experiment as experiment_lib
-from mrcnn_tf.experiment import fields, inputs, loading, precision
+from mrcnn_tf.experiment import inputs, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import (
@@ -149,7 +149,8 @@ def _train(
         return evaluations[-1] if evaluations else {}
     print(_headline(experiment, task, mode, strategy, images_per_step, model_dir))
     _print_notes([scaled] if scaled else [])
-    _print_notes(preflight.check_training(task))
+    if not standing or standing.step < experiment.trainer.train_steps:
+        _print_notes(preflight.check_training(task))
     preflight.check_stages(experiment)
     if plan.interval:
         _print_notes(preflight.check_validation(task, experiment.trainer))
@@ -173,15 +174,8 @@ def _train(
     if not standing or standing.images == standing.step * images_per_step:
         loop.begin(plan.evaluated)
     answer = "stopping after this loop of steps; again to stop at once"
-    with strategy.scope(), trainer.stop.listen(answer), _watched(experiment.task.train_data):
+    with strategy.scope(), trainer.stop.listen(answer):
         return _to_the_end(loop, experiment.trainer, plan)
-
-
-def _watched(data: fields.Data) -> contextlib.AbstractContextManager[None]:
-    """Watch the processes that make the images, if others do."""
-    if not data.enable_tf_data_service:
-        return contextlib.nullcontext()
-    return input_watch.watch(data.tf_data_service_address or "")
 
 
 class _Plan:
@@ -230,7 +224,7 @@ def _trainer_at(
     plan: "_Plan | None" = None,
 ) -> Trainer:
     """Make what takes the steps, where the run stands; without a standing at its beginning."""
-    with strategy.scope():
+    with strategy.scope(), input_watch.of(experiment.task.train_data):
         task.first_divergence = divergence.FirstDivergence(
             task.loss_names,
             images_per_step // strategy.num_replicas_in_sync,
@@ -296,7 +290,8 @@ def _find_lr(
     print(_headline(experiment, task, "find_lr", strategy, images_per_step, model_dir))
     _print_notes(preflight.check_training(task))
     trainer = _trainer_at(None, experiment, task, strategy, images_per_step)
-    with strategy.scope(), trainer.stop.listen("stopping after this step"):
+    listening = trainer.stop.listen("stopping after this step")
+    with strategy.scope(), listening, input_watch.of(experiment.task.train_data):
         found = find_lr.search(trainer)
     folder = os.path.join(model_dir, find_lr.FOLDER)
     find_lr.write(found, folder, images_per_step)
@@ -409,6 +404,8 @@ def _trainer(
 ) -> Trainer:
     experiment = copy.deepcopy(experiment)
     experiment.runtime.enable_xla = False  # the task compiles what can be compiled
+    if first_step >= experiment.trainer.train_steps:  # an evaluation is left, or nothing
+        experiment.task.train_data.enable_tf_data_service = False
     return Trainer(
         experiment,
         task,

@@ -337,7 +337,14 @@ def _read(rows: tf.data.Dataset, index: record_index.RecordIndex) -> tf.data.Dat
             byte_offsets=offset[record][None],
         )
         found = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-        return row, found.take(1).get_single_element()
+        nothing = tf.data.Dataset.from_tensors("")
+        serialized = found.concatenate(nothing).take(1).get_single_element()
+        where = [files[file[record]], "has no record any more at byte", offset[record]]
+        is_there = tf.debugging.Assert(
+            tf.strings.length(serialized) > 0, ["changed while it is read:", *where]
+        )
+        with tf.control_dependencies([is_there]):
+            return row, tf.identity(serialized)
 
     return rows.map(read, num_parallel_calls=_READ_AT_ONCE, deterministic=True)
 

@@ -3,6 +3,7 @@
 TensorFlow waits for a dispatcher, and for its workers, without a limit of time and without a word.
 """
 
+import concurrent.futures
 import queue
 import re
 import socket
@@ -17,7 +18,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mrcnn_tf.data import service
 
 PATIENCE = 60.0  # seconds, for processes that are started together
-_ANSWER = 10.0  # seconds, for one answer
+_ANSWER = 10.0  # seconds, for an answer of the dispatcher
+_CONNECTION = 2.0  # seconds, for a connection to a worker
+_AT_ONCE = 32  # workers that are tried
 _GET_WORKERS = "/tensorflow.data.DispatcherService/GetWorkers"
 _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
 _OF_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:.*", re.DOTALL)  # in its messages
@@ -41,7 +44,9 @@ def find(address: str, patience: float = PATIENCE) -> list[str]:
     while True:
         try:
             registered = _workers(target, min(_ANSWER, max(patience, 1.0)))
-            there = [worker for worker in registered if _is_there(worker)]
+            with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+                answers = list(pool.map(_is_there, registered))
+            there = [one for one, is_there in zip(registered, answers, strict=True) if is_there]
             if there:
                 return there
             why = "its dispatcher knows of no worker"
@@ -108,14 +113,14 @@ def check(address: str, file: str, patience: float = PATIENCE) -> list[str]:
 
 def _host_and_port(target: str) -> tuple[str, int] | None:
     host, _, port = target.rpartition(":")
-    is_port = port.isdigit() and 0 < int(port) < 2**16
+    is_port = port.isdecimal() and 0 < int(port) < 2**16
     return (host.strip("[]"), int(port)) if host and is_port else None
 
 
 def _is_there(worker: str) -> bool:
     place = _host_and_port(worker)
     try:
-        socket.create_connection(place or ("", 0), _ANSWER).close()
+        socket.create_connection(place or ("", 0), _CONNECTION).close()
     except OSError:
         return False
     return True

@@ -22,6 +22,7 @@ import tensorflow as tf
 from mrcnn_tf.console import whole_file
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.experiment.experiment import Trainer as TrainerConfig
+from mrcnn_tf.training import input_watch
 from mrcnn_tf.training.trainer import Trainer
 
 FOLDER = "find_lr"  # in the run's folder
@@ -94,6 +95,7 @@ def search(trainer: Trainer) -> Found:
         try:
             output = trainer.train(tf.constant(1, tf.int32))
         except tf.errors.OpError as error:
+            input_watch.raise_if_forgotten(error)
             if trainer.weights_are_finite():
                 raise ValueError(f"step {step + 1} failed: {error.message}") from error
             break  # the weights burst in the step before

@@ -16,11 +16,19 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from mrcnn_tf.data import service_processes
+from mrcnn_tf.experiment import fields
 from mrcnn_tf.training.stopping import RESTART
 from mrcnn_tf.training.workers import WorkerGone
 
 _EVERY = 10.0  # seconds between two looks
 _FORGOTTEN = re.compile(r"[Ii]teration (client )?id:? \d+ not found|[Ii]d not found: \d+")
+
+
+def of(data: fields.Data) -> contextlib.AbstractContextManager[None]:
+    """Watch the processes that make a data set's batches, if others do; see `watch`."""
+    if not data.enable_tf_data_service:
+        return contextlib.nullcontext()
+    return watch(data.tf_data_service_address or "")
 
 
 @contextlib.contextmanager
@@ -29,7 +37,7 @@ def watch(address: str, seconds: float = 120.0) -> Iterator[None]:
 
     Args:
       address: of the dispatcher.
-      seconds: for which neither it nor a worker answered.
+      seconds: for which it, or all of its workers, did not answer.
     """
     is_over = threading.Event()
 
@@ -45,13 +53,11 @@ def watch(address: str, seconds: float = 120.0) -> Iterator[None]:
                     print(text + "command goes on from the newest checkpoint", flush=True)
                     os._exit(RESTART)
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
+    threading.Thread(target=look, daemon=True).start()
     try:
         yield
     finally:
         is_over.set()
-        thread.join()
 
 
 def raise_if_forgotten(error: Exception) -> None:

@@ -81,15 +81,15 @@ class Loop:
         while self.step < step:
             self._check_stop()
             count = min(self._config.steps_per_loop, step - self.step)
-            with self._errors_explained():
+            with self._errors_explained(), input_watch.of(self._trainer.config.task.train_data):
                 output = self._trainer.train(tf.constant(count, tf.int32))
             assert self._training_log is not None
             self._training_log(output)
-            self._write_curves(output)
             if not self._training_images_written:
                 self._write_training_images()
             if self._diverged(float(output["training_loss"])):
                 continue
+            self._write_curves(output)
             if self.step - self._saved_step >= self._config.checkpoint_interval:
                 self.save()
         if self.step != self._saved_step or not self._newest:

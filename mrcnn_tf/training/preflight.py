@@ -43,7 +43,8 @@ _PATHS = (
         for data in ("train_data", "validation_data")
         for path in ("input_path", "tfds_data_dir", "proposals")
     ),
-    *("task.annotation_file", "task.init_checkpoint", "stages.rpn_checkpoint"),
+    *("task.annotation_file", "task.init_checkpoint"),
+    *("stages.rpn_experiment", "stages.rpn_checkpoint"),
 )
 _MOST_NAMED = 5  # damaged places
 _SAME_ON_ALL_MACHINES = (

@@ -403,3 +403,8 @@ def test_only_what_is_asked_for_is_read_and_in_that_order(scenes, write_records)
     read = list(pipeline._read(rows, index).as_numpy_iterator())
     assert [s for row, s in read if row.position >= 0] == [records[k] for k in asked if k >= 0]
     assert [int(row.record) for row, _ in read] == asked.tolist()
+    with open(files[0], "r+b") as file:
+        file.truncate(int(index.offset[3]))
+    said = rf"changed while it is read.*{files[0]}.* no record any more at byte\] \[\d+\]"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+        list(pipeline._read(rows, index).as_numpy_iterator())
