@@ -13,7 +13,7 @@ from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
 from tests.tiny_network import TWO_OBJECTS, WITH_CROWD
 
-STEPS = 16
+STEPS = 24
 
 
 def trained(dtype: str, norm: str = "group_norm") -> tuple[list[float], tf_keras.Model, object]:
@@ -48,7 +48,7 @@ def in_float32():
 def test_the_loss_is_that_of_float32_within_2_percent(dtype, in_float32):
     losses, network, optimizer = trained(dtype)
     assert in_float32[-1] < 0.7 * in_float32[0]  # it learns
-    np.testing.assert_allclose(np.mean(losses[-6:]), np.mean(in_float32[-6:]), rtol=0.02)
+    np.testing.assert_allclose(np.mean(losses[-8:]), np.mean(in_float32[-8:]), rtol=0.02)
     np.testing.assert_allclose(losses[0], in_float32[0], rtol=0.02)
     assert losses[0] != in_float32[0]  # it did compute in another type
     assert {variable.dtype for variable in network.trainable_variables} == {tf.float32}
