@@ -1,7 +1,8 @@
 """Mask targets: what the mask head should say inside a RoI, read from the full-resolution masks.
 
 Shape letters: `B` images, `G` padded ground-truth objects, `S` bytes of the mask arena, `R` RoIs
-per image, `M` mask side, `H W` canvas size, `Y X` numbers of rows and columns looked up.
+per image, `M` mask side, `H W` canvas size, `Y X` numbers of rows and columns looked up, `P`
+points per RoI.
 
 The arena (data/schema.py) keeps each object's mask as bits at the resolution of its image. The
 bitmap at the resolution of the network input, which Detectron2 and torchvision build and then
@@ -11,6 +12,7 @@ sample, is never made: its pixels are looked up where a target needs them.
 import tensorflow as tf
 
 from mrcnn_tf.ops import adaptive_taps
+from mrcnn_tf.ops import points as point_ops
 from mrcnn_tf.ops.roi_align import axis_taps
 
 # Detectron2 pools the bitmap with half-pixel alignment and thresholds; torchvision pools it without
@@ -232,6 +234,50 @@ def _coverage_adaptive(bits, offsets, sizes, frames, image_size_hw, boxes, mask_
     total = tf.zeros([num_images * num_rois, mask_size, mask_size])
     coverage = adaptive_taps.for_all_items(num_items, _ROUND, add, total)
     return tf.reshape(coverage, [num_images, num_rois, mask_size, mask_size])
+
+
+def masks_at_points(
+    gt_mask_bits: tf.Tensor,
+    offsets: tf.Tensor,
+    sizes: tf.Tensor,
+    frames: tf.Tensor,
+    image_size_hw: tf.Tensor,
+    points: tf.Tensor,
+    gt_index: tf.Tensor,
+) -> tf.Tensor:
+    """Read objects' masks at points: what a mask head that decides points should say there.
+
+    Bilinear interpolation of the bitmap at the resolution of the network input, four of whose
+    pixels are looked up for each point; see `points.neighbours`.
+
+    Args:
+      gt_mask_bits: uint8 [B, S], the arena of data/schema.py, as the next three.
+      offsets: int32 [B, G], in bits.
+      sizes: int32 [B, G, (height, width)], pixels of the stored crops.
+      frames: float32 [B, G, (y1, x1, y2, x2)], network-input pixels.
+      image_size_hw: float32 [B, (height, width)], the image inside the canvas: the bitmap ends
+        there, and beyond it is 0.
+      points: float32 [B, R, P, (y, x)], network-input pixels.
+      gt_index: int32 [B, R], which object each RoI belongs to, 0..G-1.
+
+    Returns:
+      float32 [B, R, P], in 0..1. No gradient.
+
+    Source: PointRend (arXiv 1912.08193); Detectron2 `sample_point_labels`.
+    """
+    # Of each RoI, the same for all of its points: [B, R, 1, 1].
+    offset, height, width, y1, x1, y2, x2 = (
+        tf.gather(column, gt_index, batch_dims=1)[..., tf.newaxis, tf.newaxis]
+        for column in (offsets, *tf.unstack(sizes, axis=-1), *tf.unstack(frames, axis=-1))
+    )
+    image_height, image_width = tf.unstack(image_size_hw[:, tf.newaxis, tf.newaxis], axis=-1)
+    rows, cols, weight = point_ops.neighbours(points, image_height, image_width)  # [B, R, P, 4]
+    crop_row, row_inside = _crop_index(rows, y1, y2, height)
+    crop_col, col_inside = _crop_index(cols, x1, x2, width)
+    bit = offset + crop_row * width + crop_col
+    value = _bit_of(tf.gather(gt_mask_bits, _byte_of(bit), batch_dims=1), bit)
+    weight = tf.where(row_inside & col_inside, weight, 0.0)
+    return tf.stop_gradient(tf.reduce_sum(tf.cast(value, tf.float32) * weight, axis=-1))
 
 
 def full_masks(

@@ -116,3 +116,15 @@ def _random_priorities(seeds, count):
         one_image, some_seeds, fn_output_signature=tf.TensorSpec([None], tf.float32)
     )
     return numbers[: tf.shape(seeds)[0]]
+
+
+def random_numbers(seeds: tf.Tensor, count: int) -> tf.Tensor:
+    """Return random numbers in [0, 1), float32 [B, count]; row b depends on seeds[b] alone.
+
+    The same eager, in a graph and under XLA.
+
+    Args:
+      seeds: int64 [B, 2] of `image_seeds`.
+      count: numbers per image.
+    """
+    return tf.ensure_shape(_random_priorities(seeds, count), [None, count]) * 2.0**-24

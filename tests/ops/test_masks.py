@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.ops import masks as mask_ops
+from tests.ops.test_points import bilinear_twin
 
 
 def pack(images, num_bytes=400):
@@ -259,3 +260,34 @@ def test_unknown_convention_is_refused():
     images, image_size_hw, rois, gt_index = random_case()
     with pytest.raises(ValueError, match=r"'caffe'.*detectron2.*torchvision"):
         mask_ops.mask_targets(*pack(images), image_size_hw, rois, gt_index, 7, "caffe", 3)
+
+
+def test_masks_at_points_are_those_of_the_twin():
+    images, image_size_hw, _, gt_index = random_case()
+    rng = np.random.default_rng(2)
+    points = rng.uniform(-3, 60, (2, 15, 20, 2)).astype(np.float32)
+    points[:, 0, 0] = np.nan, 1e30
+    found = mask_ops.masks_at_points(*pack(images), image_size_hw, points, gt_index).numpy()
+    assert found.shape == (2, 15, 20)
+    between = 0
+    for b in range(2):
+        height, width = image_size_hw[b].astype(int)
+        for r in range(15):
+            crop, frame = images[b][gt_index[b, r]]
+            full = bitmap_twin(np.asarray(crop), np.float32(frame), height, width)
+            for p, (y, x) in enumerate(points[b, r]):
+                want = bilinear_twin(full, y, x) if np.isfinite(y) else 0.0
+                assert abs(found[b, r, p] - want) < 1e-4
+                between += 0.01 < want < 0.99
+    assert between > 50
+
+
+def test_masks_at_points_by_hand():
+    # A solid object on rows 2..4, columns 3..6 of a 6 x 6 image, and none.
+    arena = pack([[(np.ones((4, 6)), (2, 3, 4, 6)), (np.zeros((0, 0)), (0, 0, 0, 0))]])
+    size = np.array([[6, 6]], np.float32)
+    points = [[3, 4.5], [2, 4.5], [1.75, 4.5], [2, 3], [1.5, 4.5], [3, 6], [3, 5.5]]
+    points = np.array([[points, points]], np.float32)
+    found = mask_ops.masks_at_points(*arena, size, points, np.array([[0, 1]], np.int32))
+    np.testing.assert_allclose(found[0, 0], [1, 0.5, 0.25, 0.25, 0, 0.5, 1], atol=1e-6)
+    np.testing.assert_array_equal(found[0, 1], np.zeros(7))
