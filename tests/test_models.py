@@ -16,6 +16,7 @@ from mrcnn_tf.modeling import (
     fpn,
     mask_rcnn,
     mlp_mask_head,
+    point_rend,
     resnet,
     roi_heads,
     roi_pooling,
@@ -134,6 +135,7 @@ _TAKES = {
     ),
     mask_rcnn.MaskRCNN: (fields.Detection, {"mask_paste"}),
     cascade.CascadeRCNN: (fields.Detection, {"mask_paste"}),
+    point_rend.PointRendMaskHead: (fields.PointRend, set()),
 }
 
 

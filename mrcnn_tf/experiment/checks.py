@@ -58,6 +58,7 @@ def check(experiment: Experiment) -> None:
         )
     _check_system(experiment)
     _check_cascade(experiment.task.model)
+    _check_point_rend(experiment.task.model)
     _check_tta(experiment.task)
     _check_metric(experiment)
     _check_stages(experiment)
@@ -176,6 +177,35 @@ def _check_cascade(model: Model) -> None:
         raise ValueError(
             "task.model.box_head.class_agnostic: needs to be true with task.model.cascade: the "
             "next box head looks at one box per RoI, not at one per class"
+        )
+
+
+def _check_point_rend(model: Model) -> None:
+    """Refuse a mask branch by points that cannot work."""
+    points = model.point_rend
+    if not points.num_points:
+        return
+    where = f"task.model.point_rend.num_points: got {points.num_points}"
+    if model.system != "mask_rcnn" or model.features != "fpn":
+        raise ValueError(
+            f"{where}, but PointRend is a mask branch for system: mask_rcnn on features: fpn. "
+            "Leave it 0"
+        )
+    if model.cascade.positive_ious:
+        raise ValueError(
+            f"{where}, but a network with task.model.cascade has the mask head of mask_head. Leave "
+            "it 0, or empty cascade.positive_ious"
+        )
+    positive = ("num_points", "oversampling", "coarse_size", "first_size", "points_per_subdivision")
+    for field in positive:
+        if getattr(points, field) < 1:
+            raise ValueError(
+                f"task.model.point_rend.{field}: must be positive, got {getattr(points, field)}"
+            )
+    if not 0.0 <= points.uncertain_fraction <= 1.0:
+        raise ValueError(
+            "task.model.point_rend.uncertain_fraction: needs 0 to 1, got "
+            f"{points.uncertain_fraction}"
         )
 
 

@@ -271,6 +271,46 @@ class MaskHead(Fields):
 
 
 @dataclasses.dataclass
+class PointRend(Fields):
+    """A mask branch that decides points, in the place of `mask_head` (PointRend, arXiv 1912.08193).
+
+    Of `mask_head` it reads `target` and `target_sampling_ratio`, for the coarse masks.
+
+    Attributes:
+      num_points: per RoI in training: 196 there. 0 for no PointRend.
+      oversampling: k, candidates for each of them.
+      uncertain_fraction: beta, the part of them that is taken from the candidates for being
+        uncertain; the others are drawn uniformly.
+      on_refined_boxes: the branch learns on the boxes that the box head makes of the positive RoIs
+        (Detectron2), as it will see them at inference, rather than on the RoIs.
+      coarse_size: side of the coarse mask.
+      coarse_channels: of the convolution that halves the RoI feature, which has twice that side.
+      coarse_fc_layers: hidden layers behind it.
+      coarse_fc_channels: of each.
+      fc_layers: hidden layers of the points' head.
+      fc_channels: of each.
+      first_size: side of the mask that is computed at all points first. (There 7, doubled as long
+        as all points are computed anyway.)
+      subdivisions: how many times that side is then doubled: 28 to 224.
+      points_per_subdivision: points that are computed anew each time.
+    """
+
+    num_points: int = 0
+    oversampling: int = 3
+    uncertain_fraction: float = 0.75
+    on_refined_boxes: bool = True
+    coarse_size: int = 7
+    coarse_channels: int = 256
+    coarse_fc_layers: int = 2
+    coarse_fc_channels: int = 1024
+    fc_layers: int = 3
+    fc_channels: int = 256
+    first_size: int = 28
+    subdivisions: int = 3
+    points_per_subdivision: int = 784
+
+
+@dataclasses.dataclass
 class Detection(Fields):
     """Inference (section 3.1, "Inference").
 
@@ -325,6 +365,7 @@ class Model(Fields):
     box_head: BoxHead = dataclasses.field(default_factory=BoxHead)
     cascade: Cascade = dataclasses.field(default_factory=Cascade)
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
+    point_rend: PointRend = dataclasses.field(default_factory=PointRend)
     detection: Detection = dataclasses.field(default_factory=Detection)
 
 

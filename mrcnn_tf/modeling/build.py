@@ -14,6 +14,7 @@ from mrcnn_tf.modeling import (
     fpn,
     mask_heads,
     metrics,
+    point_rend,
     roi_heads,
     roi_pooling,
 )
@@ -87,7 +88,8 @@ def loss_names(config: fields.Model) -> tuple[str, ...]:
         "mask_rcnn": ("class_loss", "box_loss", "mask_loss"),
     }[config.system]
     num_stages = 1 + len(config.cascade.positive_ious)
-    return of_rpn + of_heads + cascade.later_names(("class_loss", "box_loss"), num_stages)
+    later = cascade.later_names(("class_loss", "box_loss"), num_stages)
+    return of_rpn + of_heads + later + (("point_loss",) if config.point_rend.num_points else ())
 
 
 def metric_names(config: fields.Model) -> tuple[str, ...]:
@@ -102,6 +104,8 @@ def _detector(config: fields.Model) -> tuple[type[MaskRCNN], Callable]:
     """Which network it is, and what builds its heads."""
     if config.cascade.positive_ious:
         return cascade.CascadeRCNN, _cascade_heads
+    if config.point_rend.num_points:
+        return point_rend.PointRendRCNN, _point_rend_heads
     return MaskRCNN, _c4_heads if config.features == "c4" else _fpn_heads
 
 
@@ -125,6 +129,23 @@ def _cascade_heads(
     return cascade.CascadeRoIHeads(
         cascade.box_heads(num_classes, vars(config.box_head), **vars(config.cascade)),
         mask_heads.build(config.mask_head, num_classes) if has_masks else None,
+        roi_pooling.build(config.roi_align),
+    )
+
+
+def _point_rend_heads(
+    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+) -> point_rend.PointRendRoIHeads:
+    if config.features != "fpn" or config.system != "mask_rcnn":
+        raise ValueError("point_rend: it is a mask branch for features: fpn, system: mask_rcnn")
+    return point_rend.PointRendRoIHeads(
+        roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        point_rend.PointRendMaskHead(
+            num_classes,
+            target=config.mask_head.target,
+            target_sampling_ratio=config.mask_head.target_sampling_ratio,
+            **vars(config.point_rend),
+        ),
         roi_pooling.build(config.roi_align),
     )
 

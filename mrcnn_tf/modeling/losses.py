@@ -140,6 +140,18 @@ def softmax_mask_loss(
     return LossSum(_sum_where(valid, tf.reduce_mean(entropy, axis=[2, 3])), _count(valid))
 
 
+def point_loss(logits: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) -> LossSum:
+    """Mean binary cross-entropy of the true class at points of positive RoIs (PointRend).
+
+    Args:
+      logits: float32 [B, R, P], of the true class.
+      targets: float32 [B, R, P], in 0..1.
+      valid: bool [B, R], positive RoIs whose object has a mask.
+    """
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    return LossSum(_sum_where(valid, tf.reduce_mean(entropy, axis=2)), _count(valid))
+
+
 def _sum_where(condition: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(condition, value, 0.0))
 

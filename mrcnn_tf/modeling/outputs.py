@@ -45,6 +45,20 @@ class MaskOutputs(NamedTuple):
     valid: tf.Tensor
 
 
+class PointOutputs(NamedTuple):
+    """Of a mask head that decides points.
+
+    Attributes:
+      logits: float32 [B, F, P], of the true class of the first F sampled RoIs.
+      targets: float32 [B, F, P].
+      valid: bool [B, F], positives whose object has a mask.
+    """
+
+    logits: tf.Tensor
+    targets: tf.Tensor
+    valid: tf.Tensor
+
+
 class BoxOutputs(NamedTuple):
     """Of a box head that looks at the boxes of another one.
 
@@ -74,6 +88,7 @@ class DetectorOutputs(NamedTuple):
       roi_targets: RoITargets.
       masks: None without a mask branch.
       later_stages: of the further box heads of a cascade.
+      points: None unless the mask head decides points.
     """
 
     rpn: RPNOutputs | None
@@ -82,14 +97,16 @@ class DetectorOutputs(NamedTuple):
     roi_targets: targets.RoITargets
     masks: MaskOutputs | None = None
     later_stages: tuple[BoxOutputs, ...] = ()
+    points: PointOutputs | None = None
 
     def of_images(self, selected: tf.Tensor) -> "DetectorOutputs":
         """Leave out the images that are not `selected`, bool [B]: nothing of them counts."""
         real = selected[:, tf.newaxis]
-        rois, masks = self.roi_targets, self.masks
+        rois, masks, points = self.roi_targets, self.masks, self.points
         return self._replace(
             rpn=self.rpn.of_images(selected) if self.rpn else None,
             roi_targets=rois._replace(valid=rois.valid & real),
             masks=masks._replace(valid=masks.valid & real) if masks else None,
             later_stages=tuple(stage.of_images(selected) for stage in self.later_stages),
+            points=points._replace(valid=points.valid & real) if points else None,
         )

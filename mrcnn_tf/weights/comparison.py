@@ -36,6 +36,9 @@ FREE = frozenset(
         "cascade.positive_ious",
         "mask_head.target",
         "mask_head.target_sampling_ratio",
+        "point_rend.oversampling",
+        "point_rend.uncertain_fraction",
+        "point_rend.on_refined_boxes",
     }
 )
 _BATCH_NORMS = ("frozen_batch_norm", "batch_norm", "sync_batch_norm")  # infer alike
@@ -94,7 +97,7 @@ def contradictions(recognized: Recognized, model: Mapping[str, Any]) -> list[str
 
 def _fields_without_use(system: str, features: str) -> tuple[str, ...]:
     """What the fields begin with that no part of such a network reads."""
-    of_masks = ("mask_head.", "detection.mask_paste")
+    of_masks = ("mask_head.", "point_rend.", "detection.mask_paste")
     of_one_level = ("fpn.", "roi_align.log_epsilon", "roi_align.level_epsilon")
     return {
         "mask_rcnn": (),

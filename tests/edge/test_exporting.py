@@ -28,6 +28,22 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LABELS = LabelMap((17, 2**24 + 1), ("Röhre", "green"))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 SIZE = (64, 96)
+CASCADE = {
+    "box_head": {"class_agnostic": True},
+    "cascade": {"positive_ious": (0.6, 0.7), "regression_factors": (2.0, 3.0)},
+}
+POINT_REND = {
+    "point_rend": {
+        "num_points": 20,
+        "coarse_channels": 8,
+        "coarse_fc_layers": 1,
+        "coarse_fc_channels": 16,
+        "fc_channels": 12,
+        "first_size": 7,
+        "subdivisions": 2,
+        "points_per_subdivision": 49,
+    }
+}
 
 
 class Finder:
@@ -129,16 +145,12 @@ def test_the_size_of_the_weights_follows_the_quantisation(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["litert", "onnx"])
-def test_a_cascade_answers_as_in_python(tmp_path, file_format):
+@pytest.mark.parametrize("differs", [CASCADE, POINT_REND], ids=["cascade", "point_rend"])
+def test_other_networks_answer_as_in_python(tmp_path, file_format, differs):
     if file_format == "onnx":
         pytest.importorskip("tf2onnx", reason="an extra: requirements-onnx.txt")
     config = tiny_network.config()
-    config.override(
-        {
-            "box_head": {"class_agnostic": True},
-            "cascade": {"positive_ious": (0.6, 0.7), "regression_factors": (2.0, 3.0)},
-        }
-    )
+    config.override(differs)
     _, compared = export(
         tmp_path,
         file_format,

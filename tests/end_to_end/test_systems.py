@@ -20,6 +20,7 @@ C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 SYSTEMS = {
     "Faster R-CNN": ("fasterrcnn_shapes", {}, "box_ap"),
     "Cascade": ("cascade_maskrcnn_shapes", {}, "mask_ap"),
+    "PointRend": ("pointrend_shapes", {}, "mask_ap"),
     "C4": ("maskrcnn_shapes_c4", C4, "mask_ap"),
     "RPN": ("rpn_shapes", {}, "ar_100"),
     "RoIPool, softmax, C4": (

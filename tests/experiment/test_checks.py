@@ -118,6 +118,27 @@ FILES = (
             "task.tta.short_edges=[800],task.model.detection.soft_nms_sigma=0.5",
             "united by NMS, which would undo Soft-NMS. Set task.model.detection.soft_nms_sigma to",
         ),
+        # PointRend.
+        (
+            "pointrend_r50_fpn",
+            "task.model.system=faster_rcnn",
+            "num_points: got 196, but PointRend is a mask branch for system: mask_rcnn on features",
+        ),
+        (
+            "cascade_maskrcnn_r50_fpn",
+            "task.model.point_rend.num_points=196",
+            "num_points: got 196, but a network with task.model.cascade has the mask head of",
+        ),
+        (
+            "pointrend_r50_fpn",
+            "task.model.point_rend.oversampling=0",
+            "task.model.point_rend.oversampling: must be positive, got 0",
+        ),
+        (
+            "pointrend_r50_fpn",
+            "task.model.point_rend.uncertain_fraction=75",
+            "uncertain_fraction: needs 0 to 1, got 75",
+        ),
         # Proposals from files.
         (
             "maskrcnn_r50_fpn",
