@@ -15,6 +15,7 @@ from mrcnn_tf.modeling import (
     efficientnet_lite,
     fpn,
     mask_rcnn,
+    mask_scoring,
     mlp_mask_head,
     point_rend,
     resnet,
@@ -136,6 +137,7 @@ _TAKES = {
     mask_rcnn.MaskRCNN: (fields.Detection, {"mask_paste"}),
     cascade.CascadeRCNN: (fields.Detection, {"mask_paste"}),
     point_rend.PointRendMaskHead: (fields.PointRend, set()),
+    mask_scoring.MaskIoUHead: (fields.MaskScoring, set()),
 }
 
 

@@ -88,6 +88,11 @@ class CocoEvaluator:
         return tuple(self._kinds)
 
     @property
+    def has_mask_scores(self) -> bool:
+        """Whether masks are ranked by other scores than boxes."""
+        return any("mask_score" in result for result in self._results)
+
+    @property
     def num_images(self) -> int:
         """Images of the ground truth."""
         return len(self._images)
@@ -114,6 +119,7 @@ class CocoEvaluator:
         scores: np.ndarray,
         valid: np.ndarray,
         masks: np.ndarray | None = None,
+        mask_scores: np.ndarray | None = None,
     ) -> None:
         """Add the detections of one batch; filler images (all-zero source id) are skipped.
 
@@ -126,6 +132,7 @@ class CocoEvaluator:
           scores: float [B, D].
           valid: bool [B, D].
           masks: float [B, D, M, M], probabilities inside the box; needed if masks are scored.
+          mask_scores: float [B, D], by which masks are ranked; None: by `scores`, as boxes.
 
         Raises:
           ValueError: the image is unknown, was added before or has another size than in the
@@ -147,6 +154,7 @@ class CocoEvaluator:
                 classes=classes[b][kept],
                 scores=scores[b][kept],
                 masks=masks[b][kept] if masks is not None and "mask" in self._kinds else None,
+                mask_scores=None if mask_scores is None else mask_scores[b][kept],
                 original_size_hw=(image["height"], image["width"]),
                 label_map=self._label_map,
                 mask_paste=self._mask_paste,
@@ -157,7 +165,8 @@ class CocoEvaluator:
 
         Args:
           results: [{"image_id", "category_id", "score", "bbox" and/or "segmentation"}], ids of
-            the data set, pixels of the stored image. A missing box is the mask's.
+            the data set, pixels of the stored image. A missing box is the mask's. Where there is a
+            "mask_score" too, masks are ranked by it.
 
         Raises:
           ValueError: an image is unknown or was added before; masks are to be scored and a result
@@ -174,13 +183,15 @@ class CocoEvaluator:
                 raise ValueError(f"{where}: masks are to be scored, but it has no segmentation")
             kept = {"image_id": image["id"], "category_id": result["category_id"]}
             kept["score"] = float(result["score"])
+            if "mask_score" in result:
+                kept["mask_score"] = float(result["mask_score"])
             if segmentation and ("mask" in self._kinds or not box):
                 kept["segmentation"] = ground_truth.segmentation_to_rle(
                     segmentation, image["height"], image["width"], where
                 )
             box = [float(side) for side in box] if box else None
             kept["bbox"] = box or coco_mask.toBbox(kept["segmentation"]).tolist()
-            if not np.isfinite([kept["score"], *kept["bbox"]]).all():
+            if not np.isfinite([kept["score"], kept.get("mask_score", 0.0), *kept["bbox"]]).all():
                 raise ValueError(f"{where}: score or bbox is not finite")
             if self._as_pycocotools and box:
                 kept["area"] = box[2] * box[3]
@@ -262,7 +273,7 @@ class CocoEvaluator:
             rows.append(row)
         return rows
 
-    def rows(self, kind: str) -> scoring.Rows:
+    def rows(self, kind: str, by_mask_score: bool = True) -> scoring.Rows:
         """Return what is scored, numbered anew.
 
         Images have the number of their id's place in ascending order, from 0 on, categories and
@@ -270,6 +281,8 @@ class CocoEvaluator:
 
         Args:
           kind: "box" or "mask".
+          by_mask_score: a mask's score is its `mask_score`, if it has one; without, its box's,
+            which decides what is shown.
         """
         category_ids = sorted(category["id"] for category in self._truth["categories"])
         category = {category_id: k + 1 for k, category_id in enumerate(category_ids)}
@@ -285,13 +298,14 @@ class CocoEvaluator:
             }
             for k, annotation in enumerate(self._truth["annotations"])
         ]
+        ranked = "mask_score" if kind == "mask" and by_mask_score else "score"
         scored = [result for result in self._results if result["category_id"] in category]
         rows = [
             {
                 "id": k + 1,
                 "image_id": self._images.number(result["image_id"]),
                 "category_id": category[result["category_id"]],
-                "score": result["score"],
+                "score": result.get(ranked, result["score"]),
                 "iscrowd": 0,
                 "area": result["area"] if "area" in result else _area(result, kind),
                 shape: result[shape],

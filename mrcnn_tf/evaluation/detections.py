@@ -43,6 +43,7 @@ def to_coco_results(
     original_size_hw: tuple[int, int],
     label_map: LabelMap | None,
     mask_paste: str = "pixel_centres",
+    mask_scores: np.ndarray | None = None,
 ) -> list[dict]:
     """Return one image's detections as COCO results; a box without area is none.
 
@@ -55,15 +56,17 @@ def to_coco_results(
       original_size_hw: of the stored image.
       label_map: gives the category ids.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
+      mask_scores: float [D], by which masks are ranked, or None.
 
     Returns:
       [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}] and, with masks,
-      "segmentation": compressed RLE.
+      "segmentation": compressed RLE, and "mask_score" where there are some.
 
     Raises:
       ValueError: a class that the label map does not have, or a value that is not finite.
     """
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+    finite = [boxes, scores] if mask_scores is None else [boxes, scores, mask_scores]
+    if not all(np.isfinite(values).all() for values in finite):
         raise ValueError(f"image {image_id!r}: a detection's box or score is not finite")
     kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
     category_ids = classes[kept].tolist()
@@ -86,4 +89,7 @@ def to_coco_results(
         rles = paste_to_rles(masks[kept], boxes[kept], *original_size_hw, convention=mask_paste)
         for result, rle in zip(results, rles, strict=True):
             result["segmentation"] = rle
+    if mask_scores is not None:
+        for result, score in zip(results, mask_scores[kept].astype(np.float64), strict=True):
+            result["mask_score"] = float(score)
     return results

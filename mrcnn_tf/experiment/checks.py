@@ -59,6 +59,7 @@ def check(experiment: Experiment) -> None:
     _check_system(experiment)
     _check_cascade(experiment.task.model)
     _check_point_rend(experiment.task.model)
+    _check_mask_scoring(experiment.task)
     _check_tta(experiment.task)
     _check_metric(experiment)
     _check_stages(experiment)
@@ -206,6 +207,37 @@ def _check_point_rend(model: Model) -> None:
         raise ValueError(
             "task.model.point_rend.uncertain_fraction: needs 0 to 1, got "
             f"{points.uncertain_fraction}"
+        )
+
+
+def _check_mask_scoring(task: Task) -> None:
+    """Refuse to score masks that there are not."""
+    model = task.model
+    if not model.mask_scoring.conv_layers:
+        return
+    where = f"task.model.mask_scoring.conv_layers: got {model.mask_scoring.conv_layers}"
+    others = {
+        "system": model.system != "mask_rcnn",
+        "features": model.features != "fpn",
+        "cascade.positive_ious": bool(model.cascade.positive_ious),
+        "point_rend.num_points": bool(model.point_rend.num_points),
+    }
+    against = [field for field, differs in others.items() if differs]
+    if against:
+        raise ValueError(
+            f"{where}, but masks are scored only of mask_head, in system: mask_rcnn on features: "
+            f"fpn, without cascade and point_rend; look at {', '.join(against)}, or leave it 0"
+        )
+    if model.mask_head.mask_size % 4:
+        raise ValueError(
+            f"{where}: the head looks at masks of half the size and halves that once more, so "
+            "task.model.mask_head.mask_size needs to be a multiple of 4, not "
+            f"{model.mask_head.mask_size}"
+        )
+    if task.tta.short_edges:
+        raise ValueError(
+            f"{where}, but the mean of several views' masks is not scored: leave "
+            "task.tta.short_edges empty"
         )
 
 

@@ -311,6 +311,23 @@ class PointRend(Fields):
 
 
 @dataclasses.dataclass
+class MaskScoring(Fields):
+    """A head that says how good a mask is (Mask Scoring R-CNN, arXiv 1903.00241).
+
+    Attributes:
+      conv_layers: 3x3 convolutions, the last of stride 2: 4 there. 0 for no mask scoring.
+      conv_channels: of each.
+      fc_layers: hidden layers behind them.
+      fc_channels: of each.
+    """
+
+    conv_layers: int = 0
+    conv_channels: int = 256
+    fc_layers: int = 2
+    fc_channels: int = 1024
+
+
+@dataclasses.dataclass
 class Detection(Fields):
     """Inference (section 3.1, "Inference").
 
@@ -366,6 +383,7 @@ class Model(Fields):
     cascade: Cascade = dataclasses.field(default_factory=Cascade)
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
     point_rend: PointRend = dataclasses.field(default_factory=PointRend)
+    mask_scoring: MaskScoring = dataclasses.field(default_factory=MaskScoring)
     detection: Detection = dataclasses.field(default_factory=Detection)
 
 

@@ -13,11 +13,13 @@ from mrcnn_tf.modeling import (
     cascade,
     fpn,
     mask_heads,
+    mask_scoring,
     metrics,
     point_rend,
     roi_heads,
     roi_pooling,
 )
+from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.modeling.rpn import RPN
@@ -89,7 +91,10 @@ def loss_names(config: fields.Model) -> tuple[str, ...]:
     }[config.system]
     num_stages = 1 + len(config.cascade.positive_ious)
     later = cascade.later_names(("class_loss", "box_loss"), num_stages)
-    return of_rpn + of_heads + later + (("point_loss",) if config.point_rend.num_points else ())
+    of_masks = (("point_loss",) if config.point_rend.num_points else ()) + (
+        ("mask_iou_loss",) if config.mask_scoring.conv_layers else ()
+    )
+    return of_rpn + of_heads + later + of_masks
 
 
 def metric_names(config: fields.Model) -> tuple[str, ...]:
@@ -106,6 +111,8 @@ def _detector(config: fields.Model) -> tuple[type[MaskRCNN], Callable]:
         return cascade.CascadeRCNN, _cascade_heads
     if config.point_rend.num_points:
         return point_rend.PointRendRCNN, _point_rend_heads
+    if config.mask_scoring.conv_layers:
+        return mask_scoring.MaskScoringRCNN, _mask_scoring_heads
     return MaskRCNN, _c4_heads if config.features == "c4" else _fpn_heads
 
 
@@ -150,6 +157,19 @@ def _point_rend_heads(
     )
 
 
+def _mask_scoring_heads(
+    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+) -> mask_scoring.MaskScoringRoIHeads:
+    if config.features != "fpn" or config.system != "mask_rcnn":
+        raise ValueError("mask_scoring: it scores masks of features: fpn, system: mask_rcnn")
+    return mask_scoring.MaskScoringRoIHeads(
+        roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        mask_heads.build(config.mask_head, num_classes),
+        mask_scoring.MaskIoUHead(num_classes, **vars(config.mask_scoring)),
+        roi_pooling.build(config.roi_align),
+    )
+
+
 def _c4_heads(config: fields.Model, num_classes: int, backbone: Any) -> c4.C4RoIHeads:
     """Stage 5 stands where the pyramid's heads have their hidden layers."""
     backbones.check_roi_stage(config.backbone)
@@ -174,6 +194,7 @@ def _create_variables(model: Model) -> None:
         proposal = Proposals(roi, tf.zeros([1, 1]), tf.constant([[True]]))
         model.find_boxes(features, proposal, tf.constant([[64.0, 64.0]]))
         if model.roi_heads.mask_head is not None:
-            model.roi_heads.masks(features, roi, classes)
+            one = Detections(roi, classes, tf.ones([1, 1]), tf.constant([[True]]))
+            model.add_masks(features, one)
         model.roi_heads.built = True
     model.built = True

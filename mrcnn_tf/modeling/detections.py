@@ -21,6 +21,8 @@ class Detections(NamedTuple):
       scores: float32 [B, D], in 0..1.
       valid: bool [B, D].
       masks: float32 [B, D, M, M], probabilities inside the box; None without a mask branch.
+      mask_scores: float32 [B, D], how good the masks are, by which they are ranked: the score times
+        the IoU that the mask is expected to have; None where nothing says so.
     """
 
     boxes: tf.Tensor
@@ -28,6 +30,7 @@ class Detections(NamedTuple):
     scores: tf.Tensor
     valid: tf.Tensor
     masks: tf.Tensor | None = None
+    mask_scores: tf.Tensor | None = None
 
 
 def select_detections(

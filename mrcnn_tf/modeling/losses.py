@@ -152,6 +152,18 @@ def point_loss(logits: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) -> LossS
     return LossSum(_sum_where(valid, tf.reduce_mean(entropy, axis=2)), _count(valid))
 
 
+def mask_iou_loss(ious: tf.Tensor, target_ious: tf.Tensor, valid: tf.Tensor) -> LossSum:
+    """Half the squared error of predicted IoUs, of masks that overlap their object (Mask Scoring).
+
+    Args:
+      ious: float32 [B, R], predicted.
+      target_ious: float32 [B, R], in 0..1.
+      valid: bool [B, R], positive RoIs whose object has a mask.
+    """
+    learned = valid & (target_ious > 0.0)
+    return LossSum(_sum_where(learned, 0.5 * (ious - target_ious) ** 2), _count(learned))
+
+
 def _sum_where(condition: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(condition, value, 0.0))
 

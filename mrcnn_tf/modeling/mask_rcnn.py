@@ -130,6 +130,14 @@ class MaskRCNN(tf_keras.Model):
         detections = self.find_boxes(features, _needed(proposals), image_size_hw, training)
         if self.roi_heads.mask_head is None:
             return detections
+        return self.add_masks(features, detections, training)
+
+    def add_masks(
+        self, features: dict[int, tf.Tensor], detections: Detections, training: bool = False
+    ) -> Detections:
+        """Mask branch on the boxes that were found, each for its class."""
+        head = self.roi_heads.mask_head
+        assert head is not None
         mask_logits = leading.only(
             leading.num_rows(detections.valid),
             lambda boxes, classes: self.roi_heads.masks(features, boxes, classes, training),
@@ -137,8 +145,7 @@ class MaskRCNN(tf_keras.Model):
             detections.classes,
         )
         is_found = detections.valid[..., tf.newaxis, tf.newaxis]
-        probabilities = self.roi_heads.mask_head.kind.probabilities(mask_logits)
-        masks = tf.where(is_found, probabilities, 0.0)
+        masks = tf.where(is_found, head.kind.probabilities(mask_logits), 0.0)
         return detections._replace(masks=masks)
 
     def find_boxes(

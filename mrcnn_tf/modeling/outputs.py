@@ -59,6 +59,20 @@ class PointOutputs(NamedTuple):
     valid: tf.Tensor
 
 
+class MaskIoUOutputs(NamedTuple):
+    """Of a head that says how good a mask is.
+
+    Attributes:
+      ious: float32 [B, F], predicted for the masks of the true class of the first F sampled RoIs.
+      targets: float32 [B, F], what they are.
+      valid: bool [B, F], positives whose object has a mask.
+    """
+
+    ious: tf.Tensor
+    targets: tf.Tensor
+    valid: tf.Tensor
+
+
 class BoxOutputs(NamedTuple):
     """Of a box head that looks at the boxes of another one.
 
@@ -89,6 +103,7 @@ class DetectorOutputs(NamedTuple):
       masks: None without a mask branch.
       later_stages: of the further box heads of a cascade.
       points: None unless the mask head decides points.
+      mask_ious: None unless masks are scored.
     """
 
     rpn: RPNOutputs | None
@@ -98,15 +113,18 @@ class DetectorOutputs(NamedTuple):
     masks: MaskOutputs | None = None
     later_stages: tuple[BoxOutputs, ...] = ()
     points: PointOutputs | None = None
+    mask_ious: MaskIoUOutputs | None = None
 
     def of_images(self, selected: tf.Tensor) -> "DetectorOutputs":
         """Leave out the images that are not `selected`, bool [B]: nothing of them counts."""
         real = selected[:, tf.newaxis]
         rois, masks, points = self.roi_targets, self.masks, self.points
+        ious = self.mask_ious
         return self._replace(
             rpn=self.rpn.of_images(selected) if self.rpn else None,
             roi_targets=rois._replace(valid=rois.valid & real),
             masks=masks._replace(valid=masks.valid & real) if masks else None,
             later_stages=tuple(stage.of_images(selected) for stage in self.later_stages),
             points=points._replace(valid=points.valid & real) if points else None,
+            mask_ious=ious._replace(valid=ious.valid & real) if ious else None,
         )

@@ -142,28 +142,57 @@ def mask_targets(
     if convention not in _CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}; known: {sorted(_CONVENTIONS)}")
     aligned, binary = _CONVENTIONS[convention]
+    part = coverage(
+        gt_mask_bits,
+        offsets,
+        sizes,
+        frames,
+        image_size_hw,
+        roi_boxes,
+        gt_index,
+        mask_size,
+        sampling_ratio,
+        aligned,
+    )
+    return tf.cast(part >= _HALF, tf.float32) if binary else part
+
+
+def coverage(
+    gt_mask_bits: tf.Tensor,
+    offsets: tf.Tensor,
+    sizes: tf.Tensor,
+    frames: tf.Tensor,
+    image_size_hw: tf.Tensor,
+    roi_boxes: tf.Tensor,
+    gt_index: tf.Tensor,
+    mask_size: int,
+    sampling_ratio: int,
+    aligned: bool = True,
+) -> tf.Tensor:
+    """Return which part of each cell its object covers.
+
+    Args:
+      gt_mask_bits: as for `mask_targets`, and so those that follow.
+      offsets: int32 [B, G].
+      sizes: int32 [B, G, 2].
+      frames: float32 [B, G, 4].
+      image_size_hw: float32 [B, 2].
+      roi_boxes: float32 [B, R, 4].
+      gt_index: int32 [B, R].
+      mask_size: M.
+      sampling_ratio: samples per cell and axis; 0 for ceil(RoI length / M).
+      aligned: see `roi_align.roi_align`.
+
+    Returns:
+      float32 [B, R, M, M], in [0, 1]. No gradient.
+    """
     # The object of each RoI: [B, R], [B, R, 2], [B, R, 4]
     of_rois = [tf.gather(x, gt_index, batch_dims=1) for x in (offsets, sizes, frames)]
-    offsets, sizes, frames = of_rois
     boxes = tf.stop_gradient(tf.cast(roi_boxes, tf.float32))
+    arguments = (gt_mask_bits, *of_rois, image_size_hw, boxes, mask_size)
     if sampling_ratio == 0:
-        coverage = _coverage_adaptive(
-            gt_mask_bits, offsets, sizes, frames, image_size_hw, boxes, mask_size, aligned
-        )
-    else:
-        coverage = _coverage_fixed(
-            gt_mask_bits,
-            offsets,
-            sizes,
-            frames,
-            image_size_hw,
-            boxes,
-            mask_size,
-            sampling_ratio,
-            aligned,
-        )
-    targets = tf.cast(coverage >= _HALF, tf.float32) if binary else coverage
-    return tf.stop_gradient(targets)
+        return tf.stop_gradient(_coverage_adaptive(*arguments, aligned))
+    return tf.stop_gradient(_coverage_fixed(*arguments, sampling_ratio, aligned))
 
 
 def _coverage_fixed(

@@ -68,9 +68,10 @@ def score(evaluator: CocoEvaluator) -> Scored:
     """
     kind = evaluator.kinds[-1]
     labels = report.category_labels(evaluator.truth["categories"])
-    rows = evaluator.rows(kind)
     numbers = {each: coco_numbers.compute(evaluator.rows(each)) for each in evaluator.kinds}
-    matches = numbers[kind].matches
+    # Masks with scores of their own are ranked by them, and shown by those of their boxes.
+    rows = evaluator.rows(kind, by_mask_score=False)
+    matches = match(rows) if evaluator.has_mask_scores else numbers[kind].matches
     swept = thresholds.sweep(matches)
     best = thresholds.best(swept)
     shown_from = best.score if best else FALLBACK_THRESHOLD

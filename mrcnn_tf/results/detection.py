@@ -31,6 +31,8 @@ class Detection(NamedTuple):
       category: its name.
       mask: COCO run lengths {"size": [height, width], "counts": bytes}, or None for a network
         without masks.
+      mask_score: how good the mask is, in [0, 1], if the network says so: its score times the IoU
+        it expects of the mask. Box and class are ranked by `score`, masks by this.
     """
 
     box: np.ndarray
@@ -38,6 +40,7 @@ class Detection(NamedTuple):
     category_id: int
     category: str
     mask: dict | None
+    mask_score: float | None = None
 
     def to_coco(self, image_id: str | int) -> dict:
         """Return COCO's result dictionary, plus the category's name.
@@ -52,6 +55,8 @@ class Detection(NamedTuple):
             "bbox": [round(v, 3) for v in (x1, y1, max(x2 - x1, 1e-3), max(y2 - y1, 1e-3))],
             "score": round(self.score, 6),
         }
+        if self.mask_score is not None:
+            row["mask_score"] = round(self.mask_score, 6)
         if self.mask is None:
             return row
         counts = self.mask["counts"].decode("ascii")  # JSON knows no bytes

@@ -56,7 +56,12 @@ def read_detections(
             "had not: start again"
         )
     scores = answer["detection_scores"][row, :count].tolist()
+    mask_scores: list[float | None] = [None] * count
+    if "detection_mask_scores" in answer:
+        mask_scores = answer["detection_mask_scores"][row, :count].tolist()
     return ImageDetections(
-        Detection(box, score, category_id, category_names[category_id], mask)
-        for box, score, category_id, mask in zip(boxes, scores, ids, masks, strict=True)
+        Detection(box, score, category_id, category_names[category_id], mask, mask_score)
+        for box, score, category_id, mask, mask_score in zip(
+            boxes, scores, ids, masks, mask_scores, strict=True
+        )
     )

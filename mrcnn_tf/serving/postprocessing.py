@@ -40,6 +40,8 @@ def object_detection_outputs(
       detection_scores: float32 [B, D].
       detection_masks: float32 [B, D, M, M], probabilities inside the box; absent if there are
         no masks.
+      detection_mask_scores: float32 [B, D], by which masks are ranked; absent if they are by
+        `detection_scores`.
       image_size: int32 [B, (height, width)], the original image, pixels.
 
     Source:
@@ -62,6 +64,8 @@ def object_detection_outputs(
     }
     if detections.masks is not None:
         answer["detection_masks"] = detections.masks
+    if detections.mask_scores is not None:
+        answer["detection_mask_scores"] = detections.mask_scores
     return answer
 
 

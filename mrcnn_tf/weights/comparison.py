@@ -97,7 +97,7 @@ def contradictions(recognized: Recognized, model: Mapping[str, Any]) -> list[str
 
 def _fields_without_use(system: str, features: str) -> tuple[str, ...]:
     """What the fields begin with that no part of such a network reads."""
-    of_masks = ("mask_head.", "point_rend.", "detection.mask_paste")
+    of_masks = ("mask_head.", "point_rend.", "mask_scoring.", "detection.mask_paste")
     of_one_level = ("fpn.", "roi_align.log_epsilon", "roi_align.level_epsilon")
     return {
         "mask_rcnn": (),

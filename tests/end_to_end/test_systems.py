@@ -21,6 +21,7 @@ SYSTEMS = {
     "Faster R-CNN": ("fasterrcnn_shapes", {}, "box_ap"),
     "Cascade": ("cascade_maskrcnn_shapes", {}, "mask_ap"),
     "PointRend": ("pointrend_shapes", {}, "mask_ap"),
+    "Mask Scoring": ("maskscoring_shapes", {}, "mask_ap"),
     "C4": ("maskrcnn_shapes_c4", C4, "mask_ap"),
     "RPN": ("rpn_shapes", {}, "ar_100"),
     "RoIPool, softmax, C4": (
@@ -162,6 +163,8 @@ def test_train_evaluate_export_predict(system, override, shapes, tmp_path):
     assert len(rows) == sum(map(len, found))
     assert all(("segmentation" in row) == (metric == "mask_ap") for row in rows)
     assert len(list((tmp_path / "out" / "drawn").iterdir())) == len(images)
+    assert all(("mask_score" in row) == (name == "maskscoring_shapes") for row in rows)
+    assert all(0 <= row.get("mask_score", 0) <= row["score"] for row in rows)
     if name == "rpn_shapes":
         assert {row["category"] for row in rows} == {"object"}
         assert {row["category_id"] for row in rows} == {1}

@@ -192,6 +192,39 @@ def test_mask_scores_sort_detections_by_mask_area():
     assert large == {False: pytest.approx(1.0), True: pytest.approx(0.5)}
 
 
+def test_masks_are_ranked_by_their_own_scores():
+    """A right one and a wrong one, whose boxes and masks are ranked the other way round."""
+    truth = truth_of([(10, 20, 30, 40)])
+    evaluator = CocoEvaluator(truth, LABEL_MAP)
+    boxes = [[[20, 10, 60, 40], [20, 110, 60, 140]]]
+    ranked = batch(boxes=boxes, mask_scores=np.array([[0.2, 0.4]], np.float32))
+    evaluator.add(**ranked)
+    numbers = evaluator.evaluate()
+    assert numbers["box_ap"] == pytest.approx(1.0)
+    assert numbers["mask_ap"] == pytest.approx(0.5)
+    assert evaluator.has_mask_scores
+    shown = evaluator.rows("mask", by_mask_score=False).detections
+    assert [row["score"] for row in shown] == pytest.approx([0.9, 0.5])
+    # Through a file, and what another process is told.
+    rows = json.loads(json.dumps(evaluator.results()))
+    assert [row["mask_score"] for row in rows] == pytest.approx([0.2, 0.4])
+    again = CocoEvaluator(truth, LABEL_MAP)
+    again.add_coco_results(rows)
+    assert again.evaluate() == numbers
+    parts = json.loads(json.dumps(list(evaluator.parts())))
+    third = CocoEvaluator(truth, LABEL_MAP)
+    for part in parts:
+        third.add_part(part)
+    assert third.evaluate() == numbers
+    evaluator.reset()
+    evaluator.add(**batch(boxes=boxes))
+    assert evaluator.evaluate()["mask_ap"] == pytest.approx(1.0)
+    assert not evaluator.has_mask_scores
+    evaluator.reset()
+    with pytest.raises(ValueError, match="score is not finite"):
+        evaluator.add(**ranked | {"mask_scores": np.array([[0.2, np.nan]])})
+
+
 def test_no_detections_score_zero(caplog):
     evaluator = CocoEvaluator(truth_of([(0, 0, 40, 40)]), LABEL_MAP)
     with caplog.at_level(logging.WARNING):

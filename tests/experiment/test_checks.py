@@ -139,6 +139,23 @@ FILES = (
             "task.model.point_rend.uncertain_fraction=75",
             "uncertain_fraction: needs 0 to 1, got 75",
         ),
+        # Mask Scoring.
+        (
+            "pointrend_r50_fpn",
+            "task.model.mask_scoring.conv_layers=4",
+            "conv_layers: got 4, but masks are scored only of mask_head, in system: mask_rcnn on "
+            "features: fpn, without cascade and point_rend; look at point_rend.num_points",
+        ),
+        (
+            "maskscoring_r50_fpn",
+            "task.model.mask_head.mask_size=14",
+            "mask_size needs to be a multiple of 4, not 14",
+        ),
+        (
+            "maskscoring_r50_fpn",
+            "task.tta.short_edges=[400]",
+            "conv_layers: got 4, but the mean of several views' masks is not scored",
+        ),
         # Proposals from files.
         (
             "maskrcnn_r50_fpn",
