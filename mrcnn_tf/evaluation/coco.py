@@ -19,7 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.evaluation import detections, ground_truth, images, report, scoring
+from mrcnn_tf.evaluation import boundary, detections, ground_truth, images, report, scoring
 
 _LOGGER = logging.getLogger(__name__)
 _RESULTS_OF_A_PART = 50_000  # some megabytes, of what processes tell each other at once
@@ -34,6 +34,7 @@ class CocoEvaluator:
       truth: the ground truth, from `evaluation/ground_truth.py`.
       label_map: turns the network's classes into category ids; None if they are category ids.
       include_masks: whether to score masks beside boxes.
+      include_boundaries: whether to score masks by their boundaries too, see `boundary.py`.
       max_detections: detections per image and category that count; more than 10.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
       cocoeval: who computes the numbers, "hotcoco" or "pycocotools"; see `scoring.py`.
@@ -52,12 +53,14 @@ class CocoEvaluator:
         mask_paste: str = "pixel_centres",
         cocoeval: str = scoring.DEFAULT,
         as_pycocotools: bool = False,
+        include_boundaries: bool = False,
     ) -> None:
         if max_detections <= 10:
             raise ValueError(f"max_detections must be more than 10, not {max_detections}")
         self._truth = truth
         self._label_map = label_map
         self._kinds = {"box": "bbox", "mask": "segm"} if include_masks else {"box": "bbox"}
+        self._include_boundaries = include_boundaries and include_masks
         self._max_detections = max_detections
         self._mask_paste = mask_paste
         self._cocoeval = scoring.library("pycocotools" if as_pycocotools else cocoeval)
@@ -230,8 +233,8 @@ class CocoEvaluator:
           Twelve numbers per kind, 0..1, -1 where there is no ground truth to measure on:
           `box_ap`, `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`, `box_ap_large`,
           `box_ar1`, `box_ar10`, `box_ar100` (named after `max_detections`), `box_ar_small`,
-          `box_ar_medium`, `box_ar_large`, and the same with `mask_`. AP of each category as
-          `box_ap/NAME` and `mask_ap/NAME`.
+          `box_ar_medium`, `box_ar_large`, and the same with `mask_` and, if they are scored,
+          `boundary_`. AP of each category as `box_ap/NAME` and so on.
         """
         missing = self._images.num_missing
         if missing:
@@ -241,6 +244,8 @@ class CocoEvaluator:
                 len(self._images),
             )
         self._scores = {kind: self._score(kind) for kind in self._kinds}
+        if self._include_boundaries:
+            self._scores["boundary"] = self._named(boundary.score(self.rows("mask")))
         numbers = {}
         labels = report.category_labels(self._truth["categories"])
         for kind, scores in self._scores.items():
@@ -322,7 +327,10 @@ class CocoEvaluator:
         )
 
     def _score(self, kind: str) -> scoring.Scores:
-        scores = scoring.score(*self.rows(kind), self._cocoeval)
+        return self._named(scoring.score(*self.rows(kind), self._cocoeval))
+
+    def _named(self, scores: scoring.Scores) -> scoring.Scores:
+        """Give categories their own ids back."""
         category_ids = sorted(category["id"] for category in self._truth["categories"])
         return scores._replace(
             ap_by_category={i: scores.ap_by_category[k + 1] for k, i in enumerate(category_ids)}

@@ -21,7 +21,7 @@ def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> s
 
     Args:
       truth: the ground truth, see `ground_truth.py`.
-      scores: by kind ("box", "mask").
+      scores: by kind ("box", "mask", "boundary").
 
     Returns:
       Text without a final line break; "-" where there is nothing to measure.
@@ -31,22 +31,26 @@ def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> s
     crowds = sum(bool(a["iscrowd"]) for a in truth["annotations"])
     shown = [category_id for category_id in sorted(labels) if objects[category_id]]
     width = max([len("category"), *(min(len(labels[i]), _NAME_WIDTH) for i in shown)])
-    columns = "".join(f"{kind + ' AP':>9}" for kind in scores)
+    cell = max(9, *(len(kind) + 5 for kind in scores))
+    columns = "".join(f"{kind + ' AP':>{cell}}" for kind in scores)
     lines = [f"{'category':<{width}}{columns}{'objects':>9}"]
     for category_id in shown:
-        cells = "".join(_number(s.ap_by_category[category_id], 9) for s in scores.values())
+        cells = "".join(_number(s.ap_by_category[category_id], cell) for s in scores.values())
         name = labels[category_id][:_NAME_WIDTH]
         lines.append(f"{name:<{width}}{cells}{objects[category_id]:>9}")
-    means = "".join(_number(s.summary["ap"], 9) for s in scores.values())
+    means = "".join(_number(s.summary["ap"], cell) for s in scores.values())
     lines.append(f"{'all':<{width}}{means}{sum(objects.values()):>9}")
     if crowds:
         lines[-1] += f" + {crowds} crowd regions"
     if len(shown) < len(labels):
         lines.append(f"({len(labels) - len(shown)} categories without objects are not listed)")
     heads = next(iter(scores.values())).summary
-    lines.append("\n" + " " * 5 + "".join(f"{_head(name):>7}" for name in heads))
+    first = max(5, *(len(kind) for kind in scores))
+    lines.append("\n" + " " * first + "".join(f"{_head(name):>7}" for name in heads))
     for kind, kind_scores in scores.items():
-        lines.append(f"{kind:<5}" + "".join(_number(v, 7) for v in kind_scores.summary.values()))
+        lines.append(
+            f"{kind:<{first}}" + "".join(_number(v, 7) for v in kind_scores.summary.values())
+        )
     return "\n".join(lines)
 
 

@@ -278,9 +278,17 @@ def _check_pooling(pooling: RoIAlign) -> None:
 def _check_metric(experiment: Experiment) -> None:
     """Refuse to choose the best checkpoint by a number that the network is not scored with."""
     model, metric = experiment.task.model, experiment.trainer.best_checkpoint_eval_metric
-    begins = {"mask_rcnn": ("mask_", "box_"), "faster_rcnn": ("box_",), "rpn": ("ar_",)}[
-        model.system
-    ]
+    begins: tuple[str, ...] = {
+        "mask_rcnn": ("mask_", "box_"),
+        "faster_rcnn": ("box_",),
+        "rpn": ("ar_",),
+    }[model.system]
+    if experiment.task.boundary_ap:
+        if model.system != "mask_rcnn":
+            raise ValueError(
+                f"task.boundary_ap: true, but task.model.system: {model.system} makes no masks"
+            )
+        begins += ("boundary_",)
     if metric and not metric.startswith((*begins, "validation_loss")):
         raise ValueError(
             f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.model.system: "

@@ -28,6 +28,8 @@ class Task(Fields):
       seed: of the weights and of anchor and RoI sampling.
       cocoeval: who computes COCO's numbers from the detections: "hotcoco", compiled, or
         "pycocotools", the reference, in Python. The numbers are the same to the last bit.
+      boundary_ap: score masks by boundary IoU too (`evaluation/boundary.py`), which pycocotools
+        does: minutes for all of COCO's validation set.
       validation_loss: have an evaluation give the losses too, on sampled anchors and RoIs as in
         training; they share the backbone's and the pyramid's features with the detections.
       allow_image_summary: draw for TensorBoard: the first images of each evaluation, and some of
@@ -46,6 +48,7 @@ class Task(Fields):
     annotation_file: str = ""
     seed: int = 0
     cocoeval: str = "hotcoco"
+    boundary_ap: bool = False
     validation_loss: bool = True
     allow_image_summary: bool = True
 

@@ -48,6 +48,7 @@ def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
         max_detections=max(100, config.model.max_instances),
         mask_paste=config.model.detection.mask_paste,
         cocoeval=config.cocoeval,
+        include_boundaries=config.boundary_ap,
     )
     return evaluator, truth
 
@@ -67,6 +68,7 @@ def metric_names(config: Task, evaluator: Evaluator) -> list[str]:
     labels = report.category_labels(evaluator.truth["categories"])
     summary += [f"ap/{label}" for i, label in labels.items() if i in scored]
     kinds = ("mask", "box") if config.model.system == "mask_rcnn" else ("box",)
+    kinds += ("boundary",) if config.boundary_ap else ()
     return [f"{kind}_{name}" for kind in kinds for name in summary]
 
 

@@ -39,6 +39,7 @@ _FREE = (
     "task.annotation_file",
     "task.allow_image_summary",
     "task.cocoeval",
+    "task.boundary_ap",
     "task.validation_loss",
     "task.validation_data",
     "task.model.preset",

@@ -139,6 +139,12 @@ FILES = (
             "task.model.point_rend.uncertain_fraction=75",
             "uncertain_fraction: needs 0 to 1, got 75",
         ),
+        # Boundary AP.
+        (
+            "fasterrcnn_r50_fpn",
+            "task.boundary_ap=true",
+            "task.boundary_ap: true, but task.model.system: faster_rcnn makes no masks",
+        ),
         # Mask Scoring.
         (
             "pointrend_r50_fpn",
