@@ -16,12 +16,14 @@ from tests import tiny_network
 from tests.end_to_end.conftest import script
 
 C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
+LARGE_MASKS = {"task.model.mask_head.mask_size": 56, "task.boundary_ap": True}
 # Experiment, what differs on top of the tiny settings, what it is scored by.
 SYSTEMS = {
     "Faster R-CNN": ("fasterrcnn_shapes", {}, "box_ap"),
     "Cascade": ("cascade_maskrcnn_shapes", {}, "mask_ap"),
     "PointRend": ("pointrend_shapes", {}, "mask_ap"),
     "Mask Scoring": ("maskscoring_shapes", {}, "mask_ap"),
+    "masks of 56x56, boundary AP": ("maskrcnn_shapes", LARGE_MASKS, "boundary_ap"),
     "C4": ("maskrcnn_shapes_c4", C4, "mask_ap"),
     "RPN": ("rpn_shapes", {}, "ar_100"),
     "RoIPool, softmax, C4": (
@@ -138,7 +140,8 @@ def test_train_evaluate_export_predict(system, override, shapes, tmp_path):
     experiment = loading.load(name, params_override=fields)
     numbers = train.run(experiment, "train_and_eval", str(tmp_path / "run"))
     assert 0 <= numbers[metric] <= 1
-    assert ("mask_ap" in numbers) == (metric == "mask_ap")
+    has_masks = metric in ("mask_ap", "boundary_ap")
+    assert ("mask_ap" in numbers) == has_masks
     assert np.isfinite(numbers["validation_loss"])
 
     # As training left it, and by the experiment's name.
@@ -153,7 +156,11 @@ def test_train_evaluate_export_predict(system, override, shapes, tmp_path):
     verified = detector.export(str(tmp_path / "exported"), "image_bytes")
     assert verified.matched_fraction >= 0.95
     signature = tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"]
-    assert ("detection_masks" in signature.structured_outputs) == (metric == "mask_ap")
+    outputs = signature.structured_outputs
+    assert ("detection_masks" in outputs) == has_masks
+    if has_masks:
+        side = experiment.task.model.mask_head.mask_size if name != "pointrend_shapes" else 56
+        assert outputs["detection_masks"].shape[2:] == (side, side)
 
     code = image_run.run(
         str(tmp_path / "exported"), str(shapes / "coco" / "val"), str(tmp_path / "out"), 0.0, 2
@@ -161,7 +168,7 @@ def test_train_evaluate_export_predict(system, override, shapes, tmp_path):
     assert code == 0
     rows = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert len(rows) == sum(map(len, found))
-    assert all(("segmentation" in row) == (metric == "mask_ap") for row in rows)
+    assert all(("segmentation" in row) == has_masks for row in rows)
     assert len(list((tmp_path / "out" / "drawn").iterdir())) == len(images)
     assert all(("mask_score" in row) == (name == "maskscoring_shapes") for row in rows)
     assert all(0 <= row.get("mask_score", 0) <= row["score"] for row in rows)
