@@ -15,6 +15,7 @@ import tf_keras
 
 from mrcnn_tf.modeling.c4 import C4RoIHeads
 from mrcnn_tf.modeling.cascade import CascadeRoIHeads
+from mrcnn_tf.modeling.point_rend import PointRendMaskHead
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
@@ -53,8 +54,8 @@ def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign a state dict of Detectron2 to a model built with `preset: detectron2`.
 
     Args:
-      model: RPN, Faster or Mask R-CNN, with a cascade or without, with batch or group norms, its
-        variables created, as many classes as the file.
+      model: RPN, Faster or Mask R-CNN, with a cascade or PointRend or without, with batch or group
+        norms, its variables created, as many classes as the file.
       state_dict: {name: array or CPU tensor}, the `model` entry of a released pickle.
 
     Returns:
@@ -212,6 +213,8 @@ def _box_predictor(head: Any, name: str) -> list[Entry]:
 
 
 def _mask_head(head: Any) -> list[Entry]:
+    if isinstance(head, PointRendMaskHead):
+        return _point_rend(head)
     assign.check_mask_head(head, "Detectron2", ("independent", "agnostic"))
     name = "roi_heads.mask_head"
     listed = []
@@ -223,4 +226,39 @@ def _mask_head(head: Any) -> list[Entry]:
         *assign.with_bias(head.deconv, f"{name}.deconv"),
         Entry(head.predictor_kernel, (f"{name}.predictor.weight",), layouts.PREDICTOR),
         Entry(head.predictor_bias, (f"{name}.predictor.bias",), layouts.SAME),
+    ]
+
+
+def _point_rend(head: PointRendMaskHead) -> list[Entry]:
+    """Entries of both heads, whose names were others in PointRend's first files."""
+
+    def names(part: str, layer: str) -> tuple[str, ...]:
+        old = f"roi_heads.mask_{part}.{layer}"
+        renamed = old.replace("coarse_head.fc", "coarse_head.coarse_mask_fc")
+        return f"roi_heads.mask_head.{part}.{layer}", renamed, old
+
+    coarse, points = head.coarse_head, head.point_head
+    listed = assign.with_bias(coarse.conv, *names("coarse_head", "reduce_spatial_dim_conv"))
+    for i, layer in enumerate(coarse.hidden):
+        channels = coarse.conv.filters if i == 0 else 1
+        kernel = layouts.dense_after_flatten(channels)
+        listed += assign.with_bias(layer, *names("coarse_head", f"fc{i + 1}"), kernel=kernel)
+    listed += assign.with_bias(
+        coarse.mask_logits,
+        *names("coarse_head", "prediction"),
+        rows=layouts.classes_last(points.num_classes - 1),
+        kernel=layouts.DENSE,
+    )
+    for i, layer in enumerate(points.hidden):
+        listed += assign.with_bias(
+            layer, *names("point_head", f"fc{i + 1}"), kernel=layouts.CONV_1D
+        )
+    weight, bias = (
+        tuple(f"{name}.{leaf}" for name in names("point_head", "predictor"))
+        for leaf in ("weight", "bias")
+    )
+    return [
+        *listed,
+        Entry(points.predictor_kernel, weight, layouts.CONV_1D),
+        Entry(points.predictor_bias, bias, layouts.SAME),
     ]

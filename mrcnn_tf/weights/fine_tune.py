@@ -16,7 +16,11 @@ _PER_CLASS: dict[tuple[str, ...], tuple[int, bool]] = {
     ("class_logits", "bias"): (1, True),
     ("box_deltas", "kernel"): (4, False),
     ("box_deltas", "bias"): (4, False),
+    ("mask_ious", "kernel"): (1, False),
+    ("mask_ious", "bias"): (1, False),
 }
+# Layers of PointRend whose inputs or cells are of all classes at once.
+_MIXES_CLASSES = frozenset({"point_head", "mask_logits"})
 
 
 def _per_class(match: checkpoints.Match, model: tf_keras.Model) -> tuple[int, bool] | None:
@@ -63,7 +67,8 @@ def load_what_fits(
     1. What does not depend on the classes is loaded where it has the same shape.
     2. If both know the same classes in the same order, the last layers are loaded too.
     3. Else, in the last layers, the values of classes whose names occur in both are carried over,
-       and background's with them; all others keep what they were initialised with.
+       and background's with them; all others keep what they were initialised with, and so do the
+       layers of a PointRend that mix classes.
 
     Args:
       model: its variables exist and are initialised.
@@ -89,6 +94,8 @@ def load_what_fits(
         value = reader.get_tensor(match.key) if match.key else None
         if value is None:
             tally.initial[name] = "not in the checkpoint"
+        elif pairs is not None and _MIXES_CLASSES & set(match.path):
+            tally.initial[name] = "other classes"
         elif pairs is not None and (per_class := _per_class(match, model)):
             value = _carried_over(match, value, pairs, *per_class)
             if value is None:

@@ -57,6 +57,13 @@ PREDICTOR = Layout(
 )
 
 
+# 1-D convolution of length 1 [out, in, 1] <-> [in, out].
+CONV_1D = Layout(
+    lambda kernel: kernel.squeeze(2).transpose(1, 0),
+    lambda kernel: kernel.transpose(1, 0)[:, :, np.newaxis],
+)
+
+
 def dense_after_flatten(channels: int) -> Layout:
     """[out, C * side * side] <-> [side * side * C, out]: the feature was flattened as NCHW."""
 
@@ -69,6 +76,20 @@ def dense_after_flatten(channels: int) -> Layout:
         outputs = kernel.shape[1]
         by_cell = kernel.reshape(-1, channels, outputs)
         return by_cell.transpose(2, 1, 0).reshape(outputs, -1)
+
+    return Layout(to_ours, to_theirs)
+
+
+def classes_last(num_classes: int) -> Layout:
+    """[K * cells, ...] <-> [cells * K, ...]: a mask of each class, whose cells are interleaved."""
+
+    def to_ours(rows: np.ndarray) -> np.ndarray:
+        by_class = rows.reshape(num_classes, -1, *rows.shape[1:])
+        return by_class.swapaxes(0, 1).reshape(rows.shape)
+
+    def to_theirs(rows: np.ndarray) -> np.ndarray:
+        by_cell = rows.reshape(-1, num_classes, *rows.shape[1:])
+        return by_cell.swapaxes(0, 1).reshape(rows.shape)
 
     return Layout(to_ours, to_theirs)
 

@@ -35,7 +35,8 @@ _DEPTHS: dict[
 _REFUSED = {
     r"roi_heads\.keypoint_(head|predictor)\.": "a Keypoint R-CNN: there is no keypoint head here",
     r"sem_seg_head\.": "a model for panoptic or semantic segmentation: there is no such head here",
-    r"roi_heads\.mask_(coarse|point)_head\.": "PointRend, whose mask head does not exist here",
+    r"roi_heads\.mask_head\.parameter_head\.": "Implicit PointRend, whose head does not exist here",
+    r"\.reduce_channel_dim_conv\.": "a PointRend on features of several levels, which ours is not",
     r"head\.regression_head\.bbox_ctrness|fcos": "FCOS, a one-stage detector",
     r"head\.classification_head\.module_list\.": "SSD, a one-stage detector",
     r"head\.(cls_subnet|bbox_subnet|classification_head)\.": "a RetinaNet, a one-stage detector",
@@ -98,6 +99,8 @@ class Recognized:
         """E.g. detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and background."""
         backbone = f"{'ResNet' if self.groups == 1 else 'ResNeXt'}-{self.depth}"
         system = ("Cascade " if self.num_box_heads > 1 else "") + SYSTEMS[self.system]
+        if "point_rend" in self.sizes:
+            system += " with PointRend"
         parts = [system, "-".join(filter(None, (backbone, self.features.upper())))]
         if self.num_classes:
             count = self.num_classes - 1
@@ -229,7 +232,7 @@ def _system(shapes: Mapping[str, Shape]) -> tuple[str, str]:
     if not any(name.startswith(("rpn.", "proposal_generator.")) for name in shapes):
         return "backbone", ""
     has_fpn = any(name.startswith(("backbone.fpn.", "backbone.fpn_")) for name in shapes)
-    if any(".mask_head." in name or ".mask_predictor." in name for name in shapes):
+    if any(re.search(r"\.mask_(head|predictor|coarse_head)\.", name) for name in shapes):
         system = "mask_rcnn"
     else:
         system = "faster_rcnn" if any(".box_predictor." in name for name in shapes) else "rpn"
@@ -297,12 +300,42 @@ def _sizes(shapes: Mapping[str, Shape], num_box_heads: int) -> dict[str, dict[st
         if pooled:
             sizes["mask_head"]["conv_layers"] = _count(shapes, convs)
             sizes["mask_head"] |= _norm(shapes, r"roi_heads\.mask_head\..*")
+    sizes |= _point_rend(shapes)
     deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
     # Of one class alone it makes no difference, except that a cascade's are never said to be per
     # class.
     if deltas and deltas[0] == 4 and (_num_classes(shapes) > 2 or num_box_heads > 1):
         sizes["box_head"] = sizes.get("box_head", {}) | {"class_agnostic": True}
     return sizes
+
+
+def _point_rend(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
+    """Sizes of Detectron2's PointRend, in its names of today and of before."""
+    coarse = r"roi_heads\.(mask_head\.coarse_head|mask_coarse_head)\."
+    points = r"roi_heads\.(mask_head\.point_head|mask_point_head)\."
+    masks = _first(shapes, coarse + r"prediction\.weight")
+    conv = _first(shapes, coarse + r"reduce_spatial_dim_conv\.weight")
+    predictor = _first(shapes, points + r"predictor\.weight")
+    if masks is None or conv is None or predictor is None:
+        return {}
+    num_classes = _num_classes(shapes) - 1
+    if predictor[0] != num_classes:
+        raise ValueError(
+            f"this is a PointRend with {predictor[0]} masks for {num_classes} classes, which ours "
+            "has one each for"
+        )
+    coarse_fc, fc = coarse + r"(coarse_mask_)?fc\d+\.weight", points + r"fc\d+\.weight"
+    return {
+        "point_rend": {
+            "num_points": 196,
+            "coarse_size": round((masks[0] / num_classes) ** 0.5),
+            "coarse_channels": conv[0],
+            "coarse_fc_layers": _count(shapes, coarse_fc),
+            "coarse_fc_channels": masks[1],
+            "fc_layers": _count(shapes, fc),
+            "fc_channels": (_first(shapes, fc) or (0,))[0],
+        }
+    }
 
 
 def _norm(shapes: Mapping[str, Shape], layers: str) -> dict[str, str]:

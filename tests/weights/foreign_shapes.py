@@ -168,8 +168,13 @@ def caffe2_backbone(sizes, norm="bn", stem="res_conv1", leaves=("s", "b")):
     return shapes | {"fc1000_w": (10, out_channels(sizes, 5)), "fc1000_b": (10,)}
 
 
-def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80, cascade=False):
-    """With `cascade`, `CascadeROIHeads`: three box heads whose boxes are of all classes."""
+def detectron2(
+    sizes, system="mask_rcnn", features="fpn", classes=80, cascade=False, point_rend=False
+):
+    """With `cascade`, `CascadeROIHeads`: three box heads whose boxes are of all classes.
+
+    With `point_rend`, `PointRendMaskHead`.
+    """
     c = sizes.channels
     if features == "fpn":
         shapes = detectron2_backbone(sizes, "backbone.bottom_up.")
@@ -200,6 +205,8 @@ def detectron2(sizes, system="mask_rcnn", features="fpn", classes=80, cascade=Fa
         predictor = f"roi_heads.box_predictor{stage}"
         shapes |= _layer(f"{predictor}.cls_score", classes + 1, hidden)
         shapes |= _layer(f"{predictor}.bbox_pred", 4 if cascade else 4 * classes, hidden)
+    if point_rend:
+        return shapes | point_rend_head(c, sizes.hidden, classes)
     if system == "mask_rcnn":
         for i in range(sizes.convs if features != "c4" else 0):
             shapes |= _layer(f"roi_heads.mask_head.mask_fcn{i + 1}", c, c if i else roi, 3, 3)
@@ -227,6 +234,18 @@ def detectron2_norms(sizes, classes=80, group=True):
         shapes |= {f"{name}.weight": (c, c, 3, 3)} | _norm(f"{name}.norm", c)
     shapes |= _layer("roi_heads.box_head.fc1", sizes.hidden, c * sizes.pool**2)
     return {n: s for n, s in shapes.items() if not (group and "running" in n)}
+
+
+def point_rend_head(channels, hidden, classes):
+    """`PointRendMaskHead`: coarse masks of 7 x 7, points of three layers."""
+    coarse, points = "roi_heads.mask_head.coarse_head", "roi_heads.mask_head.point_head"
+    shapes = _layer(f"{coarse}.reduce_spatial_dim_conv", channels, channels, 2, 2)
+    shapes |= _layer(f"{coarse}.fc1", hidden, channels * 49)
+    shapes |= _layer(f"{coarse}.fc2", hidden, hidden)
+    shapes |= _layer(f"{coarse}.prediction", classes * 49, hidden)
+    for i in range(3):
+        shapes |= _layer(f"{points}.fc{i + 1}", channels, channels + classes, 1)
+    return shapes | _layer(f"{points}.predictor", classes, channels + classes, 1)
 
 
 def detectron2_buffers(

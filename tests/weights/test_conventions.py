@@ -97,6 +97,14 @@ def test_norms_of_detectron2():
     )
 
 
+def test_detectron2s_pointrend_is_the_experiment():
+    given = loading.load("pointrend_r50_fpn").task.model
+    needed = model_of(foreign.detectron2(R50, point_rend=True))
+    answers, free = comparison.differences(needed.as_dict(), given.as_dict())
+    assert answers == []
+    assert all("backbone.weights" in text for text in free), free
+
+
 def test_backbones():
     msra = model_of(foreign.caffe2_backbone(R50))
     assert msra.backbone.stride_in_1x1

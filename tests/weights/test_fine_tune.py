@@ -148,6 +148,24 @@ def test_boxes_of_all_classes_are_loaded_whole(tmp_path):
         np.testing.assert_array_equal(got.class_logits.bias.numpy()[[0, 1, 3]], theirs)
 
 
+def test_what_mixes_classes_starts_afresh(tmp_path):
+    """As many classes in another order: all that PointRend's points see is of other classes."""
+    points = {"point_rend": {"num_points": 8, "coarse_fc_layers": 1, "coarse_fc_channels": 9}}
+    trained, model = make_model(4, seed=2, **points), make_model(4, seed=1, **points)
+    fresh = make_model(4, seed=1, **points)
+    tiny_network.randomize(trained)
+    path = tf.train.Checkpoint(model=trained).save(str(tmp_path / "ckpt"))
+    ours = label_map(*reversed(ABC.names))
+    fine_tune.load_what_fits(model, path, ours, ABC)
+    heads = [network.roi_heads.mask_head for network in (model, trained, fresh)]
+    for got, loaded, kept in zip(*(head.variables for head in heads), strict=True):
+        mixes = "point_head" in got.name or "mask_logits" in got.name
+        np.testing.assert_array_equal(got, kept if mixes else loaded, got.name)
+    fine_tune.load_what_fits(model, path, ABC, ABC)
+    for got, loaded in zip(heads[0].variables, heads[1].variables, strict=True):
+        np.testing.assert_array_equal(got, loaded)
+
+
 def test_a_backbone_alone(trained, tmp_path):
     root = tf.train.Checkpoint(model=tf.train.Checkpoint(backbone=trained.backbone))
     root.save(str(tmp_path / "ckpt"))

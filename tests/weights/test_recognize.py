@@ -44,6 +44,10 @@ def found(shapes):
             "detectron2: Cascade Mask R-CNN, ResNet-50-FPN, 80 classes and",
         ),
         (
+            foreign.detectron2(R50, point_rend=True),
+            "detectron2: Mask R-CNN with PointRend, ResNet-50-FPN, 80 classes and",
+        ),
+        (
             foreign.detectron2(R50, "faster_rcnn", classes=1, cascade=True),
             "detectron2: Cascade Faster R-CNN, ResNet-50-FPN, 1 class and",
         ),
@@ -130,7 +134,7 @@ REFUSED = {
     "keypoint, torchvision": (TV, "roi_heads.keypoint_predictor.kps_score_lowres.weight", "Keyp"),
     "keypoint, Detectron2": (D2, "roi_heads.keypoint_head.conv_fcn1.weight", "a Keypoint R-CNN"),
     "panoptic": (D2, "sem_seg_head.predictor.weight", "panoptic"),
-    "PointRend": (D2, "roi_heads.mask_coarse_head.fc1.weight", "PointRend"),
+    "Implicit PointRend": (D2, "roi_heads.mask_head.parameter_head.fc1.weight", "Implicit Po"),
     "deformable": (D2, "backbone.bottom_up.res3.0.conv2_offset.weight", "deformable"),
     "RetinaNet, torchvision": (TV, "head.classification_head.conv.0.0.weight", "a RetinaNet"),
     "RetinaNet, Detectron2": (D2, "head.cls_subnet.0.weight", "a RetinaNet"),

@@ -47,6 +47,7 @@ DETECTORS = {
         detectron2,
         foreign.detectron2(SMALL, "faster_rcnn", classes=3, cascade=True),
     ),
+    "Detectron2 PointRend": (detectron2, foreign.detectron2(SMALL, classes=3, point_rend=True)),
     "Detectron2 RPN FPN": (detectron2, foreign.detectron2(SMALL, "rpn")),
     "Detectron2 Mask R-CNN C4": (detectron2, foreign.detectron2(SMALL, features="c4", classes=3)),
     "Detectron2 Faster R-CNN C4": (
@@ -187,6 +188,38 @@ def test_mask_heads_that_no_other_project_has(differs, message):
     for module in (detectron2, torchvision):
         with pytest.raises(ValueError, match=message):
             module.entries(model)
+
+
+def test_the_heads_of_pointrend():
+    """Spot checks, and the names of its first files."""
+    _, shapes = DETECTORS["Detectron2 PointRend"]
+    state = foreign.state_dict(shapes)
+    model = model_for(state)
+    detectron2.load(model, state)
+    coarse, points = (getattr(model.roi_heads.mask_head, k) for k in ("coarse_head", "point_head"))
+    name = "roi_heads.mask_head."
+    masks = state[f"{name}coarse_head.prediction.bias"].reshape(3, 7, 7)
+    np.testing.assert_array_equal(
+        np.reshape(coarse.mask_logits.bias, (7, 7, 3)), masks.transpose(1, 2, 0)
+    )
+    fc = state[f"{name}coarse_head.fc1.weight"]  # of features that were flattened as NCHW
+    ours = np.reshape(coarse.hidden[0].kernel, (7, 7, -1, len(fc)))
+    np.testing.assert_array_equal(ours[2, 5], fc.reshape(len(fc), -1, 7, 7)[:, :, 2, 5].T)
+    fc = state[f"{name}point_head.fc3.weight"]
+    np.testing.assert_array_equal(points.hidden[2].kernel, fc[:, :, 0].T)
+    predictor = state[f"{name}point_head.predictor.weight"]
+    np.testing.assert_array_equal(points.predictor_kernel, predictor[:, :, 0].T)
+    old = {
+        key.replace("mask_head.coarse_head.fc", "mask_coarse_head.coarse_mask_fc")
+        .replace("mask_head.coarse_head", "mask_coarse_head")
+        .replace("mask_head.point_head", "mask_point_head"): value
+        for key, value in state.items()
+    }
+    assert old.keys() != state.keys()
+    again = model_for(old)
+    detectron2.load(again, old)
+    for a, b in zip(again.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_torchvision_writes_no_c4():
