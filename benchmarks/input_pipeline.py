@@ -5,12 +5,18 @@ python benchmarks/input_pipeline.py
 Records of pictures of 480 x 640 with 7.3 objects each (`synthetic_coco.py`), converted by the
 command that a user types, read as `maskrcnn_r50_fpn` reads them: decoded, flipped, resized,
 normalised, padded, two to a batch. Prints one JSON line.
+
+python benchmarks/input_pipeline.py --experiment=maskrcnn_r50_fpn_lsj \
+  --against=maskrcnn_r50_fpn_lsj_copypaste
+
+reads as two experiments do, in turn: what copy-paste costs.
 """
 
 import argparse
 import pathlib
 import subprocess
 import tempfile
+from collections.abc import Callable
 
 import coco_size
 import network  # noqa: F401  # puts the project on the path
@@ -27,32 +33,45 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256, help="of the set, and of each round")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--experiment", default="maskrcnn_r50_fpn")
+    parser.add_argument("--against", help="another experiment, in turn with the first")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name) / "coco"
         synthetic_coco.write(folder, args.images, size=(480, 640), pictures=64)
         command = coco_size.command(folder, num_shards=8)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        config = loading.load("maskrcnn_r50_fpn")
-        data = config.task.train_data
-        data.input_path = config.task.validation_data.input_path = f"{folder}/records/*.tfrecord"
-        data.global_batch_size = args.batch
-        batches = iter(MaskRCNNTask(config.task).build_inputs(data))
-
-        def read_all():
-            for _ in range(args.images // args.batch):
-                next(batches)
-
-        taken = timing.in_turn({"round": read_all}, args.rounds)
+        names = [args.experiment] + ([args.against] if args.against else [])
+        readers = {name: _reader(name, folder, args) for name in names}
+        taken = timing.in_turn(readers, args.rounds)
     images = args.images // args.batch * args.batch
     timing.print_line(
         benchmark="input_pipeline",
         contestant="ours",
         args=vars(args),
         seconds={name: runs.summary() for name, runs in taken.items()},
-        images_per_s=round(images / taken["round"].median, 1),
+        images_per_s=round(images / taken[args.experiment].median, 1),
+        times_as_long={
+            name: round(runs.median / taken[args.experiment].median, 2)
+            for name, runs in taken.items()
+        },
         peak_mib=timing.peak_memory_mib(),
     )
+
+
+def _reader(experiment: str, folder: pathlib.Path, args: argparse.Namespace) -> Callable[[], None]:
+    """Return what reads `args.images` images as an experiment does."""
+    config = loading.load(experiment)
+    data = config.task.train_data
+    data.input_path = config.task.validation_data.input_path = f"{folder}/records/*.tfrecord"
+    data.global_batch_size = args.batch
+    batches = iter(MaskRCNNTask(config.task).build_inputs(data))
+
+    def read_all() -> None:
+        for _ in range(args.images // args.batch):
+            next(batches)
+
+    return read_all
 
 
 if __name__ == "__main__":

@@ -68,14 +68,23 @@ def keep(bits: tf.Tensor, num_pixels: tf.Tensor, is_kept: tf.Tensor) -> tf.Tenso
     Returns:
       uint8, the kept objects' crops one after the other.
     """
+    return tf.cond(
+        tf.reduce_all(is_kept), lambda: bits, lambda: pack(pixels_of(bits, num_pixels, is_kept))
+    )
 
-    def close_up() -> tf.Tensor:
-        kept = tf.boolean_mask(num_pixels, is_kept)
-        start = tf.boolean_mask(tf.cumsum(num_pixels, exclusive=True), is_kept)
-        gap = start - tf.cumsum(kept, exclusive=True)
-        return pack(unpack(bits, tf.range(tf.reduce_sum(kept)) + tf.repeat(gap, kept)))
 
-    return tf.cond(tf.reduce_all(is_kept), lambda: bits, close_up)
+def pixels_of(bits: tf.Tensor, num_pixels: tf.Tensor, is_wanted: tf.Tensor) -> tf.Tensor:
+    """Return the pixels bool [t] of the wanted objects, one after the other.
+
+    Args:
+      bits: uint8 [ceil(T / 8)], crops one after the other.
+      num_pixels: int32 [n], pixels of each crop; their sum is T.
+      is_wanted: bool [n].
+    """
+    wanted = tf.boolean_mask(num_pixels, is_wanted)
+    start = tf.boolean_mask(tf.cumsum(num_pixels, exclusive=True), is_wanted)
+    gap = start - tf.cumsum(wanted, exclusive=True)
+    return unpack(bits, tf.range(tf.reduce_sum(wanted)) + tf.repeat(gap, wanted))
 
 
 def fit(
@@ -141,9 +150,52 @@ def subsample(
       bits, sizes and frames of the new crops. An object that falls between the network input's
       pixel centres, or outside, has a crop of size 0.
     """
-    top_left, new_sizes, source = _look_up(sizes, frames, image_hw)
+    top_left, new_sizes, pixels = pixels_inside(bits, sizes, frames, image_hw)
     new_frames = tf.cast(tf.concat([top_left, top_left + new_sizes], axis=1), tf.float32)
-    return pack(unpack(bits, source)), new_sizes, new_frames
+    return pack(pixels), new_sizes, new_frames
+
+
+def pixels_inside(
+    bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Look up each object's mask at all pixels of an image that its frame covers.
+
+    Args:
+      bits: as for `subsample`, as the others.
+      sizes: int32 [n, (height, width)].
+      frames: float32 [n, (y1, x1, y2, x2)].
+      image_hw: int32 [(height, width)].
+
+    Returns:
+      top_left: int32 [n, 2], the first row and column of the image inside each frame.
+      new_sizes: int32 [n, (height, width)], how many rows and columns of the image that are.
+      pixels: bool [sum of height * width]: object by object, row by row.
+    """
+    top_left, new_sizes, source = _look_up(sizes, frames, image_hw)
+    return top_left, new_sizes, unpack(bits, source)
+
+
+def places(top_left: tf.Tensor, sizes: tf.Tensor, image_width: tf.Tensor) -> tf.Tensor:
+    """Number the pixels of rectangles as the image they lie in does, row by row.
+
+    Args:
+      top_left: int32 [n, 2], what `pixels_inside` returned, as the next.
+      sizes: int32 [n, (height, width)].
+      image_width: int32 [], of the image.
+
+    Returns:
+      int32 [sum of height * width], `row * image_width + column`.
+    """
+    height, width = tf.unstack(sizes, axis=1)
+    object_of_row = tf.repeat(tf.range(tf.size(height)), height)
+    row_of_object = tf.range(tf.size(object_of_row)) - tf.repeat(
+        tf.cumsum(height, exclusive=True), height
+    )
+    corner = tf.gather(top_left, object_of_row)
+    row_start = (corner[:, 0] + row_of_object) * image_width + corner[:, 1]
+    row_width = tf.gather(width, object_of_row)
+    first_pixel = tf.cumsum(row_width, exclusive=True)
+    return tf.range(tf.reduce_sum(row_width)) + tf.repeat(row_start - first_pixel, row_width)
 
 
 def visible_boxes(

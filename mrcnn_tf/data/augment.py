@@ -20,6 +20,10 @@ _SHORT_EDGE_STREAM = 2
 _SCALE_STREAM = 3
 _COLOR_STREAM = 4
 _ORDER_STREAM = 5
+_PARTNER_STREAM = 6
+_IS_PASTED_STREAM = 7
+_PASTED_IMAGE_STREAM = 8
+_PASTED_OBJECTS_STREAM = 9
 
 # What a mirror turns round; proposals are there only if they come from files.
 _BOXES = (schema.GT_BOXES, schema.PROPOSAL_BOXES)
@@ -130,6 +134,54 @@ def random_order(count: int, seed: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_shuffle(
         tf.range(count), _stream(seed, _ORDER_STREAM), alg="philox"
     )
+
+
+def random_partners(count: int, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Choose for each image another one whose objects are pasted onto it (`copy_paste.py`).
+
+    An image gives objects to one other at most, perhaps to itself.
+
+    Args:
+      count: n, how many.
+      seed: int64 [2].
+      probability: of an image to have one.
+
+    Returns:
+      int32 [n], numbers from 0 to n - 1; -1 for none.
+    """
+    if not probability:
+        return tf.fill([count], -1)
+    partner = tf.random.experimental.stateless_shuffle(
+        tf.range(count), _stream(seed, _PARTNER_STREAM), alg="philox"
+    )
+    draw = tf.random.stateless_uniform([count], _stream(seed, _IS_PASTED_STREAM), alg="philox")
+    return tf.where(draw < probability, partner, -1)
+
+
+def seed_of_pasted(seed: tf.Tensor) -> tf.Tensor:
+    """Return the seed int64 [2] of the image whose objects are pasted, from the other one's."""
+    return _stream(seed, _PASTED_IMAGE_STREAM)
+
+
+def random_subset(is_eligible: tf.Tensor, seed: tf.Tensor, most: tf.Tensor) -> tf.Tensor:
+    """Choose some of those that are eligible: first how many, from none to all, then which.
+
+    Args:
+      is_eligible: bool [n].
+      seed: int64 [2].
+      most: int32 [], no more than these.
+
+    Returns:
+      bool [n].
+    """
+    seed = _stream(seed, _PASTED_OBJECTS_STREAM)
+    draw = tf.random.stateless_uniform([tf.size(is_eligible) + 1], seed, alg="philox")
+    num_eligible = tf.math.count_nonzero(is_eligible, dtype=tf.int32)
+    # float32 may round the product up to the count itself, plus 1.
+    count = tf.cast(draw[0] * tf.cast(num_eligible + 1, tf.float32), tf.int32)
+    count = tf.minimum(tf.minimum(count, num_eligible), most)
+    place = tf.argsort(tf.argsort(tf.where(is_eligible, draw[1:], 2.0), stable=True))
+    return place < count
 
 
 def crop(

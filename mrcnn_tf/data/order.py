@@ -26,12 +26,14 @@ class Rows(NamedTuple):
       record: int32 [n], its row of the index.
       short_edge: int32 [n], to which the image is resized, pixels.
       canvas_hw: int32 [n, (height, width)], to which it is padded, pixels.
+      partner: int32 [n], the row of the index of the image whose objects are pasted; -1 for none.
     """
 
     position: tf.Tensor
     record: tf.Tensor
     short_edge: tf.Tensor
     canvas_hw: tf.Tensor
+    partner: tf.Tensor
 
 
 class Place(NamedTuple):
@@ -55,6 +57,7 @@ def of_epoch(
     seed: int,
     short_edges: tuple[int, ...],
     choose_canvas: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    paste_probability: float = 0.0,
 ) -> Rows:
     """Return the images of an epoch.
 
@@ -64,6 +67,7 @@ def of_epoch(
       seed: of the order, and of the short edges.
       short_edges: to choose from.
       choose_canvas: `(size_hw, short_edge) -> canvas_hw`, each as in `Rows`.
+      paste_probability: of an image to have a partner.
     """
     num_records = size_hw.shape[0]
     seed_of_epoch = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -74,6 +78,7 @@ def of_epoch(
         record=record,
         short_edge=short_edge,
         canvas_hw=choose_canvas(tf.gather(size_hw, record), short_edge),
+        partner=augment.random_partners(num_records, seed_of_epoch, paste_probability),
     )
 
 

@@ -18,13 +18,14 @@ there are.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import tensorflow as tf
 
 from mrcnn_tf.data import (
     augment,
     canvases,
+    copy_paste,
     damage,
     decoder,
     order,
@@ -68,6 +69,7 @@ def build(
     flip_probability: float,
     scale_jitter: tuple[float, ...],
     color_jitter: augment.ColorJitter,
+    pasting: copy_paste.CopyPaste | None = None,
     max_instances: int,
     mask_arena_pixels: int,
     num_input_pipelines: int = 1,
@@ -108,6 +110,8 @@ def build(
       scale_jitter: (smallest, largest) factor on a training image's size, of which at most
         `long_edge` x `long_edge` is then seen; empty for none.
       color_jitter: how far the colours of training images move.
+      pasting: of training: objects of a second image are pasted onto each, drawn, flipped and
+        jittered as the first; needs one canvas, hence `scale_jitter`. None for no pasting.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
       num_input_pipelines: how many pipelines (hosts) share the images of each step.
@@ -152,14 +156,21 @@ def build(
     def resized_hw(size_hw: tf.Tensor, short_edge: tf.Tensor) -> tf.Tensor:
         return preprocess.resized_size_hw(size_hw, short_edge, long_edge, resize_convention)
 
-    def load(row: order.Rows, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    prepare_image = functools.partial(
+        preprocess.prepare_image,
+        convention=resize_convention,
+        channel_order=channel_order,
+        pixel_mean=pixel_mean,
+        pixel_std=pixel_std,
+    )
+
+    def load(row: order.Rows, serialized: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decode and augment a record, and decide its size."""
         example = decoder.decode(
             serialized, label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
         )
         if proposals:
             example |= proposals.join(example)
-        seeds = tf.stack([seed, row.position])
         size_hw = resized_hw(tf.shape(example[schema.IMAGE])[:2], row.short_edge)
         if is_training:
             example = augment.random_flip_left_right(example, seeds, flip_probability)
@@ -171,31 +182,64 @@ def build(
                 example = augment.random_color(example, seeds, color_jitter)
         return example | {_SIZE_HW: size_hw}
 
+    def paste(
+        row: order.Rows,
+        serialized: tf.Tensor,
+        seeds: tf.Tensor,
+        image: tf.Tensor,
+        size_hw: tf.Tensor,
+        objects: dict[str, tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """Paste objects of the partner's record; return image, its size and the objects anew."""
+        seeds = augment.seed_of_pasted(seeds)
+        partner = load(row, serialized, seeds)
+        room = max_instances - tf.size(objects[schema.GT_CLASSES])
+        chosen = copy_paste.choose(
+            preprocess.scale_objects(partner, partner[_SIZE_HW]), seeds, room
+        )
+        objects, covered = copy_paste.cover(objects, chosen, row.canvas_hw, pasting)
+
+        def pixels_at(yx: tf.Tensor) -> tf.Tensor:
+            ordered = preprocess.order_channels(partner[schema.IMAGE], channel_order)
+            whole = preprocess.resize_image(ordered, partner[_SIZE_HW], resize_convention)
+            # Only what is pasted is normalised: [k, 3] as an image of one row.
+            pasted = tf.gather_nd(whole, yx)[tf.newaxis]
+            return preprocess.normalise(pasted, pixel_mean, pixel_std)[0]
+
+        image = tf.cond(  # nothing is resized in vain
+            tf.size(covered) > 0,
+            lambda: copy_paste.paste_pixels(image, covered, pixels_at),
+            lambda: image,
+        )
+        return image, copy_paste.grown(size_hw, covered, row.canvas_hw[1]), objects
+
     @tf.autograph.experimental.do_not_convert
     def finish(row: order.Rows, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Turn a record into a batch's row."""
+        """Turn a record, or two, into a batch's row."""
+        seeds = tf.stack([seed, row.position])
+        if pasting:
+            serialized, of_partner = serialized
         if is_training:
-            example = load(row, serialized)
+            example = load(row, serialized, seeds)
         else:
             is_blank = row.position < 0
             blank = _blank_example()
             if proposals:
                 blank[schema.PROPOSAL_BOXES] = tf.zeros([0, 4])
-            example = tf.cond(is_blank, lambda: blank, lambda: load(row, serialized))
+            example = tf.cond(is_blank, lambda: blank, lambda: load(row, serialized, seeds))
         size_hw = example[_SIZE_HW]
-        image = preprocess.prepare_image(
-            example[schema.IMAGE],
-            size_hw,
-            row.canvas_hw,
-            convention=resize_convention,
-            channel_order=channel_order,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
-        )
+        image = prepare_image(example[schema.IMAGE], size_hw, row.canvas_hw)
         if canvas_sizes is not None and len(canvas_sizes) == 1:
             image.set_shape([*canvas_sizes[0], 3])
-        objects = preprocess.prepare_objects(
-            example, size_hw, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
+        objects = preprocess.scale_objects(example, size_hw)
+        if pasting:
+            image, size_hw, objects = tf.cond(
+                row.partner >= 0,
+                lambda: paste(row, of_partner, seeds, image, size_hw, objects),
+                lambda: (image, size_hw, objects),
+            )
+        objects = preprocess.pad_objects(
+            objects, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
         )
         given = preprocess.prepare_proposals(example, size_hw, num_proposals) if proposals else {}
         for number, in_view in enumerate(prepare_views):
@@ -207,9 +251,7 @@ def build(
             *edges,
             has_buckets=canvas_sizes is not None,
             convention=resize_convention,
-            channel_order=channel_order,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
+            prepare_image=prepare_image,
         )
         for edges in views
     ]
@@ -225,6 +267,7 @@ def build(
             seed=seed,
             short_edges=short_edges,
             choose_canvas=choose_canvas,
+            paste_probability=pasting.probability if pasting else 0.0,
         )
 
     if not is_training:
@@ -239,7 +282,7 @@ def build(
         rows = _group_by_canvas(rows, window, 1, 0, is_training)
     else:
         rows = _group_by_canvas(rows, share, num_input_pipelines, input_pipeline_id, is_training)
-    dataset = _read(rows, index)
+    dataset = _read(rows, index, with_partners=bool(pasting))
     dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     batch = tf.data.Dataset.padded_batch if views else tf.data.Dataset.batch
     dataset = batch(dataset, per_replica_batch_size, drop_remainder=True)
@@ -249,7 +292,12 @@ def build(
 
 
 def _view(
-    short_edge: int, long_edge: int, *, has_buckets: bool, **prepared: Any
+    short_edge: int,
+    long_edge: int,
+    *,
+    has_buckets: bool,
+    convention: str,
+    prepare_image: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> Callable[[int, tf.Tensor], dict[str, tf.Tensor]]:
     """Return the function from a stored image to one of its views in a batch, without B."""
     choose = canvases.round_up
@@ -259,10 +307,8 @@ def _view(
         )
 
     def view(number: int, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        size_hw = preprocess.resized_size_hw(
-            tf.shape(image)[:2], short_edge, long_edge, prepared["convention"]
-        )
-        resized = preprocess.prepare_image(image, size_hw, choose(size_hw), **prepared)
+        size_hw = preprocess.resized_size_hw(tf.shape(image)[:2], short_edge, long_edge, convention)
+        resized = prepare_image(image, size_hw, choose(size_hw))
         return {
             schema.view_image(number): resized,
             schema.view_size_hw(number): tf.cast(size_hw, tf.float32),
@@ -316,19 +362,23 @@ def _in_order(
             record=tf.range(count),
             short_edge=short_edges,
             canvas_hw=choose_canvas(size_hw, short_edges),
+            partner=tf.fill([count], -1),
         )
     return tf.data.Dataset.from_tensor_slices(rows)
 
 
-def _read(rows: tf.data.Dataset, index: record_index.RecordIndex) -> tf.data.Dataset:
-    """Read the record of each row, several at once, in order: (row, string []); any of a blank."""
+def _read(
+    rows: tf.data.Dataset, index: record_index.RecordIndex, with_partners: bool
+) -> tf.data.Dataset:
+    """Read the record of each row, several at once, in order: (row, string []); any of a blank.
+
+    With partners (row, (string [], string [])); the record again where there is no partner.
+    """
     with tf.device("CPU:0"):
         files, file = tf.constant(index.files), tf.constant(index.file)
         offset, length = tf.constant(index.offset), tf.constant(index.length)
 
-    @tf.autograph.experimental.do_not_convert
-    def read(row: order.Rows) -> tuple[order.Rows, tf.Tensor]:
-        record = tf.maximum(row.record, 0)
+    def read_one(record: tf.Tensor) -> tf.Tensor:
         # `tf.data.TFRecordDataset`, which cannot begin within a file, is this without offsets.
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=tf.gather(files, file[record])[None],
@@ -344,7 +394,15 @@ def _read(rows: tf.data.Dataset, index: record_index.RecordIndex) -> tf.data.Dat
             tf.strings.length(serialized) > 0, ["changed while it is read:", *where]
         )
         with tf.control_dependencies([is_there]):
-            return row, tf.identity(serialized)
+            return tf.identity(serialized)
+
+    @tf.autograph.experimental.do_not_convert
+    def read(row: order.Rows) -> tuple[order.Rows, tf.Tensor | tuple[tf.Tensor, tf.Tensor]]:
+        record = tf.maximum(row.record, 0)
+        serialized = read_one(record)
+        if with_partners:
+            return row, (serialized, read_one(tf.where(row.partner >= 0, row.partner, record)))
+        return row, serialized
 
     return rows.map(read, num_parallel_calls=_READ_AT_ONCE, deterministic=True)
 
@@ -372,6 +430,7 @@ def _group_by_canvas(
                 record=tf.constant(-1),
                 short_edge=tf.constant(0),
                 canvas_hw=canvas_hw,
+                partner=tf.constant(-1),
             )
         )
         filled = window.concatenate(blank.repeat(window_size))

@@ -190,6 +190,23 @@ def prepare_objects(
     Returns:
       The `gt_` keys of a batch and the counts of what was dropped, for one image (without B).
     """
+    return pad_objects(
+        scale_objects(example, size_hw),
+        max_instances=max_instances,
+        mask_arena_pixels=mask_arena_pixels,
+    )
+
+
+def scale_objects(example: dict[str, tf.Tensor], size_hw: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Scale the objects to the network input; masks keep their bits unless the image shrinks.
+
+    Args:
+      example: a decoded example.
+      size_hw: int32 [2], the resized image.
+
+    Returns:
+      The `gt_` keys of a decoded example; boxes and frames are network-input pixels.
+    """
     original_hw = tf.shape(example[schema.IMAGE])[:2]
     scale = tf.cast(size_hw, tf.float32) / tf.cast(original_hw, tf.float32)
     scale = tf.tile(scale, [2])
@@ -201,8 +218,31 @@ def prepare_objects(
         lambda: arena.subsample(bits, sizes, frames, size_hw),
         lambda: (bits, sizes, frames),
     )
+    return {
+        schema.GT_BOXES: example[schema.GT_BOXES] * scale,
+        schema.GT_CLASSES: example[schema.GT_CLASSES],
+        schema.GT_IS_CROWD: example[schema.GT_IS_CROWD],
+        schema.GT_MASK_BITS: bits,
+        schema.GT_MASK_FRAMES: frames,
+        schema.GT_MASK_SIZES: sizes,
+    }
 
-    is_crowd = example[schema.GT_IS_CROWD]
+
+def pad_objects(
+    objects: dict[str, tf.Tensor], *, max_instances: int, mask_arena_pixels: int
+) -> dict[str, tf.Tensor]:
+    """Pack objects' masks into the arena, and pad the objects to a fixed count.
+
+    Args:
+      objects: what `scale_objects` returned.
+      max_instances: G.
+      mask_arena_pixels: capacity of the arena, a multiple of 8.
+
+    Returns:
+      See `prepare_objects`.
+    """
+    bits, sizes = objects[schema.GT_MASK_BITS], objects[schema.GT_MASK_SIZES]
+    is_crowd = objects[schema.GT_IS_CROWD]
     order = tf.concat([tf.where(~is_crowd), tf.where(is_crowd)], axis=0)[:max_instances]  # [m, 1]
     num_objects, num_kept = tf.size(is_crowd), tf.shape(order)[0]
     is_kept = tf.scatter_nd(order, tf.ones([num_kept], tf.bool), [num_objects])
@@ -218,14 +258,14 @@ def prepare_objects(
         return padded
 
     return {
-        schema.GT_BOXES: pad(example[schema.GT_BOXES] * scale),
-        schema.GT_CLASSES: pad(example[schema.GT_CLASSES]),
+        schema.GT_BOXES: pad(objects[schema.GT_BOXES]),
+        schema.GT_CLASSES: pad(objects[schema.GT_CLASSES]),
         schema.GT_IS_CROWD: pad(is_crowd),
         schema.GT_VALID: tf.range(max_instances) < num_kept,
         schema.GT_MASK_BITS: bits,
         schema.GT_MASK_OFFSETS: pad(offsets),
         schema.GT_MASK_SIZES: pad(sizes),
-        schema.GT_MASK_FRAMES: pad(frames),
+        schema.GT_MASK_FRAMES: pad(objects[schema.GT_MASK_FRAMES]),
         schema.GT_MASKS_VALID: pad(is_packed & (num_pixels > 0)),
         schema.NUM_DROPPED_OBJECTS: num_objects - num_kept,
         schema.NUM_DROPPED_MASKS: tf.math.count_nonzero(

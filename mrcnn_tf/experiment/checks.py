@@ -388,6 +388,36 @@ def _check_data(where: str, data: Data) -> None:
         raise ValueError(
             f"{where}: scale_jitter and color_jitter are for training, this has is_training: false"
         )
+    _check_copy_paste(where, data)
+
+
+def _check_copy_paste(where: str, data: Data) -> None:
+    pasting = data.copy_paste
+    if not 0.0 <= pasting.probability <= 1.0:
+        raise ValueError(f"{where}.copy_paste.probability: got {pasting.probability}, needs 0 to 1")
+    for name in ("min_pixels", "max_box_shift"):
+        if getattr(pasting, name) < 0:
+            raise ValueError(
+                f"{where}.copy_paste.{name}: got {getattr(pasting, name)}, must not be negative"
+            )
+    if not pasting.probability:
+        return
+    if not data.is_training:
+        raise ValueError(f"{where}.copy_paste: is for training, this has is_training: false")
+    if not data.mask_arena_pixels:
+        raise ValueError(
+            f"{where}.copy_paste: objects are cut out by masks; mask_arena_pixels is 0"
+        )
+    if not data.scale_jitter:
+        raise ValueError(
+            f"{where}.copy_paste: needs scale_jitter, with which all images share one canvas; "
+            "[1.0, 1.0] jitters nothing"
+        )
+    if data.proposals:
+        raise ValueError(
+            f"{where}.copy_paste: the proposals of {data.proposals} are of the images as they are, "
+            "without what is pasted; set copy_paste.probability to 0"
+        )
 
 
 def _check_service(where: str, data: Data) -> None:

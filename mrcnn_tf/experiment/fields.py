@@ -405,6 +405,23 @@ class ColorJitter(Fields):
 
 
 @dataclasses.dataclass
+class CopyPaste(Fields):
+    """Simple Copy-Paste (arXiv 2012.07177): objects of a second image are pasted onto the first.
+
+    Attributes:
+      probability: of a training image to have objects of another pasted onto it; there 1. 0 for no
+        pasting.
+      min_pixels: an object that is covered in part is dropped if no more pixels of it are left,
+        counted in the network's input, and its box has changed.
+      max_box_shift: by more than this, in pixels, at one of its edges.
+    """
+
+    probability: float = 0.0
+    min_pixels: int = 300
+    max_box_shift: float = 10.0
+
+
+@dataclasses.dataclass
 class TTA(Fields):
     """Test-time augmentation: each image is looked at several times, see `modeling/tta.py`.
 
@@ -446,6 +463,7 @@ class Data(Fields):
         scale jitter of Simple Copy-Paste (arXiv 2012.07177): 0.1, 2.0 with both edges 1024. Empty
         for none.
       color_jitter: of brightness, contrast, saturation and hue.
+      copy_paste: objects of other images pasted onto training images, with `scale_jitter`.
       mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
       enable_tf_data_service: training images are read and decoded by the workers of a tf.data
         service, which see the files under the same names; see docs/many-machines.md.
@@ -472,6 +490,7 @@ class Data(Fields):
     flip_probability: float = 0.0
     scale_jitter: tuple[float, ...] = ()
     color_jitter: ColorJitter = dataclasses.field(default_factory=ColorJitter)
+    copy_paste: CopyPaste = dataclasses.field(default_factory=CopyPaste)
     mask_arena_pixels: int = 2**25
     enable_tf_data_service: bool = False
     tf_data_service_address: str | None = None

@@ -4,7 +4,7 @@ import uuid
 
 import tensorflow as tf
 
-from mrcnn_tf.data import augment, canvases, pipeline, service
+from mrcnn_tf.data import augment, canvases, copy_paste, pipeline, service
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Task
@@ -63,6 +63,9 @@ def build(
         flip_probability=data.flip_probability,
         scale_jitter=scale_jitter,
         color_jitter=augment.ColorJitter(**vars(data.color_jitter)),
+        pasting=copy_paste.CopyPaste(**vars(data.copy_paste))
+        if data.copy_paste.probability
+        else None,
         max_instances=model.max_instances,
         mask_arena_pixels=data.mask_arena_pixels,
         seed=data.seed,

@@ -111,6 +111,19 @@ def test_large_scale_jitter_as_detectron2_published_it():
     assert list(learning_rate.values) == [0.1, 0.01, 0.001]
 
 
+def test_copy_paste_is_as_its_authors_have_it_and_off_elsewhere():
+    plain = loading.load("maskrcnn_r50_fpn_lsj").task.train_data
+    pasting = loading.load("maskrcnn_r50_fpn_lsj_copypaste").task.train_data
+    assert plain.copy_paste.probability == 0
+    assert vars(pasting.copy_paste) == {
+        "probability": 1.0,
+        "min_pixels": 300,
+        "max_box_shift": 10.0,
+    }
+    pasting.copy_paste = plain.copy_paste
+    assert pasting == plain
+
+
 def test_later_layers_win(folder, tmp_path):
     (tmp_path / "more.yaml").write_text("task.model.fpn.channels: 64\ntrainer.train_steps: 7\n")
     experiment = loading.load(
@@ -277,6 +290,15 @@ def test_names_and_types_are_checked(folder, override, message):
         ),
         ("task.validation_data.scale_jitter=[1,2]", "validation_data: scale_jitter and color"),
         ("task.validation_data.color_jitter.hue=0.1", "are for training"),
+        ("task.train_data.copy_paste.probability=1.5", "probability: got 1.5, needs 0 to 1"),
+        ("task.train_data.copy_paste.min_pixels=-1", "min_pixels: got -1, must not be neg"),
+        ("task.train_data.copy_paste.probability=1", "copy_paste: needs scale_jitter, with"),
+        (
+            "task.train_data={scale_jitter: [1, 2], mask_arena_pixels: 0, "
+            "copy_paste: {probability: 1}}",
+            "cut out by masks; mask_arena_pixels is 0",
+        ),
+        ("task.validation_data.copy_paste.probability=1", "validation_data.copy_paste: is for"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(folder, override, message):
