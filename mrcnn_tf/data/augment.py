@@ -24,6 +24,7 @@ _PARTNER_STREAM = 6
 _IS_PASTED_STREAM = 7
 _PASTED_IMAGE_STREAM = 8
 _PASTED_OBJECTS_STREAM = 9
+_REPEAT_STREAM = 10
 
 # What a mirror turns round; proposals are there only if they come from files.
 _BOXES = (schema.GT_BOXES, schema.PROPOSAL_BOXES)
@@ -104,7 +105,9 @@ def random_flip_left_right(
     return flip_left_right(example, draw < probability)
 
 
-def random_short_edges(short_edges: tuple[int, ...], seed: tf.Tensor, count: int) -> tf.Tensor:
+def random_short_edges(
+    short_edges: tuple[int, ...], seed: tf.Tensor, count: int | tf.Tensor
+) -> tf.Tensor:
     """Choose the lengths of the short edges of images, each with equal probability.
 
     Args:
@@ -121,7 +124,7 @@ def random_short_edges(short_edges: tuple[int, ...], seed: tf.Tensor, count: int
     return tf.gather(tf.constant(short_edges, tf.int32), index)
 
 
-def random_order(count: int, seed: tf.Tensor) -> tf.Tensor:
+def random_order(count: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Choose one of all orders, each with equal probability.
 
     Args:
@@ -136,23 +139,41 @@ def random_order(count: int, seed: tf.Tensor) -> tf.Tensor:
     )
 
 
-def random_partners(count: int, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """Choose for each image another one whose objects are pasted onto it (`copy_paste.py`).
-
-    An image gives objects to one other at most, perhaps to itself.
+def random_rounding(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Round numbers up or down at random, so that their mean over many seeds is what they are.
 
     Args:
-      count: n, how many.
+      values: float32 [n], not negative.
+      seed: int64 [2].
+
+    Returns:
+      int32 [n].
+    """
+    draw = tf.random.stateless_uniform(
+        [tf.size(values)], _stream(seed, _REPEAT_STREAM), alg="philox"
+    )
+    whole = tf.floor(values)
+    return tf.cast(whole, tf.int32) + tf.cast(draw < values - whole, tf.int32)
+
+
+def random_partners(record: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Choose for each image another one whose objects are pasted onto it (`copy_paste.py`).
+
+    An image gives objects as often as it is itself among them, perhaps to itself.
+
+    Args:
+      record: int32 [n], numbers of the images.
       seed: int64 [2].
       probability: of an image to have one.
 
     Returns:
-      int32 [n], numbers from 0 to n - 1; -1 for none.
+      int32 [n], of these numbers; -1 for none.
     """
+    count = tf.size(record)
     if not probability:
         return tf.fill([count], -1)
     partner = tf.random.experimental.stateless_shuffle(
-        tf.range(count), _stream(seed, _PARTNER_STREAM), alg="philox"
+        record, _stream(seed, _PARTNER_STREAM), alg="philox"
     )
     draw = tf.random.stateless_uniform([count], _stream(seed, _IS_PASTED_STREAM), alg="philox")
     return tf.where(draw < probability, partner, -1)

@@ -105,6 +105,15 @@ def image_size_hw(serialized: tf.Tensor) -> tf.Tensor:
     )
 
 
+def categories(serialized: tf.Tensor) -> tf.Tensor:
+    """Return int64 [c], the data set's own ids of the different categories in a record.
+
+    Args:
+      serialized: string [].
+    """
+    return tf.unique(columns.parse(serialized, [schema.CLASS_LABEL])[schema.CLASS_LABEL]).y
+
+
 def _boxes(parsed: dict[str, tf.Tensor], image_hw: tf.Tensor, source_id: tf.Tensor) -> tf.Tensor:
     """Return boxes float32 [n, (y1, x1, y2, x2)] in pixels, clipped to the image."""
     names = (schema.BBOX_YMIN, schema.BBOX_XMIN, schema.BBOX_YMAX, schema.BBOX_XMAX)

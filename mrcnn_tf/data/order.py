@@ -2,6 +2,8 @@
 
 The stream of images has positions 0, 1, 2, ...: position p is place p % n of epoch p // n, and an
 epoch is every record of the set once, in an order that the seed and the number of the epoch give.
+With repeat factors an epoch has some records several times, and n is the most that it can have:
+epochs that have fewer leave the last positions out.
 Which images share a step is decided along the stream: an image waits for its canvas until it has
 as many as a step needs, the `window`. So all that a run has seen after k steps are the images up
 to some position but those that still wait, and both follow from numbers alone, without reading.
@@ -58,6 +60,7 @@ def of_epoch(
     short_edges: tuple[int, ...],
     choose_canvas: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     paste_probability: float = 0.0,
+    repeats: np.ndarray | None = None,
 ) -> Rows:
     """Return the images of an epoch.
 
@@ -68,17 +71,25 @@ def of_epoch(
       short_edges: to choose from.
       choose_canvas: `(size_hw, short_edge) -> canvas_hw`, each as in `Rows`.
       paste_probability: of an image to have a partner.
+      repeats: float [n], how often each record is in an epoch, on average; None for once.
     """
-    num_records = size_hw.shape[0]
     seed_of_epoch = tf.stack([tf.constant(seed, tf.int64), epoch])
-    record = augment.random_order(num_records, seed_of_epoch)
-    short_edge = augment.random_short_edges(short_edges, seed_of_epoch, num_records)
+    if repeats is None:
+        most = count = size_hw.shape[0]
+        record = augment.random_order(count, seed_of_epoch)
+    else:
+        most = int(np.ceil(repeats).sum())
+        times = augment.random_rounding(tf.constant(repeats, tf.float32), seed_of_epoch)
+        record = tf.repeat(tf.range(len(repeats)), times)
+        count = tf.size(record)
+        record = tf.gather(record, augment.random_order(count, seed_of_epoch))
+    short_edge = augment.random_short_edges(short_edges, seed_of_epoch, count)
     return Rows(
-        position=epoch * num_records + tf.range(num_records, dtype=tf.int64),
+        position=epoch * most + tf.range(tf.cast(count, tf.int64)),
         record=record,
         short_edge=short_edge,
         canvas_hw=choose_canvas(tf.gather(size_hw, record), short_edge),
-        partner=augment.random_partners(num_records, seed_of_epoch, paste_probability),
+        partner=augment.random_partners(record, seed_of_epoch, paste_probability),
     )
 
 
@@ -91,9 +102,9 @@ def place_after(
       num_steps: how many steps were taken.
       window: images per step.
       rows_of: an epoch's images, NumPy arrays.
-      same_canvases: whether an image has the same canvas in every epoch. Then nothing waits at the
-        end of every `window`-th epoch, since each canvas has had a multiple of `window` images:
-        the search begins at the last of these.
+      same_canvases: whether every epoch has the same images, on the same canvases. Then nothing
+        waits at the end of every `window`-th epoch, since each canvas has had a multiple of
+        `window` images: the search begins at the last of these.
     """
     epoch, left = 0, num_steps
     rows = rows_of(0)

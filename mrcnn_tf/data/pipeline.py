@@ -32,6 +32,7 @@ from mrcnn_tf.data import (
     preprocess,
     record_files,
     record_index,
+    repeat_factors,
     schema,
     service,
 )
@@ -70,6 +71,7 @@ def build(
     scale_jitter: tuple[float, ...],
     color_jitter: augment.ColorJitter,
     pasting: copy_paste.CopyPaste | None = None,
+    repeat_threshold: float = 0.0,
     max_instances: int,
     mask_arena_pixels: int,
     num_input_pipelines: int = 1,
@@ -112,6 +114,8 @@ def build(
       color_jitter: how far the colours of training images move.
       pasting: of training: objects of a second image are pasted onto each, drawn, flipped and
         jittered as the first; needs one canvas, hence `scale_jitter`. None for no pasting.
+      repeat_threshold: of training: images of categories that fewer than this part of the images
+        have are repeated, see `repeat_factors.py`; 0 for none.
       max_instances: G.
       mask_arena_pixels: capacity of the arena, a multiple of 8; 0 reads no masks.
       num_input_pipelines: how many pipelines (hosts) share the images of each step.
@@ -260,6 +264,10 @@ def build(
     with tf.device("CPU:0"):
         size_hw = tf.constant(index.size_hw)
 
+    repeats = None
+    if is_training and repeat_threshold:
+        repeats = repeat_factors.of_images(*record_index.categories(files), repeat_threshold)
+
     def of_epoch(epoch: tf.Tensor) -> order.Rows:
         return order.of_epoch(
             epoch,
@@ -268,15 +276,17 @@ def build(
             short_edges=short_edges,
             choose_canvas=choose_canvas,
             paste_probability=pasting.probability if pasting else 0.0,
+            repeats=repeats,
         )
 
     if not is_training:
         rows = _in_order(size_hw, short_edges[0], choose_canvas)
     elif through:
-        rows = service.blocks(len(index.file), first_step * window, of_epoch)
+        num_images = len(index.file) if repeats is None else round(repeats.sum())
+        rows = service.blocks(num_images, first_step * window, of_epoch)
     else:
         has_one_canvas = canvas_sizes is not None and len(canvas_sizes) == 1
-        same_canvases = has_one_canvas or len(short_edges) == 1
+        same_canvases = repeats is None and (has_one_canvas or len(short_edges) == 1)
         rows = _stream(of_epoch, first_step, window, same_canvases)
     if through:  # makes whole steps
         rows = _group_by_canvas(rows, window, 1, 0, is_training)

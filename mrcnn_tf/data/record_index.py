@@ -51,12 +51,17 @@ class RecordIndex(NamedTuple):
 
 
 class _OfFile(NamedTuple):
-    """Of one file: its length in bytes, its time of change, its records' `length` and `size_hw`."""
+    """Of one file: its length in bytes, its time of change, its records' `length` and `size_hw`.
+
+    And what `categories` returns; None in indices of an older version.
+    """
 
     num_bytes: int
     modified: int
     length: np.ndarray
     size_hw: np.ndarray
+    num_categories: np.ndarray | None
+    categories: np.ndarray | None
 
 
 def of_files(files: Sequence[str]) -> RecordIndex:
@@ -70,6 +75,39 @@ def of_files(files: Sequence[str]) -> RecordIndex:
     Raises:
       ValueError: a file is damaged, or no file of records of images.
     """
+    found = _find(files, with_categories=False)
+    rows = [found[file] for file in files]
+    offsets = [np.cumsum(row.length + AROUND) - row.length - AROUND for row in rows]
+    return RecordIndex(
+        files=list(files),
+        file=np.repeat(np.arange(len(files), dtype=np.int32), [len(row.length) for row in rows]),
+        offset=np.concatenate(offsets),
+        length=np.concatenate([row.length for row in rows]),
+        size_hw=np.concatenate([row.size_hw for row in rows]),
+    )
+
+
+def categories(files: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which categories the objects of each image have, in the order of `of_files`.
+
+    Args:
+      files: as for `of_files`.
+
+    Returns:
+      int64 [n], how many different ones each image has; and int64, the data set's own ids, one
+      image after the other.
+
+    Raises:
+      ValueError: see `of_files`.
+    """
+    found = _find(files, with_categories=True)
+    counts = [np.zeros([0], np.int64), *(found[file].num_categories for file in files)]
+    ids = [np.zeros([0], np.int64), *(found[file].categories for file in files)]
+    return np.concatenate(counts), np.concatenate(ids)  # type: ignore[arg-type]
+
+
+def _find(files: Sequence[str], with_categories: bool) -> dict[str, _OfFile]:
+    """Return what is known of each file, by path; files of which too little is kept are read."""
     folders: dict[str, list[str]] = {}
     for file in files:
         folders.setdefault(os.path.dirname(file), []).append(file)
@@ -80,21 +118,14 @@ def of_files(files: Sequence[str]) -> RecordIndex:
         kept = _kept(folder)
         for path in paths:
             of_file = kept.get(os.path.basename(path))
-            if of_file and (of_file.num_bytes, of_file.modified) == stats[path]:
+            lacks = with_categories and (of_file is None or of_file.categories is None)
+            if of_file and (of_file.num_bytes, of_file.modified) == stats[path] and not lacks:
                 found[path] = of_file
         missing = [path for path in paths if path not in found]
         if missing:
             found |= _read(missing, {path: stats[path][0] for path in missing})
             _keep(folder, kept | {os.path.basename(path): found[path] for path in paths})
-    rows = [found[file] for file in files]
-    offsets = [np.cumsum(row.length + AROUND) - row.length - AROUND for row in rows]
-    return RecordIndex(
-        files=list(files),
-        file=np.repeat(np.arange(len(files), dtype=np.int32), [len(row.length) for row in rows]),
-        offset=np.concatenate(offsets),
-        length=np.concatenate([row.length for row in rows]),
-        size_hw=np.concatenate([row.size_hw for row in rows]),
-    )
+    return found
 
 
 def _read(files: list[str], sizes: dict[str, int]) -> dict[str, _OfFile]:
@@ -119,20 +150,27 @@ def _read(files: list[str], sizes: dict[str, int]) -> dict[str, _OfFile]:
 
 def _read_one(file: str) -> _OfFile:
     dataset = tf.data.TFRecordDataset(file).map(
-        lambda record: (tf.strings.length(record), decoder.image_size_hw(record)),
+        lambda record: (
+            tf.strings.length(record),
+            tf.ensure_shape(decoder.image_size_hw(record), [2]),
+            decoder.categories(record),
+        ),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     lengths, sizes = [np.zeros([0], np.int64)], [np.zeros([0, 2], np.int32)]
+    counts, ids = [np.zeros([0], np.int64)], [np.zeros([0], np.int64)]
     try:
-        for length, size_hw in dataset.batch(_BLOCK).as_numpy_iterator():
-            lengths.append(length.astype(np.int64))
-            sizes.append(size_hw)
+        for length, size_hw, of_records in dataset.ragged_batch(_BLOCK):
+            lengths.append(length.numpy().astype(np.int64))
+            sizes.append(size_hw.numpy())
+            counts.append(of_records.row_lengths().numpy())
+            ids.append(of_records.flat_values.numpy())
     except tf.errors.DataLossError as error:
         what = damage.explain(error.message, [file])
         raise ValueError(what or f"{file}: {_what_is_wrong(file, error)}") from error
     except _REFUSALS as error:
         raise ValueError(f"{file}: {_what_is_wrong(file, error)}") from error
-    of_file = _OfFile(*_stat(file), np.concatenate(lengths), np.concatenate(sizes))
+    of_file = _OfFile(*_stat(file), *map(np.concatenate, (lengths, sizes, counts, ids)))
     if (of_file.length + AROUND).sum() != of_file.num_bytes:
         # It ends within the first bytes of a record, which TensorFlow takes for its end.
         raise ValueError(damage.describe(damage.verify([file])))
@@ -167,14 +205,16 @@ def _kept(folder: str) -> dict[str, _OfFile]:
         length, size_hw = arrays["length"].astype(np.int64), arrays["size_hw"].astype(np.int32)
         if size_hw.shape != (len(length), 2) or counts.sum() != len(length) or counts.min() < 0:
             return {}
+        ends = np.cumsum(counts)[:-1]
+        of_categories = _kept_categories(arrays, len(names), len(length), ends)
     except (tf.errors.OpError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return {}
-    ends = np.cumsum(counts)[:-1]
     rows = zip(
         sizes.tolist(),
         modified.tolist(),
         np.split(length, ends),
         np.split(size_hw, ends),
+        *of_categories,
         strict=True,
     )
     return {
@@ -184,8 +224,34 @@ def _kept(folder: str) -> dict[str, _OfFile]:
     }
 
 
+def _kept_categories(
+    arrays: dict[str, np.ndarray], num_files: int, num_records: int, ends: np.ndarray
+) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
+    """Return `_OfFile`'s last two of each file; `ends` int [files - 1], where their records end.
+
+    Raises:
+      ValueError: they do not fit together.
+      KeyError: they are there in part.
+    """
+    if "categories" not in arrays:  # an older version
+        return [None] * num_files, [None] * num_files
+    counts, ids = (arrays[key].astype(np.int64) for key in ("num_categories", "categories"))
+    if counts.shape != (num_records,) or counts.min(initial=0) < 0 or counts.sum() != ids.size:
+        raise ValueError("categories do not fit")
+    of_file = np.split(counts, ends)
+    all_ids = np.split(ids, np.cumsum([part.sum() for part in of_file])[:-1])
+    return [
+        [
+            part if known else None
+            for part, known in zip(parts, arrays["has_categories"], strict=True)
+        ]
+        for parts in (of_file, all_ids)
+    ]  # type: ignore[return-value]
+
+
 def _keep(folder: str, of_files: dict[str, _OfFile]) -> None:
     """Write a folder's index, in one step; without it, if the folder cannot be written."""
+    none = np.zeros([0], np.int64)
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -195,6 +261,16 @@ def _keep(folder: str, of_files: dict[str, _OfFile]) -> None:
         count=np.array([len(row.length) for row in of_files.values()], np.int64),
         length=np.concatenate([row.length for row in of_files.values()]),
         size_hw=np.concatenate([row.size_hw for row in of_files.values()]),
+        has_categories=np.array([row.categories is not None for row in of_files.values()]),
+        num_categories=np.concatenate(
+            [
+                np.zeros_like(row.length) if row.num_categories is None else row.num_categories
+                for row in of_files.values()
+            ]
+        ),
+        categories=np.concatenate(
+            [none if row.categories is None else row.categories for row in of_files.values()]
+        ),
     )
     path = os.path.join(folder, INDEX_FILE)
     partial = f"{path}.{uuid.uuid4().hex}.partial"  # several machines may start at once

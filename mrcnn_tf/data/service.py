@@ -38,28 +38,29 @@ class Service(NamedTuple):
 
 
 def blocks(
-    num_records: int, first_position: int, rows_of: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+    num_images: int, first_position: int, rows_of: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 ) -> tf.data.Dataset:
     """Return the images of all epochs from a position on, in blocks that workers share out.
 
     Args:
-      num_records: of an epoch.
+      num_images: of an epoch, about; `rows_of` knows each one's.
       first_position: what lies in blocks before it was seen.
       rows_of: an epoch's images, a tuple of columns.
     """
-    num_blocks = min(_BLOCKS, num_records)
+    num_blocks = min(_BLOCKS, num_images)
 
     @tf.autograph.experimental.do_not_convert
     def rows(block: tf.Tensor) -> tf.data.Dataset:
         number = block % num_blocks
-        start = number * num_records // num_blocks
-        end = (number + 1) * num_records // num_blocks
         columns = rows_of(block // num_blocks)
+        count = tf.size(columns[0], tf.int64)
+        start = number * count // num_blocks
+        end = (number + 1) * count // num_blocks
         return tf.data.Dataset.from_tensor_slices(
             tf.nest.map_structure(lambda column: column[start:end], columns)
         )
 
-    first = first_position * num_blocks // num_records
+    first = first_position * num_blocks // num_images
     # What is shared out are the elements of the source: the numbers of blocks.
     return tf.data.Dataset.range(first, tf.int64.max).flat_map(rows)
 

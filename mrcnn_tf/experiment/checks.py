@@ -389,6 +389,11 @@ def _check_data(where: str, data: Data) -> None:
             f"{where}: scale_jitter and color_jitter are for training, this has is_training: false"
         )
     _check_copy_paste(where, data)
+    if not 0.0 <= data.repeat_threshold <= 1.0 or (data.repeat_threshold and not data.is_training):
+        raise ValueError(
+            f"{where}.repeat_threshold: got {data.repeat_threshold}, needs 0 to 1 in training, "
+            "0 in validation"
+        )
 
 
 def _check_copy_paste(where: str, data: Data) -> None:

@@ -464,6 +464,9 @@ class Data(Fields):
         for none.
       color_jitter: of brightness, contrast, saturation and hue.
       copy_paste: objects of other images pasted onto training images, with `scale_jitter`.
+      repeat_threshold: repeat-factor sampling (LVIS, arXiv 1908.03195, which has 0.001): images
+        with a category that less than this part of all images has are repeated, sqrt(this / part)
+        times an epoch; 0 for none.
       mask_arena_pixels: most mask pixels of one image; objects beyond keep box and class only.
       enable_tf_data_service: training images are read and decoded by the workers of a tf.data
         service, which see the files under the same names; see docs/many-machines.md.
@@ -491,6 +494,7 @@ class Data(Fields):
     scale_jitter: tuple[float, ...] = ()
     color_jitter: ColorJitter = dataclasses.field(default_factory=ColorJitter)
     copy_paste: CopyPaste = dataclasses.field(default_factory=CopyPaste)
+    repeat_threshold: float = 0.0
     mask_arena_pixels: int = 2**25
     enable_tf_data_service: bool = False
     tf_data_service_address: str | None = None

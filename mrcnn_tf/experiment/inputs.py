@@ -66,6 +66,7 @@ def build(
         pasting=copy_paste.CopyPaste(**vars(data.copy_paste))
         if data.copy_paste.probability
         else None,
+        repeat_threshold=data.repeat_threshold,
         max_instances=model.max_instances,
         mask_arena_pixels=data.mask_arena_pixels,
         seed=data.seed,

@@ -298,6 +298,8 @@ def test_names_and_types_are_checked(folder, override, message):
             "copy_paste: {probability: 1}}",
             "cut out by masks; mask_arena_pixels is 0",
         ),
+        ("task.train_data.repeat_threshold=-0.1", "repeat_threshold: got -0.1, needs 0 to 1"),
+        ("task.validation_data.repeat_threshold=0.001", "in training, 0 in validation"),
         ("task.validation_data.copy_paste.probability=1", "validation_data.copy_paste: is for"),
     ],
 )
