@@ -56,6 +56,7 @@ def check(experiment: Experiment) -> None:
             "images is another one in every run. Set it, or "
             "task.train_data.enable_tf_data_service, to false"
         )
+    _check_accumulation(experiment)
     _check_system(experiment)
     _check_cascade(experiment.task.model)
     _check_point_rend(experiment.task.model)
@@ -394,6 +395,25 @@ def _check_data(where: str, data: Data) -> None:
             f"{where}.repeat_threshold: got {data.repeat_threshold}, needs 0 to 1 in training, "
             "0 in validation"
         )
+
+
+def _check_accumulation(experiment: Experiment) -> None:
+    """Refuse gradient accumulation where a step in parts would not be the step of the whole."""
+    where, data = "task.train_data.images_per_update", experiment.task.train_data
+    if data.images_per_update < 0:
+        raise ValueError(f"{where}: got {data.images_per_update}, must not be negative")
+    if experiment.task.validation_data.images_per_update:
+        raise ValueError("task.validation_data.images_per_update: there is no update in validation")
+    if not data.images_per_update:
+        return
+    for part in ("backbone", "fpn", "box_head", "mask_head"):
+        norm = getattr(experiment.task.model, part).norm
+        if norm in ("batch_norm", "sync_batch_norm"):
+            raise ValueError(
+                f"{where}: with task.model.{part}.norm: {norm} the statistics would be those of "
+                "the images that go through the network at once, not of the update; take "
+                "group_norm or frozen_batch_norm, or set this to 0"
+            )
 
 
 def _check_copy_paste(where: str, data: Data) -> None:

@@ -453,6 +453,9 @@ class Data(Fields):
       global_batch_size: images per step over all replicas; 0 takes `images_per_replica` times
         the number of replicas.
       images_per_replica: "2 images per GPU" (section 3.1).
+      images_per_update: gradient accumulation: so many images, a multiple of the batch that the two
+        fields above give, are one step. They go through the network batch by batch, and then the
+        weights change. Not with norms over the batch. 0 for one batch a step.
       short_edges: the short edge is resized to one of these, drawn per image.
       long_edge: the long edge is at most this.
       canvas: "bucket" draws batches from a short list of padded sizes, "exact" pads each image
@@ -487,6 +490,7 @@ class Data(Fields):
     tfds_data_dir: str = ""
     global_batch_size: int = 0
     images_per_replica: int = 2
+    images_per_update: int = 0
     short_edges: tuple[int, ...] = (800,)
     long_edge: int = 1333
     canvas: str = "bucket"

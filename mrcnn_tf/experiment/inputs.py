@@ -110,8 +110,30 @@ def batch_size(data: fields.Data, replicas: int) -> int:
     share it as evenly as they can, rounded up.
 
     Raises:
-      ValueError: a training batch does not divide among the replicas.
+      ValueError: a training batch does not divide among the replicas, or an update's images into
+        such batches.
     """
+    at_once = _batch_size_at_once(data, replicas)
+    if not data.images_per_update:
+        return at_once
+    if data.images_per_update % at_once:
+        raise ValueError(
+            f"task.train_data.images_per_update: {data.images_per_update} images are no multiple "
+            f"of the {at_once} that go through the network at once. Make it "
+            f"{-(-data.images_per_update // at_once) * at_once}, or change "
+            "task.train_data.global_batch_size or images_per_replica"
+        )
+    return data.images_per_update
+
+
+def images_at_once(data: fields.Data, replicas: int) -> int:
+    """Images of a replica that go through the network together; 0 for all of its batch."""
+    if not data.images_per_update:
+        return 0
+    return _batch_size_at_once(data, replicas) // replicas
+
+
+def _batch_size_at_once(data: fields.Data, replicas: int) -> int:
     if not data.global_batch_size:
         return data.images_per_replica * replicas
     per_replica, left = divmod(data.global_batch_size, replicas)

@@ -55,6 +55,7 @@ _FREE = (
     "task.train_data.tfds_data_dir",
     "task.train_data.global_batch_size",
     "task.train_data.images_per_replica",
+    "task.train_data.images_per_update",
     "task.train_data.mask_arena_pixels",
     "task.train_data.enable_tf_data_service",
     "task.train_data.tf_data_service_address",

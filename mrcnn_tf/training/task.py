@@ -19,6 +19,7 @@ from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.staged.proposals import ProposalReader
 from mrcnn_tf.training import (
+    accumulation,
     background,
     decay,
     determinism,
@@ -230,22 +231,52 @@ class MaskRCNNTask(base_task.Task):
             outputs = model.train_forward(inputs, self.task_config.seed, step)
             return model.losses_of(outputs), metrics_lib.metrics(outputs)
 
-        def both(inputs, step) -> _ForwardBackward:
+        def over_replicas(counts):
+            if replicas == 1:
+                return counts
+            return tf.distribute.get_replica_context().all_reduce("sum", counts)
+
+        def counts_of(sums):
+            return {name: term.count for name, term in sums.items()}
+
+        def gradients_of(inputs, step, counts=None) -> _ForwardBackward:
             with tf.GradientTape() as tape:
                 sums, values = run_forward(inputs, step)
-                counts = {name: term.count for name, term in sums.items()}
-                if replicas > 1:
-                    counts = tf.distribute.get_replica_context().all_reduce("sum", counts)
+                if counts is None:
+                    counts = over_replicas(counts_of(sums))
                 terms = {n: s._replace(count=counts[n]).mean() for n, s in sums.items()}
                 loss = determinism.sum_in_order(list(terms.values()))
                 scaled = loss
                 if isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
                     scaled = optimizer.get_scaled_loss(loss)
-            gradients = tape.gradient(scaled, model.trainable_variables)
+            return terms, values, tape.gradient(scaled, model.trainable_variables)
+
+        def in_parts(inputs, step) -> _ForwardBackward:
+            nothing = tf.zeros([])
+            values = build.metric_names(self.task_config.model)
+            return accumulation.in_parts(
+                inputs,
+                images_at_once,
+                counts_of=lambda part: counts_of(run_forward(part, step)[0]),
+                over_replicas=over_replicas,
+                gradients_of=lambda part, counts: gradients_of(part, step, counts),
+                like=(
+                    dict.fromkeys(self.loss_names, nothing),
+                    dict.fromkeys(values, (nothing, nothing)),
+                    list(model.trainable_variables),
+                ),
+            )
+
+        images_at_once = self._images_at_once(replicas)
+        in_one = images_at_once in (0, inputs[schema.IMAGE].shape[0])
+
+        def both(inputs, step) -> _ForwardBackward:
+            terms, values, gradients = (gradients_of if in_one else in_parts)(inputs, step)
             if isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
                 gradients = optimizer.get_unscaled_gradients(gradients)
             gradients = self._weight_decay.apply(gradients, model.trainable_variables, replicas)
             # Every replica holds a part of each loss; the trainer averages what they report.
+            loss = determinism.sum_in_order(list(terms.values()))
             terms = {name: value * replicas for name, value in (terms | {self.loss: loss}).items()}
             return terms, values, gradients
 
@@ -258,6 +289,9 @@ class MaskRCNNTask(base_task.Task):
             run_forward = tf.function(forward, jit_compile=True, autograph=False)
             return both(inputs, step)
         return tf.function(both, jit_compile=True, autograph=False)(inputs, step)
+
+    def _images_at_once(self, replicas: int) -> int:
+        return inputs.images_at_once(self.task_config.train_data, replicas)
 
     def _has_synchronised_norms(self) -> bool:
         """Whether norms sum statistics over the replicas, which no compiled function can do."""

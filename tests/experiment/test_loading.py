@@ -298,6 +298,12 @@ def test_names_and_types_are_checked(folder, override, message):
             "copy_paste: {probability: 1}}",
             "cut out by masks; mask_arena_pixels is 0",
         ),
+        ("task.train_data.images_per_update=-2", "images_per_update: got -2, must not be negative"),
+        ("task.validation_data.images_per_update=2", "no update in validation"),
+        (
+            "task.train_data.images_per_update=16,task.model.fpn.norm=sync_batch_norm",
+            "with task.model.fpn.norm: sync_batch_norm the statistics would be",
+        ),
         ("task.train_data.repeat_threshold=-0.1", "repeat_threshold: got -0.1, needs 0 to 1"),
         ("task.validation_data.repeat_threshold=0.001", "in training, 0 in validation"),
         ("task.validation_data.copy_paste.probability=1", "validation_data.copy_paste: is for"),

@@ -2,7 +2,9 @@
 
 A process of its own, because TensorFlow has to be told before it starts how many devices a CPU is.
 
-    python -m tests.training.replicas_script {eager|graph|compiled} {square|landscape|portrait} NORM
+    python -m tests.training.replicas_script {eager|graph|compiled} CASE NORM
+
+In the case "parts" there are four images, and each of two devices has its two one after the other.
 """
 
 import json
@@ -21,7 +23,7 @@ from mrcnn_tf.experiment.experiment import Task
 from mrcnn_tf.training import decay
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
-from tests.tiny_network import EMPTY, TWO_OBJECTS, Image, Object
+from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD, Image, Object
 
 STEPS = 2
 WIDE = Image((62, 96), [Object((5, 40, 50, 88), 2)], key=31)
@@ -30,6 +32,7 @@ CASES = {
     "square": ([TWO_OBJECTS, EMPTY], (64, 64)),
     "landscape": ([EMPTY, WIDE], (64, 96)),
     "portrait": ([TALL, EMPTY], (96, 64)),
+    "parts": ([EMPTY, TWO_OBJECTS, WITH_CROWD, WIDE], (64, 96)),
 }
 
 
@@ -47,8 +50,13 @@ def networks(norm: str) -> dict[str, fields.Model]:
 
 def train(strategy, num_replicas: int, mode: str, case: str, config: fields.Model):
     """Return the reported losses of each step, and weights and statistics after all of them."""
+    data = fields.Data(is_training=True)
+    if case == "parts" and num_replicas == 2:
+        data.override({"images_per_replica": 1, "images_per_update": 4})
     task = task_lib.MaskRCNNTask(
-        Task(model=config), weight_decay=decay.Decay(1e-2, 1e-3, 2.0), enable_xla=mode == "compiled"
+        Task(model=config, train_data=data),
+        weight_decay=decay.Decay(1e-2, 1e-3, 2.0),
+        enable_xla=mode == "compiled",
     )
     images, canvas_hw = CASES[case]
     share = len(images) // num_replicas

@@ -221,6 +221,8 @@ SLOW = pytest.mark.slow
     ("mode", "case", "norm"),
     [
         ("eager", "square", "frozen_batch_norm"),
+        pytest.param("graph", "parts", "frozen_batch_norm", marks=SLOW),
+        pytest.param("compiled", "parts", "frozen_batch_norm", marks=SLOW),
         pytest.param("eager", "landscape", "frozen_batch_norm", marks=SLOW),
         pytest.param("eager", "portrait", "frozen_batch_norm", marks=SLOW),
         pytest.param("graph", "square", "frozen_batch_norm", marks=SLOW),
