@@ -1,8 +1,9 @@
 """Checkpoints: the newest of a folder, what lies beside it, reading it, what does not fit and why.
 
 A checkpoint of a run holds `model`, `optimizer`, `global_step` and `images_per_step`, the batch in
-which that step counts. One of converted weights holds `model` alone. Paths may be of any file
-system that `tf.io.gfile` knows.
+which that step counts. Where weights are averaged, `model` holds the averages and `trained` the
+weights that training goes on with. One of converted weights holds `model` alone. Paths may be of
+any file system that `tf.io.gfile` knows.
 """
 
 import functools
@@ -197,6 +198,18 @@ def label_map_of(checkpoint: str) -> LabelMap | None:
     return None
 
 
+def holds(checkpoint: str, name: str) -> bool:
+    """Whether a checkpoint has an object of this name, beside `model`."""
+    return any(child.local_name == name for child in _graph(checkpoint).nodes[0].children)
+
+
+def _graph(checkpoint: str) -> trackable_object_graph_pb2.TrackableObjectGraph:
+    """Return the graph of objects that was saved, the first of which is the checkpoint."""
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    graph.ParseFromString(reader(checkpoint).get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    return graph
+
+
 def load(model: tf_keras.Model, path: str, parts: Sequence[str] = ()) -> str:
     """Load a model's weights from a checkpoint.
 
@@ -292,8 +305,7 @@ def match(model: tf_keras.Model, checkpoint: str) -> Iterator[Match]:
       model: its variables exist.
       checkpoint: one that exists.
     """
-    graph = trackable_object_graph_pb2.TrackableObjectGraph()
-    graph.ParseFromString(reader(checkpoint).get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    graph = _graph(checkpoint)
     children = [
         {child.local_name: child.node_id for child in node.children} for node in graph.nodes
     ]

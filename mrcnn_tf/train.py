@@ -241,7 +241,7 @@ def _trainer_at(
         if standing:
             trainer.restore(standing.checkpoint, standing.step, images_per_step)
         else:
-            task.initialize(trainer.model)
+            trainer.initialize()
     return trainer
 
 
@@ -339,7 +339,7 @@ def _evaluate(
     where = checkpoints.position(checkpoint)
     with strategy.scope():
         trainer = _trainer(experiment, task, images_per_step=where.images_per_step or 0)
-        checkpoints.load(trainer.model, checkpoint)
+        checkpoints.load(trainer.evaluated_model, checkpoint)
         trainer.global_step.assign(where.step)
     write_dir = trainer.workers.folder_to_write(model_dir)
     tf.io.gfile.makedirs(write_dir)

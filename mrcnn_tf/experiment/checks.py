@@ -83,6 +83,8 @@ def _check_schedule(experiment: Experiment) -> None:
     ):
         if getattr(trainer, field) < 1:
             raise ValueError(f"trainer.{field}: must be positive, got {getattr(trainer, field)}")
+    if not 0.0 <= trainer.ema_decay < 1.0:
+        raise ValueError(f"trainer.ema_decay: got {trainer.ema_decay}, needs 0 to below 1")
     if trainer.patience < 0:
         raise ValueError(
             f"trainer.patience: got {trainer.patience}, needs a number of evaluations, or 0 to "

@@ -78,6 +78,9 @@ class Trainer(cfg.TrainerConfig):
       bias_learning_rate_factor: biases learn at so many times the rate: twice, as Detectron
         (`BIAS_DOUBLE_LR: True`, Caffe's custom); 1 in Detectron2 and torchvision. Only SGD has a
         use for it: Adam's step does not depend on the size of the gradient.
+      ema_decay: scored, exported and kept as `model` in checkpoints are moving averages of the
+        weights: each step they keep this part of themselves, 0.999 for one; 0 for the weights
+        themselves. Another batch takes it to the power of the batches' ratio.
       patience: end the run after so many evaluations in a row of which none was better by
         `best_checkpoint_eval_metric` than the best before; 0 never does. The best checkpoint is
         kept either way. Only in mode train_and_eval.
@@ -94,6 +97,7 @@ class Trainer(cfg.TrainerConfig):
     summary_interval: int = 20
     checkpoint_interval: int = 5_000
     validation_interval: int = 20_000
+    ema_decay: float = 0.0
     recovery_max_trials: int = 0
     best_checkpoint_export_subdir: str = "best"
     best_checkpoint_eval_metric: str = "mask_ap"

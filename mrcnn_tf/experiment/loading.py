@@ -154,6 +154,7 @@ def scale_to_batch(experiment: Experiment, global_batch_size: int) -> str:
     )
     for field in ("train_steps", "validation_interval", "checkpoint_interval"):
         setattr(trainer, field, max(1, round(getattr(trainer, field) / factor)))
+    trainer.ema_decay **= factor
     schedules = trainer.optimizer_config
     for schedule in (schedules.learning_rate.get(), schedules.warmup.get()):
         for field, value in (schedule.as_dict() if schedule else {}).items():

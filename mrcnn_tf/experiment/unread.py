@@ -29,7 +29,7 @@ _UNREAD: dict[str, tuple[Any, str]] = {
     "trainer.eval_tf_while_loop": (False, "detections are scored in Python, batch by batch"),
     "trainer.optimizer_config.ema": (
         None,
-        "scored and exported are the weights that training has, not their moving average",
+        "for moving averages of the weights set trainer.ema_decay",
     ),
     "trainer.preemption_on_demand_checkpoint": (True, "SIGTERM always saves a checkpoint"),
 }

@@ -55,7 +55,7 @@ def evaluate(experiment: Experiment, checkpoint: str) -> CocoEvaluator:
             training=False,
             evaluating=True,
         )
-        checkpoints.load(trainer.model, checkpoint)
+        checkpoints.load(trainer.evaluated_model, checkpoint)
         try:
             trainer.evaluate(tf.constant(experiment.trainer.validation_steps))
         except (ValueError, tf.errors.OpError) as error:

@@ -1,11 +1,12 @@
 """Model Garden's trainer, with what a run needs that stops and goes on."""
 
+import contextlib
 import json
 import math
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mrcnn_tf import checkpoints
 from mrcnn_tf.console import whole_file
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.experiment.experiment import Experiment
-from mrcnn_tf.training import checkpoint_folder, optimizers, run_folder
+from mrcnn_tf.training import averages, checkpoint_folder, optimizers, run_folder
 from mrcnn_tf.training.stopping import StopRequest
 from mrcnn_tf.training.task import MaskRCNNTask
 from mrcnn_tf.training.workers import Workers
@@ -77,12 +78,28 @@ class Trainer(base_trainer.Trainer):
         if training:
             # Left to the first step, it would be traced a second time for having created variables.
             _create_slots(self.optimizer, self.model)
+        self._averages: averages.Averages | None = None
+        decay = experiment.trainer.ema_decay
+        if decay:
+            self._averages = averages.Averages(self.model, task.build_model(), decay)
         self._checkpoint = tf.train.Checkpoint(
             global_step=self.global_step,
-            model=self.model,
+            model=self.evaluated_model,
             optimizer=self.optimizer,
             images_per_step=self.images_per_step,
+            **({"trained": self.model} if self._averages else {}),
         )
+
+    @property
+    def evaluated_model(self) -> tf_keras.Model:
+        """The network that is scored, and that others read from a checkpoint."""
+        return self._averages.network if self._averages else self.model
+
+    def initialize(self) -> None:
+        """Load the weights that a run begins with."""
+        self.task.initialize(self.model)
+        if self._averages:
+            self._averages.begin()
 
     def keep_best(self, model_dir: str) -> None:
         """Keep the best checkpoint of the evaluations to come, if the experiment says by what."""
@@ -104,10 +121,20 @@ class Trainer(base_trainer.Trainer):
           images_per_step: of this start.
 
         Raises:
-          ValueError: see `checkpoints.restore`.
+          ValueError: see `checkpoints.restore`; or its run averaged weights and this one does not,
+            or the other way round.
         """
+        was_averaged = checkpoints.holds(checkpoint, "trained")
+        if was_averaged != bool(self._averages):
+            what = "averaged weights beside those" if was_averaged else "no averages of the weights"
+            raise ValueError(
+                f"{checkpoint} holds {what} that its run trained, but trainer.ema_decay is "
+                f"{self.config.trainer.ema_decay:g}. Go on with what the run began with; to start "
+                "from its weights with another, take another --model_dir and set "
+                "task.init_checkpoint to this checkpoint"
+            )
         _create_slots(self.optimizer, self.model)
-        checkpoints.restore(self.checkpoint, self.model, checkpoint)
+        checkpoints.restore(self.checkpoint, self.evaluated_model, checkpoint)
         self.images_per_step.assign(images_per_step)
         self.global_step.assign(step)
         self.optimizer.iterations.assign(step)
@@ -138,6 +165,26 @@ class Trainer(base_trainer.Trainer):
         # TensorFlow's clock refuses to be read where everything is to be the same again.
         seconds = tf.numpy_function(time.monotonic, [], tf.float64)
         return tf.ensure_shape(seconds, [])
+
+    def train_step(self, iterator: Any) -> None:
+        """Take a step; the averages follow it."""
+        super().train_step(iterator)
+        if self._averages:
+            self._averages.update(self.strategy, self.optimizer.iterations)
+
+    def evaluate(self, num_steps: tf.Tensor) -> Any:
+        """Score the network as it is, or the averages of its weights."""
+        with self._evaluated_model_in_place():
+            return super().evaluate(num_steps)
+
+    @contextlib.contextmanager
+    def _evaluated_model_in_place(self) -> Iterator[None]:
+        # Model Garden's evaluation step takes the network from here when it is traced.
+        trained, self._model = self._model, self.evaluated_model
+        try:
+            yield
+        finally:
+            self._model = trained
 
     def eval_reduce(self, state: Any = None, step_outputs: Any = None) -> Any:
         """Hand a batch's detections on, unless the run was told to stop."""
