@@ -111,6 +111,17 @@ def test_large_scale_jitter_as_detectron2_published_it():
     assert list(learning_rate.values) == [0.1, 0.01, 0.001]
 
 
+def test_from_scratch_with_group_norm_as_detectron2_published_it():
+    experiment = loading.load("maskrcnn_r50_fpn_gn_scratch")
+    model, trainer = experiment.task.model, experiment.trainer
+    parts = (model.backbone, model.fpn, model.box_head, model.mask_head)
+    assert {part.norm for part in parts} == {"group_norm"}
+    assert (model.backbone.weights, model.backbone.freeze_at) == ("", 0)
+    assert trainer.reference_batch_size * trainer.train_steps == 9 * 16 * 90_000
+    assert trainer.optimizer_config.learning_rate.get().values[0] == 0.08
+    assert experiment.task.train_data.flip_probability == 0.5
+
+
 def test_copy_paste_is_as_its_authors_have_it_and_off_elsewhere():
     plain = loading.load("maskrcnn_r50_fpn_lsj").task.train_data
     pasting = loading.load("maskrcnn_r50_fpn_lsj_copypaste").task.train_data
