@@ -87,6 +87,30 @@ def pixels_of(bits: tf.Tensor, num_pixels: tf.Tensor, is_wanted: tf.Tensor) -> t
     return unpack(bits, tf.range(tf.reduce_sum(wanted)) + tf.repeat(gap, wanted))
 
 
+def append(
+    bits: tf.Tensor, num_pixels: tf.Tensor, more: tf.Tensor, num_more: tf.Tensor
+) -> tf.Tensor:
+    """Put a bit string behind another, byte by byte: no pixel is unpacked.
+
+    Args:
+      bits: uint8 [ceil(T / 8)], zeros behind the last pixel.
+      num_pixels: int32 [], T.
+      more: uint8 [ceil(U / 8)], likewise.
+      num_more: int32 [], U.
+
+    Returns:
+      uint8 [ceil((T + U) / 8)].
+    """
+    # Each byte falls into two: its upper bits into the byte that has room, the rest into the next.
+    halves = tf.bitwise.left_shift(tf.cast(more, tf.int32), 8 - num_pixels % 8)
+    upper, lower = tf.bitwise.right_shift(halves, 8), tf.bitwise.bitwise_and(halves, 255)
+    moved = tf.pad(upper, [[0, 1]]) + tf.pad(lower, [[1, 0]])
+    whole = num_pixels // 8
+    both = tf.pad(moved, [[whole, 0]])
+    both += tf.pad(tf.cast(bits, tf.int32), [[0, tf.size(both) - tf.size(bits)]])
+    return tf.cast(both[: (num_pixels + num_more + 7) // 8], tf.uint8)
+
+
 def fit(
     bits: tf.Tensor, num_pixels: tf.Tensor, is_wanted: tf.Tensor, arena_pixels: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -212,8 +236,21 @@ def visible_boxes(
     Returns:
       float32 [n, (y1, x1, y2, x2)]; all 0 for an object of which nothing is inside.
     """
-    top_left, new_sizes, source = _look_up(sizes, frames, image_hw)
-    height, width = tf.unstack(new_sizes, axis=1)
+    return boxes_around(*pixels_inside(bits, sizes, frames, image_hw))
+
+
+def boxes_around(top_left: tf.Tensor, sizes: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Find the smallest box around the pixels of each object.
+
+    Args:
+      top_left: int32 [n, 2], what `pixels_inside` returned, as the others.
+      sizes: int32 [n, (height, width)].
+      pixels: bool [sum of height * width].
+
+    Returns:
+      float32 [n, (y1, x1, y2, x2)]; all 0 for an object without pixels.
+    """
+    height, width = tf.unstack(sizes, axis=1)
     num_objects = tf.size(height)
     owner = tf.repeat(tf.range(num_objects), height)  # [rows of all objects]
     row = tf.range(tf.size(owner)) - tf.gather(tf.cumsum(height, exclusive=True), owner)
@@ -221,7 +258,7 @@ def visible_boxes(
     row_start = row_end - tf.gather(width, owner)
 
     # From the number of pixels inside, up to each one, follow each row's first and last.
-    counts = tf.cumsum(tf.cast(unpack(bits, source), tf.int32))
+    counts = tf.cumsum(tf.cast(pixels, tf.int32))
     counts_from_0 = tf.pad(counts, [[1, 0]])
     before, after = tf.gather(counts_from_0, row_start), tf.gather(counts_from_0, row_end)
     first = tf.searchsorted(counts, before + 1) - row_start

@@ -98,20 +98,22 @@ def cover(
     num_before, num_left = _count(pixels, num_pixels), _count(left, num_pixels)
     is_cut = num_left < num_before
 
-    new_frames = tf.cast(tf.concat([top_left, top_left + sizes], axis=1), tf.float32)
-    cut_frames = tf.where(is_cut[:, tf.newaxis], new_frames, 0.0)
-    boxes = arena.visible_boxes(arena.pack(left), sizes, cut_frames, canvas_hw)
+    boxes = arena.boxes_around(top_left, sizes, left)
     shift = tf.reduce_max(tf.abs(boxes - objects[schema.GT_BOXES]), axis=1)
     is_seen = (num_left > rule.min_pixels) | (shift <= rule.max_box_shift)
     is_left_in_part = is_cut & (num_left > 0) & is_seen
 
-    cut = objects | {
+    cut = {
         schema.GT_BOXES: boxes,
-        schema.GT_MASK_FRAMES: new_frames,
+        schema.GT_CLASSES: objects[schema.GT_CLASSES],
+        schema.GT_IS_CROWD: objects[schema.GT_IS_CROWD],
+        schema.GT_MASK_FRAMES: tf.cast(tf.concat([top_left, top_left + sizes], 1), tf.float32),
         schema.GT_MASK_SIZES: sizes,
-        schema.GT_MASK_BITS: arena.pack(left),
     }
-    together = _join([_some(objects, ~is_cut), _some(cut, is_left_in_part), pasted])
+    cut = {key: tf.boolean_mask(values, is_left_in_part) for key, values in cut.items()}
+    left = tf.boolean_mask(left, tf.repeat(is_left_in_part, num_pixels))
+    cut[schema.GT_MASK_BITS] = arena.pack(left)
+    together = _join([_some(objects, ~is_cut), cut, pasted])
     return together, tf.cast(tf.where(lid)[:, 0], tf.int32)
 
 
@@ -194,9 +196,9 @@ def _some(objects: dict[str, tf.Tensor], is_kept: tf.Tensor) -> dict[str, tf.Ten
 def _join(parts: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
     """Put the objects of several images into one list, and their masks into one arena."""
     joined = {key: tf.concat([part[key] for part in parts], axis=0) for key in parts[0]}
-    totals = [tf.reduce_sum(tf.reduce_prod(part[schema.GT_MASK_SIZES], axis=1)) for part in parts]
-    pixels = [
-        arena.unpack(part[schema.GT_MASK_BITS], tf.range(total))
-        for part, total in zip(parts, totals, strict=True)
-    ]
-    return joined | {schema.GT_MASK_BITS: arena.pack(tf.concat(pixels, axis=0))}
+    bits, num_pixels = tf.zeros([0], tf.uint8), tf.constant(0)
+    for part in parts:
+        num_more = tf.reduce_sum(tf.reduce_prod(part[schema.GT_MASK_SIZES], axis=1))
+        bits = arena.append(bits, num_pixels, part[schema.GT_MASK_BITS], num_more)
+        num_pixels += num_more
+    return joined | {schema.GT_MASK_BITS: bits}

@@ -205,9 +205,11 @@ def build(
 
         def pixels_at(yx: tf.Tensor) -> tf.Tensor:
             ordered = preprocess.order_channels(partner[schema.IMAGE], channel_order)
-            whole = preprocess.resize_image(ordered, partner[_SIZE_HW], resize_convention)
+            top_left = tf.reduce_min(yx, axis=0)
+            part = tf.concat([top_left, tf.reduce_max(yx, axis=0) + 1], axis=0)
+            resized = preprocess.resize_part(ordered, partner[_SIZE_HW], part, resize_convention)
             # Only what is pasted is normalised: [k, 3] as an image of one row.
-            pasted = tf.gather_nd(whole, yx)[tf.newaxis]
+            pasted = tf.gather_nd(resized, yx - top_left)[tf.newaxis]
             return preprocess.normalise(pasted, pixel_mean, pixel_std)[0]
 
         image = tf.cond(  # nothing is resized in vain

@@ -91,6 +91,45 @@ def resize_image(image: tf.Tensor, size_hw: tf.Tensor, convention: str) -> tf.Te
     return tf.floor(resized + 0.5)
 
 
+def resize_part(
+    image: tf.Tensor, size_hw: tf.Tensor, part: tf.Tensor, convention: str
+) -> tf.Tensor:
+    """Make a part of what `resize_image` makes, and not the rest.
+
+    Args:
+      image: uint8 [h, w, 3].
+      size_hw: int32 [(height, width)] of the whole.
+      part: int32 [(y1, x1, y2, x2)] within it, not empty.
+      convention: see the module.
+
+    Returns:
+      float32 [y2 - y1, x2 - x1, 3]. A pixel may be rounded to the number beside the one that
+      `resize_image` rounds it to, where it lies in the middle.
+    """
+    top_left, far = part[:2], part[2:]
+
+    def of_whole() -> tf.Tensor:
+        return resize_image(image, size_hw, convention)[top_left[0] : far[0], top_left[1] : far[1]]
+
+    def directly() -> tf.Tensor:
+        # Centres of the part's outermost pixels, in pixels of the image with a border of one,
+        # which repeats its edge, as resizing does.
+        bordered = tf.pad(image, [[1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
+        scale = tf.cast(tf.shape(image)[:2], tf.float32) / tf.cast(size_hw, tf.float32)
+        outermost = tf.cast(tf.stack([top_left, far - 1]), tf.float32)
+        centres = (outermost + 0.5) * scale + 0.5
+        box = centres / tf.cast(tf.shape(bordered)[:2] - 1, tf.float32)
+        resized = tf.image.crop_and_resize(
+            bordered[tf.newaxis], tf.reshape(box, [1, 4]), [0], far - top_left
+        )[0]
+        return tf.floor(resized + 0.5) if convention == "detectron2" else resized
+
+    if convention == "torchvision":
+        return directly()
+    shrinks = tf.reduce_any(size_hw < tf.shape(image)[:2])  # and is small, then
+    return tf.cond(shrinks, of_whole, directly)
+
+
 def order_channels(image: tf.Tensor, channel_order: str) -> tf.Tensor:
     """Put RGB channels into the network's order.
 

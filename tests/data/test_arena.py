@@ -198,3 +198,14 @@ def test_visible_box_of_scaled_pixels():
         tf.zeros([0], tf.uint8), tf.zeros([0, 2], tf.int32), tf.zeros([0, 4]), tf.constant([1, 3])
     )
     assert empty.shape == (0, 4)
+
+
+@pytest.mark.parametrize("num_pixels", [0, 1, 7, 8, 13, 16])
+@pytest.mark.parametrize("num_more", [0, 1, 3, 8, 11])
+def test_appending_equals_packing_both(num_pixels, num_more):
+    rng = np.random.default_rng(num_pixels)
+    first, second = rng.random(num_pixels) < 0.5, rng.random(num_more) < 0.5
+    got = arena.append(
+        tf.constant(np.packbits(first)), num_pixels, tf.constant(np.packbits(second)), num_more
+    )
+    np.testing.assert_array_equal(got, np.packbits(np.concatenate([first, second])))
