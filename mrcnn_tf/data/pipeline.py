@@ -195,6 +195,7 @@ def build(
         objects: dict[str, tf.Tensor],
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """Paste objects of the partner's record; return image, its size and the objects anew."""
+        assert pasting is not None
         seeds = augment.seed_of_pasted(seeds)
         partner = load(row, serialized, seeds)
         room = max_instances - tf.size(objects[schema.GT_CLASSES])

@@ -170,7 +170,8 @@ def _read_one(file: str) -> _OfFile:
         raise ValueError(what or f"{file}: {_what_is_wrong(file, error)}") from error
     except _REFUSALS as error:
         raise ValueError(f"{file}: {_what_is_wrong(file, error)}") from error
-    of_file = _OfFile(*_stat(file), *map(np.concatenate, (lengths, sizes, counts, ids)))
+    columns = [np.concatenate(parts) for parts in (lengths, sizes, counts, ids)]
+    of_file = _OfFile(*_stat(file), *columns)
     if (of_file.length + AROUND).sum() != of_file.num_bytes:
         # It ends within the first bytes of a record, which TensorFlow takes for its end.
         raise ValueError(damage.describe(damage.verify([file])))

@@ -187,9 +187,11 @@ def coverage(
       float32 [B, R, M, M], in [0, 1]. No gradient.
     """
     # The object of each RoI: [B, R], [B, R, 2], [B, R, 4]
-    of_rois = [tf.gather(x, gt_index, batch_dims=1) for x in (offsets, sizes, frames)]
+    offsets, sizes, frames = (
+        tf.gather(x, gt_index, batch_dims=1) for x in (offsets, sizes, frames)
+    )
     boxes = tf.stop_gradient(tf.cast(roi_boxes, tf.float32))
-    arguments = (gt_mask_bits, *of_rois, image_size_hw, boxes, mask_size)
+    arguments = (gt_mask_bits, offsets, sizes, frames, image_size_hw, boxes, mask_size)
     if sampling_ratio == 0:
         return tf.stop_gradient(_coverage_adaptive(*arguments, aligned))
     return tf.stop_gradient(_coverage_fixed(*arguments, sampling_ratio, aligned))

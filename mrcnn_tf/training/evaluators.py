@@ -67,8 +67,8 @@ def metric_names(config: Task, evaluator: Evaluator) -> list[str]:
     scored = {a["category_id"] for a in evaluator.truth["annotations"] if not a["iscrowd"]}
     labels = report.category_labels(evaluator.truth["categories"])
     summary += [f"ap/{label}" for i, label in labels.items() if i in scored]
-    kinds = ("mask", "box") if config.model.system == "mask_rcnn" else ("box",)
-    kinds += ("boundary",) if config.boundary_ap else ()
+    kinds = ["mask", "box"] if config.model.system == "mask_rcnn" else ["box"]
+    kinds += ["boundary"] if config.boundary_ap else []
     return [f"{kind}_{name}" for kind in kinds for name in summary]
 
 

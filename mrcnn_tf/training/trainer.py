@@ -180,7 +180,8 @@ class Trainer(base_trainer.Trainer):
     @contextlib.contextmanager
     def _evaluated_model_in_place(self) -> Iterator[None]:
         # Model Garden's evaluation step takes the network from here when it is traced.
-        trained, self._model = self._model, self.evaluated_model
+        trained = self.model
+        self._model: Any = self.evaluated_model
         try:
             yield
         finally:
