@@ -289,6 +289,7 @@ def exported(run, tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.slow
 def test_predict_runs_a_file_without_tensorflow(exported, tmp_path):
     Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
@@ -314,6 +315,7 @@ def test_predict_runs_a_file_without_tensorflow(exported, tmp_path):
         assert drawn.size == (480, 240)  # small pictures are enlarged
 
 
+@pytest.mark.slow
 def test_the_folder_alone_runs_on_a_device(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "device")
     Image.fromarray(PICTURES[0]).save(tmp_path / "device" / "a.png")

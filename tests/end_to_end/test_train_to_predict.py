@@ -105,6 +105,7 @@ def test_everything_worth_watching_is_a_curve(trained):
         assert height > 480
 
 
+@pytest.mark.slow
 def test_a_diverged_run_names_step_term_and_images(tiny, tmp_path, capsys):
     """A learning rate beyond reason: step 1 is fine, what it did to the weights shows at step 2."""
     experiment = tiny()

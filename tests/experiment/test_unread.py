@@ -14,7 +14,11 @@ from mrcnn_tf.experiment import loading
         ("runtime.loss_scale", 8, "float16"),
         ("runtime.distribution_strategy", "tpu", "allowed are 'mirrored'"),
         ("trainer.eval_tf_while_loop", True, "scored in Python"),
-        ("trainer.optimizer_config.ema", {"average_decay": 0.99}, "not their moving average"),
+        (
+            "trainer.optimizer_config.ema",
+            {"average_decay": 0.99},
+            "set trainer.ema_decay",
+        ),
         ("trainer.allow_tpu_summary", True, "not on TPUs"),
         ("trainer.summary_interval", 30, "multiple of trainer.steps_per_loop, 20"),
         ("trainer.validation_interval", 0, "must be positive, got 0"),

@@ -217,6 +217,7 @@ def test_results_of_unknown_categories_are_counted(tmp_path, capsys):
     assert content["detections"] == 1
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     box = [5, 5, 30, 30]
     results, annotations = write_set(tmp_path, [(1, CAT, box)], [(1, CAT, box, 0.9)])

@@ -69,7 +69,7 @@ def test_without_masks():
 
 
 def test_nothing_found():
-    out = serve(*[tf.zeros_like(tensor) for tensor in rows()])
+    out = serve(*[x if x is None else tf.zeros_like(x) for x in rows()])
     for name in set(out) - {"image_size"}:
         assert not out[name].numpy().any(), name
 

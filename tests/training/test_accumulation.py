@@ -114,19 +114,6 @@ def test_a_step_in_parts_is_the_step_of_the_whole(system, at_once, wrap):
         assert np.abs(a - b).max() <= tolerance * largest
 
 
-def test_a_mean_of_the_parts_means_would_show():
-    """What frameworks that divide each part by its own counts do is another gradient."""
-    config = networks("group_norm")["rpn"]
-    model, optimizer = tiny_network.build_network(config), tf_keras.optimizers.SGD(0.1)
-    whole = _task(config, 4).forward_backward(_batch(config), model, optimizer)
-    apart = []
-    for image in IMAGES:
-        batch = tiny_network.batch([image], CANVAS)
-        apart.append(_task(config, 1).forward_backward(batch, model, optimizer)[0])
-    mean = np.mean([float(terms["rpn_box_loss"]) for terms in apart])
-    assert abs(mean - float(whole[0]["rpn_box_loss"])) > 1e-3 * mean
-
-
 @pytest.mark.parametrize(
     ("batch", "per_replica", "update", "replicas", "step", "at_once"),
     [

@@ -62,7 +62,7 @@ class _Task:
     def build_metrics(self, training):
         return []
 
-    def build_inputs(self, data, input_context=None, first_step=0):
+    def build_inputs(self, data, input_context=None, first_step=0, start=""):
         return tf.data.Dataset.from_tensors(tf.ones([1, 1])).repeat()
 
     def train_step(self, inputs, model, optimizer, metrics):
@@ -148,9 +148,9 @@ def test_beginning_or_ending_it_on_the_way_is_refused(tmp_path):
         trainer = _trainer(decay, evaluating=False)
         trainer.initialize()
         path[decay] = _run(trainer, tmp_path / str(decay), 1).save()
-    with pytest.raises(ValueError, match="no averages of the weights .* ema_decay is 0.5"):
+    with pytest.raises(ValueError, match=r"no averages of the weights .*\.ema_decay is 0.5"):
         _trainer(0.5, evaluating=False).restore(path[0.0], 1, 2)
-    with pytest.raises(ValueError, match="averaged weights beside those .* ema_decay is 0. Go on"):
+    with pytest.raises(ValueError, match=r"averaged weights beside those .*\.ema_decay is 0. Go"):
         _trainer(0.0, evaluating=False).restore(path[0.5], 1, 2)
 
 

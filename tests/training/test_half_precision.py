@@ -44,7 +44,8 @@ def in_float32():
     return trained("float32")[0]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_loss_is_that_of_float32_within_2_percent(dtype, in_float32):
     losses, network, optimizer = trained(dtype)
     assert in_float32[-1] < 0.7 * in_float32[0]  # it learns
@@ -56,6 +57,7 @@ def test_the_loss_is_that_of_float32_within_2_percent(dtype, in_float32):
     assert scaled == (dtype == "float16")
 
 
+@pytest.mark.slow
 def test_a_gradient_beyond_float16_halves_the_scale_and_changes_nothing():
     _, network, optimizer = trained("float16")
     scale = float(optimizer.loss_scale)
@@ -85,6 +87,8 @@ def test_weights_prepared_once_detect_the_same(norm, dtype):
     assert {variable.dtype for variable in made} == {tf.dtypes.as_dtype(dtype)}
     assert not any("moving_" in v.name for v in concrete.variables)
     for name, tensor in concrete()._asdict().items():
+        if tensor is None:  # this network does not score masks
+            continue
         np.testing.assert_allclose(
             tf.cast(tensor, tf.float32), tf.cast(getattr(want, name), tf.float32), atol=1e-5
         )
