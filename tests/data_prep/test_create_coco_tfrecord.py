@@ -463,7 +463,7 @@ def test_a_full_disk_is_one_line_and_the_conversion_goes_on_with_room(
     finished = _run(tmp_path, prefix, "--num_shards=12", "--num_processes=2", check=False)
     assert finished.returncode == 1
     (line,) = [line for line in finished.stderr.splitlines() if "error" in line]
-    assert re.fullmatch(r"error: .*train[-.].*No space left on device.*", line)
+    assert re.fullmatch(r"error: (?=.*/train[-.]).*No space left on device.*", line)
     assert "Traceback" not in finished.stderr
     assert not list(small_disk.glob("*.partial"))
     complete = _bytes_of(prefix)
