@@ -200,6 +200,12 @@ def _check_point_rend(model: Model) -> None:
             f"{where}, but a network with task.model.cascade has the mask head of mask_head. Leave "
             "it 0, or empty cascade.positive_ious"
         )
+    if (model.mask_head.type, model.mask_head.classes) != ("fcn", "independent"):
+        raise ValueError(
+            f"{where}, but it takes the place of task.model.mask_head, whose type "
+            f"({model.mask_head.type!r}) and classes ({model.mask_head.classes!r}) would not be "
+            "read. Leave one of the two out"
+        )
     positive = ("num_points", "oversampling", "coarse_size", "first_size", "points_per_subdivision")
     for field in positive:
         if getattr(points, field) < 1:

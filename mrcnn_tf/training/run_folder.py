@@ -40,6 +40,7 @@ _FREE = (
     "task.allow_image_summary",
     "task.cocoeval",
     "task.boundary_ap",
+    "task.tta",
     "task.validation_loss",
     "task.validation_data",
     "task.model.preset",

@@ -131,6 +131,11 @@ FILES = (
         ),
         (
             "pointrend_r50_fpn",
+            "task.model.mask_head.classes=softmax",
+            "type ('fcn') and classes ('softmax') would not be read",
+        ),
+        (
+            "pointrend_r50_fpn",
             "task.model.point_rend.oversampling=0",
             "task.model.point_rend.oversampling: must be positive, got 0",
         ),

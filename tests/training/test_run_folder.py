@@ -74,6 +74,7 @@ def test_weights_alone_are_no_run(tmp_path):
         ),
         ("task.model.detection.nms_iou=0.3", "task.model.detection.nms_iou: 0.5 -> 0.3"),
         ("task.init_checkpoint=x", "task.init_checkpoint:  -> x"),
+        ("task.tta.short_edges=[96]", "task.tta.short_edges: [] -> [96]"),
         (
             "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=0.001",
             "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate: 0.0015 -> 0.001",
