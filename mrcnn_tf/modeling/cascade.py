@@ -124,19 +124,17 @@ class CascadeRCNN(MaskRCNN):
             regression_weights=heads[-1].regression_weights,
         )
 
-    def train_forward(
+    def with_later_parts(
         self,
+        outputs: DetectorOutputs,
+        features: dict[int, tf.Tensor],
         batch: dict[str, tf.Tensor],
         seed: int,
         step: tf.Tensor,
-        training: bool = True,
-        features: dict[int, tf.Tensor] | None = None,
+        training: bool,
     ) -> DetectorOutputs:
-        """The network with its first box head, then the others; see `MaskRCNN.train_forward`."""
-        if features is None:
-            features = self.features(batch[schema.IMAGE], training)
-        outputs = super().train_forward(batch, seed, step, training, features)
-        batch = targets_lib.without_padding(batch)
+        """The outputs of the first box head, then of the others; see `MaskRCNN`."""
+        del seed, step
         heads = self.roi_heads.box_heads
         deltas, rois, stages = outputs.box_deltas, outputs.roi_targets, []
         for before, head in zip(heads[:-1], heads[1:], strict=True):

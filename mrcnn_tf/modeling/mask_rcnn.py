@@ -215,7 +215,30 @@ class MaskRCNN(tf_keras.Model):
         masks = None
         if mask_logits is not None:
             masks = MaskOutputs(mask_logits, *self._mask_targets(rois, num_masks, batch))
-        return DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois, masks)
+        outputs = DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois, masks)
+        return self.with_later_parts(outputs, features, batch, seed, step, training)
+
+    def with_later_parts(
+        self,
+        outputs: DetectorOutputs,
+        features: dict[int, tf.Tensor],
+        batch: dict[str, tf.Tensor],
+        seed: int,
+        step: tf.Tensor,
+        training: bool,
+    ) -> DetectorOutputs:
+        """What `train_forward` returns: here the paper's parts alone, in a subclass more.
+
+        Args:
+          outputs: of the paper's parts.
+          features: of the batch's images.
+          batch: of `train_forward`, its ground truth without padding.
+          seed: as in `train_forward`.
+          step: as in `train_forward`.
+          training: as in `train_forward`.
+        """
+        del features, batch, seed, step, training
+        return outputs
 
     def losses_of(self, outputs: DetectorOutputs) -> dict[str, losses.LossSum]:
         """The RPN's two terms, `class_loss`, `box_loss` and `mask_loss`, of the parts there are.

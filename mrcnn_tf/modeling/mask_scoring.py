@@ -15,7 +15,6 @@ import tf_keras
 from mrcnn_tf.data import schema
 from mrcnn_tf.experiment.fields import MaskScoring as Defaults
 from mrcnn_tf.modeling import losses
-from mrcnn_tf.modeling import targets as targets_lib
 from mrcnn_tf.modeling.conv import MSRA, Conv2D
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
@@ -163,19 +162,17 @@ class MaskScoringRCNN(MaskRCNN):
         mask_scores = detections.scores * tf.clip_by_value(ious, 0.0, 1.0)
         return detections._replace(mask_scores=mask_scores)
 
-    def train_forward(
+    def with_later_parts(
         self,
+        outputs: DetectorOutputs,
+        features: dict[int, tf.Tensor],
         batch: dict[str, tf.Tensor],
         seed: int,
         step: tf.Tensor,
-        training: bool = True,
-        features: dict[int, tf.Tensor] | None = None,
+        training: bool,
     ) -> DetectorOutputs:
-        """The network, then the IoUs of its masks; see `MaskRCNN.train_forward`."""
-        if features is None:
-            features = self.features(batch[schema.IMAGE], training)
-        outputs = super().train_forward(batch, seed, step, training, features)
-        batch = targets_lib.without_padding(batch)
+        """The outputs, then the IoUs of their masks; see `MaskRCNN`."""
+        del seed, step, training
         rois, masks = outputs.roi_targets, outputs.masks
         assert masks is not None
         count = tf.shape(masks.valid)[1]

@@ -17,7 +17,6 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.experiment.fields import MaskHead as MaskDefaults
 from mrcnn_tf.experiment.fields import PointRend as Defaults
 from mrcnn_tf.modeling import losses, mask_classes
-from mrcnn_tf.modeling import targets as targets_lib
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.outputs import DetectorOutputs, MaskOutputs, PointOutputs
 from mrcnn_tf.modeling.roi_heads import FPNRoIHeads
@@ -312,19 +311,17 @@ class PointRendRCNN(MaskRCNN):
 
     roi_heads: PointRendRoIHeads
 
-    def train_forward(
+    def with_later_parts(
         self,
+        outputs: DetectorOutputs,
+        features: dict[int, tf.Tensor],
         batch: dict[str, tf.Tensor],
         seed: int,
         step: tf.Tensor,
-        training: bool = True,
-        features: dict[int, tf.Tensor] | None = None,
+        training: bool,
     ) -> DetectorOutputs:
-        """The network without masks, then these; see `MaskRCNN.train_forward`."""
-        if features is None:
-            features = self.features(batch[schema.IMAGE], training)
-        outputs = super().train_forward(batch, seed, step, training, features)
-        batch = targets_lib.without_padding(batch)
+        """The outputs without masks, then these; see `MaskRCNN`."""
+        del training
         head, max_masks = self.roi_heads.mask_head, self.roi_heads.box_head.max_positives
         rois = outputs.roi_targets
         if head.on_refined_boxes:
