@@ -19,7 +19,8 @@ With several workers one of them is killed, or all at once; the others have to e
 and each is started again after a pause of up to five seconds, whatever the others are doing then.
 They train an RPN: traced in a third of the time, it stops and goes on like everything else.
 
-Each process computes with one thread, so that operations add up in one order.
+Each process computes with one thread, so that operations add up in one order; of several, gradients
+come at any time, and the order of what is added needs `--deterministic`.
 Prints a JSON line, and exits with 1 if anything differs.
 """
 
@@ -396,7 +397,7 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
         fields["task"]["model"] = fields["task"]["model"] | {"system": "rpn"}
         fields["trainer"]["best_checkpoint_eval_metric"] = "ar_1000"
     flags = [f"--experiment={tiny_run.EXPERIMENT}", f"--params_override={json.dumps(fields)}"]
-    flags += ["--threads=1"]
+    flags += ["--threads=1", *(["--deterministic"] if args.workers > 1 else [])]
     rng = random.Random(args.seed)
     killer = Killer(rng)
     temporary = folder / "temporary"
