@@ -1,0 +1,241 @@
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import result_data
+import result_rows
+import result_tables
+import results
+
+from mrcnn_tf.experiment import loading
+
+FOLDER = pathlib.Path(results.__file__).parent
+NEVER = float("inf")
+
+
+def job(tmp_path, name, code="", needs=(), alone=False):
+    """A job that takes no time: what it finds is its name's length."""
+    folder = tmp_path / name
+    metrics = json.dumps({"step": 7, "mask_ap": len(name) / 100})
+    code = f"{code}\nopen({str(folder / 'metrics.jsonl')!r}, 'a').write({metrics!r} + '\\n')"
+    settings = {"code": code}
+    needed = tuple(other.folder for other in needs)
+    return results.Job(name, 0, settings, ("-c", code), folder, "", needed, alone)
+
+
+def run(jobs, tmp_path, places=2, until=NEVER):
+    code = results.Schedule(jobs, tmp_path / "rows.jsonl", places, until).run()
+    return code, results.read(tmp_path / "rows.jsonl")
+
+
+def test_every_row_is_an_experiment_that_can_be_run():
+    for row in result_rows.ROWS.values():
+        fields = result_rows.fields_of(row, seed=2)
+        experiment = loading.load(row.experiment, params_override=json.dumps(fields))
+        assert experiment.task.seed == experiment.task.train_data.seed == 2
+        assert experiment.trainer.train_steps == result_rows.STEPS
+        loading.load(
+            row.experiment, params_override=json.dumps(result_rows.fields_of(row, 0, True))
+        )
+
+
+def test_rows_stand_beside_others_that_are_there_with_as_many_seeds(tmp_path):
+    for row in result_rows.ROWS.values():
+        for other in (row.beside, row.scores_of):
+            assert not other or result_rows.ROWS[other].seeds >= row.seeds
+    jobs = results.plan(tmp_path, tmp_path, tiny=False)
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert len(jobs) == sum(row.seeds for row in result_rows.ROWS.values()) + 1
+    seeds = [job.seed for job in jobs[:-1]]
+    assert seeds == sorted(seeds)
+    at = {job.folder: k for k, job in enumerate(jobs)}
+    assert all(at[needed] < at[job.folder] for job in jobs for needed in job.needs)
+
+
+def test_a_row_with_other_fields_is_another_job(tmp_path, monkeypatch):
+    before = results.plan(tmp_path, tmp_path, tiny=False)
+    monkeypatch.setattr(result_rows, "STEPS", 999)
+    after = results.plan(tmp_path, tmp_path, tiny=False)
+    line = {"row": before[0].row, "seed": 0, "settings": json.loads(json.dumps(before[0].settings))}
+    assert before[0].is_done([line])
+    assert not after[0].is_done([line])
+    assert before[0].folder != after[0].folder
+
+
+def test_only_a_row_and_the_checkpoints_that_it_needs(tmp_path):
+    jobs = results.plan(tmp_path, tmp_path, tiny=True)
+    assert [job.row for job in results.chosen(jobs, ["tta"])] == ["baseline", "tta"]
+
+
+def test_jobs_run_once_in_order_and_are_kept(tmp_path):
+    third = job(tmp_path, "third")
+    wait = f"while not os.path.exists({str(third.folder / 'metrics.jsonl')!r}): time.sleep(0.01)"
+    first = job(tmp_path, "first", f"import os, time\n{wait}\nsum(range(20_000_000))")
+    second = job(tmp_path, "second", needs=[first])
+    code, lines = run([first, second, third], tmp_path)
+    assert code == 0
+    assert [line["row"] for line in lines] == ["third", "first", "second"]  # second waited
+    assert [line["scores"]["mask_ap"] for line in lines] == [0.05, 0.05, 0.06]
+    assert [line["starts"] for line in lines] == [1, 1, 1]
+    assert 0.1 < lines[1]["cpu_seconds"] < 20
+    assert run([first, second, third], tmp_path) == (0, lines)  # nothing is run twice
+
+
+def test_nothing_runs_beside_what_is_alone(tmp_path):
+    alone = job(tmp_path, "alone", "import time; time.sleep(0.2)", alone=True)
+    others = [job(tmp_path, "a"), job(tmp_path, "b")]
+    _, lines = run([others[0], alone, others[1]], tmp_path)
+    assert [line["row"] for line in lines] == ["a", "alone", "b"]
+
+
+def test_a_job_that_fails_keeps_only_those_back_that_need_it(tmp_path, capsys):
+    bad = job(tmp_path, "bad", "import sys; sys.exit('no such records')")
+    jobs = [bad, job(tmp_path, "behind", needs=[bad]), job(tmp_path, "other")]
+    silent = results.Job("silent", 0, {}, ("-c", ""), tmp_path / "silent")  # leaves no scores
+    code, lines = run([*jobs, silent], tmp_path)
+    assert code == 1
+    assert [line["row"] for line in lines] == ["other"]
+    said = capsys.readouterr()
+    assert f"failed: bad, seed 0 ({bad.folder / 'log.txt'}): no such records" in said.err
+    assert f"failed: silent, seed 0 ({silent.folder}): IndexError" in said.err
+    assert "1 of 4 are done" in said.out
+    mended = job(tmp_path, "bad")
+    code, lines = run([mended, job(tmp_path, "behind", needs=[mended])], tmp_path)
+    assert (code, [line["row"] for line in lines]) == (0, ["other", "bad", "behind"])
+    assert lines[1]["starts"] == 2  # of the same folder
+
+
+def test_nothing_is_started_after_the_minutes(tmp_path):
+    assert run([job(tmp_path, "late")], tmp_path, until=time.monotonic() - 1) == (0, [])
+
+
+def test_sigterm_is_handed_on_and_nothing_new_is_started(tmp_path, capsys):
+    code = (
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        f"pathlib.Path({str(tmp_path / 'there')!r}).touch()\n"
+        "time.sleep(60)"
+    )
+    jobs = [job(tmp_path, "long", code), job(tmp_path, "next")]
+
+    def stop():
+        while not (tmp_path / "there").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert run(jobs, tmp_path, places=1) == (143, [])
+    assert "0 of 2 are done" in capsys.readouterr().out
+    assert results.read(jobs[0].folder / results.PROCESSES)[-1]["exit_code"] == 143
+
+
+def test_what_a_killed_script_left_running_is_not_run_beside_it(tmp_path, monkeypatch):
+    taken = job(tmp_path, "taken")
+    taken.folder.mkdir()
+    lock = (taken.folder / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    monkeypatch.setattr(time, "sleep", lambda _: lock.close())  # meanwhile that one ends
+    code, lines = run([taken, job(tmp_path, "free")], tmp_path, places=1)
+    assert (code, [line["row"] for line in lines]) == (0, ["free", "taken"])
+
+
+def test_a_run_that_ended_unseen_has_no_times(tmp_path):
+    unseen = job(tmp_path, "unseen")
+    unseen.folder.mkdir()
+    (unseen.folder / results.PROCESSES).write_text('{"started": "before"}\n')
+    _, [line] = run([unseen], tmp_path)
+    assert (line["starts"], line["seconds"], line["cpu_seconds"]) == (2, None, None)
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"row": "a"}\n{"row": \n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: "):
+        results.read(tmp_path / "rows.jsonl")
+
+
+def line(row, seed, mask, box, cpu_seconds=100.0):
+    scores = {"mask_ap": mask, "box_ap": box, "step": 1000}
+    return {
+        "row": row, "seed": seed, "scores": scores, "cpu_seconds": cpu_seconds, "commit": "abc",
+        "steps": 1000,
+    }  # fmt: skip
+
+
+LINES = [
+    line("baseline", 0, 0.40, 0.50),
+    line("baseline", 1, 0.42, 0.52, 200.0),
+    line("baseline", 2, 0.44, 0.54, None),
+    line("roi_pool", 0, 0.35, 0.51),
+    line("roi_pool", 1, 0.40, 0.51),
+]
+
+
+def test_tables_have_means_each_seed_and_differences_of_the_same_seeds(capsys):
+    result_tables.show(LINES)
+    out = capsys.readouterr().out
+    assert (
+        "| ResNet-18-FPN, sigmoid masks, RoIAlign (`baseline`) | 42.0 (40.0 42.0 44.0) "
+        "| 52.0 (50.0 52.0 54.0) |  |  |  | 150 s |"
+    ) in out
+    assert (
+        "| RoIPool (`roi_pool`) | 37.5 (35.0 40.0) | 51.0 (51.0 51.0) |  | mask AP -3.5 (-5.0 -2.0)"
+        "; box AP +0.0 (+1.0 -1.0) | mask 26.9, RoIAlign 30.3 (-3.4; R50-C4, table 2c) | 100 s |"
+    ) in out
+    assert "| RoIAlign, maximum (`roi_align_max`) |  |  |  |  |" in out  # not run yet
+    assert "5 lines; steps: 1000; commits: abc; 8 minutes of processor time, that of 1 not" in out
+
+
+def test_noise_is_that_of_the_seeds():
+    by_row = {"baseline": {found["seed"]: found for found in LINES[:3]}}
+    said = result_tables.noise(by_row)
+    assert "`baseline`, mask AP: 40.0 to 44.0 with 3 seeds, standard deviation 2.00" in said
+    # 2 * 2.00 * sqrt(2) and 2 * 2.00 * sqrt(2 / 3)
+    assert "says nothing below 5.7 points" in said
+    assert "of two means of three below 3.3." in said
+    assert result_tables.noise({"baseline": {0: LINES[0]}}) == ""
+
+
+def test_few_images_keep_the_rare_category():
+    coco = {
+        "categories": [{"id": 4, "name": "ring"}, {"id": 9, "name": "star"}],
+        "images": [{"id": i} for i in (1, 2, 3, 4)],
+        "annotations": [
+            {"image_id": 2, "category_id": 9},
+            {"image_id": 2, "category_id": 4},
+            {"image_id": 3, "category_id": 9},
+            {"image_id": 4, "category_id": 4},
+        ],
+    }
+    few = result_data.with_few(coco, "star", 1)
+    assert [image["id"] for image in few["images"]] == [1, 2, 4]
+    assert few["annotations"] == [coco["annotations"][i] for i in (0, 1, 3)]
+    assert few["categories"] == coco["categories"]
+
+
+@pytest.mark.slow
+def test_the_command_trains_scores_and_goes_on(tmp_path):
+    command = [
+        *(sys.executable, FOLDER / "results.py", "--tiny", "--only", "tta"),
+        *(f"--runs={tmp_path}/runs", f"--data={tmp_path}/data"),
+    ]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    trained, scored = results.read(tmp_path / "runs/rows.jsonl")
+    assert (trained["row"], scored["row"]) == ("baseline", "tta")
+    assert trained["steps"] == scored["steps"] == result_rows.TINY_STEPS
+    for found in (trained, scored):
+        assert {"mask_ap", "box_ap", "boundary_ap"} <= found["scores"].keys()
+    assert scored["scores"]["checkpoint"].startswith(str(tmp_path / "runs/baseline-0-"))
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert "2 of 2 are done" in again.stdout
+    assert "started" not in again.stdout
+    tables = subprocess.run([*command, "--tables"], capture_output=True, text=True).stdout
+    assert tables in again.stdout
+    assert "RoIAlign (`baseline`) | 0." in tables
