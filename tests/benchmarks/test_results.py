@@ -202,6 +202,22 @@ def test_noise_is_that_of_the_seeds():
     assert result_tables.noise({"baseline": {0: LINES[0]}}) == ""
 
 
+def test_times_of_evaluations_have_a_table():
+    seconds = {"median": 4.123, "calm": None}
+    times = {
+        "rounds": 7,
+        "seconds": {"baseline": seconds, "tta": {"median": 12.5, "calm": 12.25}},
+        "ratios": {"baseline": 1.0, "tta": 3.05},
+    }
+    said = result_tables.timing({"evaluation_time": {0: {"times": times, "cores": 2}}})
+    assert "7 rounds in turn in one process on 2 cores" in said
+    assert said.splitlines()[-2:] == [
+        "| `baseline` | 4.12 |  | 1.00 |",
+        "| `tta` | 12.50 | 12.25 | 3.05 |",
+    ]
+    assert result_tables.timing({}) == ""
+
+
 def test_few_images_keep_the_rare_category():
     coco = {
         "categories": [{"id": 4, "name": "ring"}, {"id": 9, "name": "star"}],
@@ -220,7 +236,7 @@ def test_few_images_keep_the_rare_category():
 
 
 @pytest.mark.slow
-def test_the_command_trains_scores_and_goes_on(tmp_path):
+def test_the_command_trains_scores_times_and_goes_on(tmp_path, measure):
     command = [
         *(sys.executable, FOLDER / "results.py", "--tiny", "--only", "tta"),
         *(f"--runs={tmp_path}/runs", f"--data={tmp_path}/data"),
@@ -233,6 +249,18 @@ def test_the_command_trains_scores_and_goes_on(tmp_path):
     for found in (trained, scored):
         assert {"mask_ap", "box_ap", "boundary_ap"} <= found["scores"].keys()
     assert scored["scores"]["checkpoint"].startswith(str(tmp_path / "runs/baseline-0-"))
+    contestants = [
+        {
+            "name": found["row"],
+            "checkpoint": str(next(tmp_path.glob("runs/baseline-0-*"))),
+            "settings": found["settings"],
+        }
+        for found in (trained, scored)
+    ]
+    [timed] = measure("evaluation_time.py", "--contestants", json.dumps(contestants), "--rounds=2")
+    assert timed["ratios"]["baseline"] == 1
+    assert timed["ratios"]["tta"] > 1  # six views of each image
+    assert timed["seconds"]["tta"]["runs"] == 2
     again = subprocess.run(command, capture_output=True, text=True)
     assert "2 of 2 are done" in again.stdout
     assert "started" not in again.stdout
