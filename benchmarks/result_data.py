@@ -12,9 +12,9 @@ RARE, RARE_IMAGES = "star", 16  # of "uneven"
 _SHARDS = 4
 
 
-def shapes(folder: pathlib.Path, tiny: bool) -> None:
-    """Images of five classes."""
-    _draw(folder, tiny)
+def shapes(folder: pathlib.Path, tiny: bool, *flags: str) -> None:
+    """Images of five classes; with flags of create_shapes_coco.py others."""
+    _draw(folder, tiny, *flags)
     for split in IMAGES:
         _convert(folder / split, _annotations(folder, split), folder / "records" / split)
 

@@ -259,8 +259,8 @@ GROUPS = (
             ),
         ),
         ("mask_ap/star", "box_ap/star", "mask_ap", "box_ap"),
-        "Of the training images only those without a star, and 16 with one; validation has as many "
-        "stars as of anything.",
+        "Of the training images only those without a star, and 16 with one; the validation images "
+        "are those of the other tables.",
     ),
 )
 ROWS = {row.name: row for group in GROUPS for row in group.rows}
