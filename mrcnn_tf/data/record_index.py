@@ -8,6 +8,7 @@ makes it at each start.
 
 import concurrent.futures
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -49,6 +50,12 @@ class RecordIndex(NamedTuple):
     length: np.ndarray
     size_hw: np.ndarray
 
+    def digest(self) -> str:
+        """Return 16 hex digits that the same records in the same order have, in whatever files."""
+        of_all = hashlib.sha256(self.length.astype("<i8").tobytes())
+        of_all.update(self.size_hw.astype("<i4").tobytes())
+        return of_all.hexdigest()[:16]
+
 
 class _OfFile(NamedTuple):
     """Of one file: its length in bytes, its time of change, its records' `length` and `size_hw`.
@@ -62,6 +69,10 @@ class _OfFile(NamedTuple):
     size_hw: np.ndarray
     num_categories: np.ndarray | None
     categories: np.ndarray | None
+
+
+# What folders that cannot be written would keep, for this process: {folder: as `_kept` has it}.
+_not_kept: dict[str, dict[str, _OfFile]] = {}
 
 
 def of_files(files: Sequence[str]) -> RecordIndex:
@@ -115,7 +126,7 @@ def _find(files: Sequence[str], with_categories: bool) -> dict[str, _OfFile]:
     for folder, paths in folders.items():
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
             stats = dict(zip(paths, pool.map(_stat, paths), strict=True))
-        kept = _kept(folder)
+        kept = _kept(folder) | _not_kept.get(folder, {})
         for path in paths:
             of_file = kept.get(os.path.basename(path))
             lacks = with_categories and (of_file is None or of_file.categories is None)
@@ -124,7 +135,9 @@ def _find(files: Sequence[str], with_categories: bool) -> dict[str, _OfFile]:
         missing = [path for path in paths if path not in found]
         if missing:
             found |= _read(missing, {path: stats[path][0] for path in missing})
-            _keep(folder, kept | {os.path.basename(path): found[path] for path in paths})
+            kept |= {os.path.basename(path): found[path] for path in paths}
+            if not _keep(folder, kept):
+                _not_kept[folder] = kept
     return found
 
 
@@ -250,8 +263,8 @@ def _kept_categories(
     ]  # type: ignore[return-value]
 
 
-def _keep(folder: str, of_files: dict[str, _OfFile]) -> None:
-    """Write a folder's index, in one step; without it, if the folder cannot be written."""
+def _keep(folder: str, of_files: dict[str, _OfFile]) -> bool:
+    """Write a folder's index, in one step; False if the folder cannot be written."""
     none = np.zeros([0], np.int64)
     buffer = io.BytesIO()
     np.savez(
@@ -283,6 +296,8 @@ def _keep(folder: str, of_files: dict[str, _OfFile]) -> None:
         with contextlib.suppress(tf.errors.OpError):
             tf.io.gfile.remove(partial)
         print(f"  {path}: not kept, each start reads the records again ({error.message})")
+        return False
+    return True
 
 
 def _stat(file: str) -> tuple[int, int]:

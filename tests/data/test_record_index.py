@@ -75,6 +75,22 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(files, monkeypatch, caps
     monkeypatch.setattr(tf.io.gfile, "rename", refuse)
     assert len(record_index.of_files(files).file) == 5
     assert "not kept, each start reads the records again (read-only)" in capsys.readouterr().out
+    # This start reads them once.
+    monkeypatch.setattr(record_index, "_read", lambda *_: pytest.fail("read again"))
+    assert len(record_index.of_files(files).file) == 5
+
+
+def test_the_digest_is_that_of_the_records_in_their_order(files, tmp_path):
+    """Other files, other folders: the same. One less, or another order: another."""
+    digest = record_index.of_files(files).digest()
+    records = [r for f in files for r in tf.data.TFRecordDataset(f).as_numpy_iterator()]
+    for name, these in (("same", records), ("less", records[:-1]), ("order", records[::-1])):
+        (tmp_path / name).mkdir()
+        path = str(tmp_path / name / "all.tfrecord")
+        with tf.io.TFRecordWriter(path) as writer:
+            for record in these:
+                writer.write(record)
+        assert (record_index.of_files([path]).digest() == digest) == (name == "same")
 
 
 def test_a_damaged_record_is_named(files):
