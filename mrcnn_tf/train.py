@@ -149,8 +149,12 @@ def _train(
         return evaluations[-1] if evaluations else {}
     print(_headline(experiment, task, mode, strategy, images_per_step, model_dir))
     _print_notes([scaled] if scaled else [])
+    records = None
     if not standing or standing.step < experiment.trainer.train_steps:
         _print_notes(preflight.check_training(task))
+        if workers.is_chief:
+            records = preflight.index_of_records(experiment.task.train_data)
+            changed += folder.check_records(records) if standing else []
     preflight.check_stages(experiment)
     if plan.interval:
         _print_notes(preflight.check_validation(task, experiment.trainer))
@@ -162,6 +166,8 @@ def _train(
     if workers.is_chief:
         folder.begin(standing.images if standing else 0)
         folder.write(experiment, task.label_map)
+        if records is not None:
+            folder.write_records(records)
     if plan.interval:
         trainer.keep_best(write_dir)
     training_log = progress.TrainingLog(

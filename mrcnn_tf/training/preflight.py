@@ -13,7 +13,7 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.console.progress_bar import ProgressBar
-from mrcnn_tf.data import damage, record_files, schema, service_processes
+from mrcnn_tf.data import damage, record_files, record_index, schema, service_processes
 from mrcnn_tf.evaluation import images
 from mrcnn_tf.experiment import fields, sources
 from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
@@ -325,12 +325,26 @@ def _count_objects(data: fields.Data, needs_masks: bool) -> tuple[int, int, int]
     return objects, crowds, masks
 
 
+def index_of_records(data: fields.Data) -> record_index.RecordIndex:
+    """Return the index of the records that are read.
+
+    Raises:
+      ValueError: see `record_index.of_files`.
+      FileNotFoundError: there are no files.
+    """
+    return record_index.of_files(_usable_files(data))
+
+
 def _records(data: fields.Data) -> Iterator[record_files.Example]:
     """Each record, in the order of the files."""
+    yield from record_files.examples(_usable_files(data))
+
+
+def _usable_files(data: fields.Data) -> list[str]:
     files = record_files.find(sources.patterns(data))
     if data.skip_corrupt_records:
         files = damage.usable(files, data.skip_corrupt_records)
-    yield from record_files.examples(files)
+    return files
 
 
 def check_stages(experiment: Experiment) -> None:

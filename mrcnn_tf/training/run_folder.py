@@ -15,7 +15,7 @@ import yaml
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.console import whole_file
-from mrcnn_tf.data import schema
+from mrcnn_tf.data import record_index, schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.experiment import loading, overrides
 from mrcnn_tf.experiment.experiment import Experiment
@@ -24,6 +24,7 @@ from mrcnn_tf.training import checkpoint_folder
 PARAMS = "params.yaml"
 METRICS = "metrics.jsonl"  # a line per evaluation
 LOSSES = "train.jsonl"  # a line per loop of training
+RECORDS = "train_records.json"  # how many records the run trains on, and a digest of them
 
 # A run may go on with other values of these: they say how long, how fast, on what machine, from
 # which copy of the records, and how it is scored; or what only a beginning needs. All other fields
@@ -155,6 +156,39 @@ class RunFolder:
             lines.append(f"{schema.LABEL_MAP_FILE} is gone: nothing tells whether classes moved")
         return lines
 
+    def check_records(self, records: record_index.RecordIndex) -> list[str]:
+        """Return a line if the run has trained on other records than those it goes on with.
+
+        It may: weights and schedule are those of as many images seen. Only the order is, from here
+        on, the one that the new set has after so many images.
+
+        Args:
+          records: of `task.train_data`.
+        """
+        path = os.path.join(self.path, RECORDS)
+        if not tf.io.gfile.exists(path):  # of an earlier release
+            return []
+        now = _said_of(records)
+        try:
+            with tf.io.gfile.GFile(path) as file:
+                before = json.loads(file.read())
+            count, digest = int(before["records"]), before["digest"]
+        except (ValueError, KeyError, TypeError):
+            return [f"{RECORDS} cannot be read: nothing tells whether the training records changed"]
+        if (count, digest) == (now["records"], now["digest"]):
+            return []
+        what = f"{count:,} -> {now['records']:,}"
+        if count == now["records"]:
+            what = f"as many ({count:,}), but others, or in another order"
+        return [
+            f"records of task.train_data: {what}. What comes next is what this set has after as "
+            "many images: in this epoch some may come again, and some not before the next"
+        ]
+
+    def write_records(self, records: record_index.RecordIndex) -> None:
+        """Write what `check_records` will compare."""
+        _write(os.path.join(self.path, RECORDS), json.dumps(_said_of(records)) + "\n")
+
     def write(self, experiment: Experiment, label_map: LabelMap) -> None:
         """Write what belongs to every run: the whole experiment, and its classes."""
         tf.io.gfile.makedirs(self.path)
@@ -255,6 +289,10 @@ def as_plain(experiment: Experiment) -> dict[str, Any]:
 def flat_fields(experiment: Experiment) -> dict[str, Any]:
     """Return an experiment's fields by their full names, {"trainer.train_steps": 100}."""
     return _flat(as_plain(experiment))
+
+
+def _said_of(records: record_index.RecordIndex) -> dict[str, Any]:
+    return {"records": len(records.file), "digest": records.digest()}
 
 
 def _is_free(key: str) -> bool:

@@ -460,6 +460,28 @@ def test_stopped_then_killed_in_the_last_evaluation_then_finished(override, tmp_
 
 
 @pytest.mark.slow
+def test_records_that_were_added_are_said_once(override, shapes, tmp_path):
+    """Six images, then ten: the run goes on, and from then on these are its records.
+
+    An RPN, which is traced sooner.
+    """
+    run, rpn = tmp_path / "run", {"task.model.system": "rpn"}
+    more = {"task.train_data.input_path": [f"{shapes}/records/{n}-*" for n in ("train", "val")]}
+    answers = commands(
+        *(
+            flags_of(override, run, mode="train", **{"trainer.train_steps": steps}, **rpn | records)
+            for steps, records in ((2, {}), (4, more), (6, more))
+        )
+    )
+    assert [code for code, _ in answers] == [0, 0, 0], answers
+    line = "other than before: records of task.train_data: 6 -> 10. What comes next"
+    assert [line in out for _, out in answers] == [False, True, False]
+    assert "records of task.train_data" not in answers[2][1]
+    assert [row["step"] for row in rows_of(run / "train.jsonl")] == [2, 4, 6]
+    assert json.loads((run / "train_records.json").read_text())["records"] == 10
+
+
+@pytest.mark.slow
 def test_another_process_scores_what_comes_and_keeps_the_best(trained, override, tmp_path):
     """It ends with the run, does not score twice, and needs nothing of the run's beginning."""
     run = tmp_path / "run"

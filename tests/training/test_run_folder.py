@@ -3,10 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.data.record_index import RecordIndex
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.reporting import history
 from mrcnn_tf.training.run_folder import RunFolder, append_row, drop_rows_beyond, rows
@@ -114,6 +116,35 @@ def test_other_classes_are_refused_other_ids_are_not(tmp_path):
         with pytest.raises(ValueError, match=r"classes: \['apple', 'fig'\] -> \["):
             folder.check(experiment_of(), other)
     assert folder.check(experiment_of(), LabelMap((7, 3), LABEL_MAP.names)) == []
+
+
+def records_of(*lengths):
+    """Records of so many bytes each, of images that are all alike."""
+    count = len(lengths)
+    return RecordIndex(
+        ["train"],
+        np.zeros(count, np.int32),
+        np.zeros(count, np.int64),
+        np.array(lengths, np.int64),
+        np.full([count, 2], 64, np.int32),
+    )
+
+
+def test_other_records_are_said(tmp_path):
+    """More of them, and as many in another order; what cannot be known is no obstacle."""
+    folder, path = RunFolder(str(tmp_path)), tmp_path / "train_records.json"
+    assert folder.check_records(records_of(10, 20)) == []  # of an earlier release
+    folder.write_records(records_of(10, 20))
+    assert json.loads(path.read_text())["records"] == 2
+    assert folder.check_records(records_of(10, 20)) == []
+    (line,) = folder.check_records(records_of(10, 20, 30))
+    assert line.startswith("records of task.train_data: 2 -> 3. What comes next is what this set")
+    (line,) = folder.check_records(records_of(20, 10))
+    assert line.startswith("records of task.train_data: as many (2), but others, or in another")
+    for content in ("", "[2]", '{"records": "few", "digest": ""}', "null"):
+        path.write_text(content)
+        (line,) = folder.check_records(records_of(10, 20))
+        assert line.startswith("train_records.json cannot be read")
 
 
 def test_a_file_that_says_the_same_is_left_alone(tmp_path):
