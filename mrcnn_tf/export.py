@@ -106,6 +106,9 @@ def main(argv: list[str]) -> None:
             )
             return
         export_dir = values.export_dir or kit.next_version(values.serving_kit, model_name)
+        if values.serving_kit:  # first: a version that is there could not be told to have failed
+            written = kit.write(values.serving_kit, model_name, values.input_type, values.add_masks)
+            _print_kit(values.serving_kit, written)
         compared = loaded.export(
             export_dir,
             values.input_type,
@@ -113,9 +116,6 @@ def main(argv: list[str]) -> None:
             values.max_image_pixels,
             values.add_masks,
         )
-        if values.serving_kit:
-            written = kit.write(values.serving_kit, model_name, values.input_type, values.add_masks)
-            _print_kit(values.serving_kit, written)
     except (ValueError, OSError, verification.VerificationError) as error:
         raise SystemExit(f"error: {error}") from error
     except (tf.errors.OpError, ImportError) as error:  # a disk that is full; an extra's package

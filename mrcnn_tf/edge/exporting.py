@@ -3,11 +3,11 @@
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.edge import device, graph, litert, verification
 from mrcnn_tf.edge.formats import NAMES
@@ -82,8 +82,8 @@ def export(
     path = os.path.join(export_dir, NAMES[file_format])
     os.makedirs(export_dir, exist_ok=True)
     incomplete = os.path.join(export_dir, "incomplete-" + NAMES[file_format])
-    pathlib.Path(incomplete).write_bytes(content)
     try:
+        whole_file.write(incomplete, content)
         found = verification.verify(
             path,
             device.load(incomplete),
@@ -94,7 +94,7 @@ def export(
         os.replace(incomplete, path)
     finally:
         pathlib.Path(incomplete).unlink(missing_ok=True)
-    shutil.copyfile(device.__file__, os.path.join(export_dir, HELPER))
+    whole_file.write(os.path.join(export_dir, HELPER), pathlib.Path(device.__file__).read_bytes())
     return path, found
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.images import storage
 
 IMAGE = "tensorflow/serving:2.20.0"  # the release that belongs to this TensorFlow
@@ -207,10 +208,11 @@ def write(kit: str, model_name: str, input_type: str, added_masks: str | None) -
     """
     may_batch = input_type != "image_tensor" and added_masks != "pasted"
     new, kept = [], []
+    storage.make_folder(kit)
     for name, text in _files(model_name, may_batch).items():
         path = os.path.join(kit, name)
         if not storage.is_file(path):
-            storage.write(path, text.encode("utf-8"))
+            whole_file.write(path, text)  # half of one would be kept as if it were the user's
             new.append(name)
         elif storage.read(path) != text.encode("utf-8"):
             kept.append(name)

@@ -20,6 +20,7 @@ The module holds the variables and the traced functions, not the Keras model: no
 Python class to revive; it loads where only `tensorflow` is installed.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.console import whole_file
 from mrcnn_tf.data import label_map as label_map_lib
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import prepared
@@ -262,7 +264,8 @@ def export_saved_model(
     """Write the SavedModel, run it once, compare with the Python model, then give it its name.
 
     It grows in `<export_dir>.incomplete`, so that a server watching the parent folder never loads
-    half a model or a wrong one. An earlier export at `export_dir` is replaced.
+    half a model or a wrong one, and is removed if that fails. An earlier export at `export_dir` is
+    replaced, and stays if its replacement fails.
 
     Args:
       detect: the network, see `build_network`.
@@ -281,6 +284,7 @@ def export_saved_model(
     Raises:
       ValueError: unknown input type, or masks of a network that has none.
       FileExistsError: `export_dir` holds something that is not a SavedModel.
+      tf.errors.OpError: there is no room, or the folder cannot be written.
       verification.VerificationError: the SavedModel answers differently from the Python model.
     """
     if input_type not in INPUT_SPECS:
@@ -300,37 +304,41 @@ def export_saved_model(
     incomplete = export_dir + ".incomplete"
     if tf.io.gfile.exists(incomplete):
         tf.io.gfile.rmtree(incomplete)
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, schema.LABEL_MAP_FILE)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(label_map.to_json())
-        description = describe(
-            input_type,
-            mask_convention,
-            label_map,
-            score_threshold,
-            preprocess.max_image_pixels,
-            added_masks,
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, schema.LABEL_MAP_FILE)
+            whole_file.write(path, label_map.to_json())
+            description = describe(
+                input_type,
+                mask_convention,
+                label_map,
+                score_threshold,
+                preprocess.max_image_pixels,
+                added_masks,
+            )
+            module = ServingModule(
+                network, preprocess, input_type, description, path, add_masks, views, label_map.ids
+            )
+            signatures = {"serving_default": module.__call__, "describe": module.describe}
+            tf.saved_model.save(module, incomplete, signatures=signatures)
+        serve = build_serve(
+            network,
+            answers=answers_of(module.network),
+            input_type=input_type,
+            preprocess=preprocess,
+            add_masks=add_masks,
         )
-        module = ServingModule(
-            network, preprocess, input_type, description, path, add_masks, views, label_map.ids
+        found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
+        if views is not None:
+            views.verify(incomplete, label_map.ids)
+        warm_up = warmup.requests(
+            "serving_default", INPUT_NAME, input_type, preprocess.max_image_pixels
         )
-        signatures = {"serving_default": module.__call__, "describe": module.describe}
-        tf.saved_model.save(module, incomplete, signatures=signatures)
-    serve = build_serve(
-        network,
-        answers=answers_of(module.network),
-        input_type=input_type,
-        preprocess=preprocess,
-        add_masks=add_masks,
-    )
-    found = verification.verify_export(incomplete, module.model_variables, serve, input_type)
-    if views is not None:
-        views.verify(incomplete, label_map.ids)
-    warm_up = warmup.requests(
-        "serving_default", INPUT_NAME, input_type, preprocess.max_image_pixels
-    )
-    warmup.write(incomplete, warm_up)
+        warmup.write(incomplete, warm_up)
+    except BaseException:  # it may be the disk that is full
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.rmtree(incomplete)
+        raise
     if tf.io.gfile.exists(export_dir):
         tf.io.gfile.rmtree(export_dir)
     tf.io.gfile.rename(incomplete, export_dir)

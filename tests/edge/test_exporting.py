@@ -1,5 +1,6 @@
 """Files are run in their own runtime, and only those that answer as the network get a name."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -190,6 +191,27 @@ def test_a_file_that_answers_something_else_gets_no_name(tmp_path, monkeypatch):
     with pytest.raises(VerificationError):
         export(tmp_path / "new")
     assert os.listdir(tmp_path / "new") == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_file_that_was_there(small_disk):
+    """One line with the file; with room the same export succeeds."""
+    export(small_disk)
+    before = {path.name: path.read_bytes() for path in small_disk.iterdir()}
+    filler = small_disk / "filler"
+    for free in (0, 8):  # KiB: for nothing, for a part of the file
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(2**12))
+        with filler.open("r+b") as file:
+            file.truncate(filler.stat().st_size - free * 2**10)
+        with pytest.raises(OSError, match=f"No space left .*: '{small_disk}/incomplete-model.tfl"):
+            export(small_disk)
+        filler.unlink()
+        assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == before
+    path, _ = export(small_disk)
+    assert pathlib.Path(path).name == "model.tflite"
+    assert {path.name for path in small_disk.iterdir()} == before.keys()
 
 
 def test_what_was_not_compared_gets_no_name(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import subprocess
 import types
 
 import pytest
@@ -390,3 +391,35 @@ def test_failures_are_one_line(command, monkeypatch, tmp_path, failure, line):
     with pytest.raises(SystemExit) as error:
         command(export_dir=str(tmp_path / "m"))
     assert re.fullmatch(line, str(error.value))
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_no_version_and_with_room_there_is_one(command, small_disk, tmp_path):
+    """The disk grows in small steps; each time the export gets further, and says what it lacked."""
+    command(serving_kit=str(tmp_path / "wide"))
+    whole = {path.relative_to(tmp_path / "wide") for path in (tmp_path / "wide").rglob("*")}
+    needed = sum(path.stat().st_size for path in (tmp_path / "wide").rglob("*") if path.is_file())
+    base, lines = small_disk / "models" / "rectangles", []
+    for size in (4, 12, *range(40, 4 * needed // 1024, needed // 1024 // 6)):
+        subprocess.run(["mount", "-o", f"remount,size={size}k", str(small_disk)], check=True)
+        try:
+            command(serving_kit=str(small_disk))
+            break
+        except SystemExit as ended:
+            lines.append(str(ended))
+        assert re.fullmatch(r"error: .*No space left on device.*", lines[-1]), lines
+        assert str(small_disk) in lines[-1], lines
+        assert not base.exists() or not list(base.iterdir())
+        for name in ("models.config", "compose.yaml"):  # whole, or not there
+            there = small_disk / name
+            assert not there.exists() or there.read_text() == (tmp_path / "wide" / name).read_text()
+    else:
+        pytest.fail(f"never enough room: {lines}")
+    assert len({re.sub(r"\d+", "N", line) for line in lines}) > 2, lines  # in several places
+    assert {path.relative_to(small_disk) for path in small_disk.rglob("*")} == whole
+    assert [path.name for path in base.iterdir()] == ["1"]
+    server = served.model_server.ModelServer(base, "rectangles")
+    try:
+        server.check("rectangles", 1)
+    finally:
+        server.stop()
