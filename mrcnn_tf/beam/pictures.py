@@ -13,7 +13,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from mrcnn_tf.data import columns, damage, record_files, schema
-from mrcnn_tf.images import storage
+from mrcnn_tf.images import passing, storage
 
 
 class Picture(NamedTuple):
@@ -85,12 +85,19 @@ def from_records(path: str) -> Iterator[Picture]:
 
     Yields:
       The image of each, under its id: a number where that is one. For each place that is damaged a
-      picture that says so; the records behind it are read.
+      picture that says so; the records behind it are read. For a file that cannot be read, one.
+
+    Raises:
+      ValueError: the file cannot be read at the moment, see `passing.py`: one picture would stand
+        for all of its records, though the runner may well read them when it tries again.
+      OSError: the same.
     """
     try:
         damages = damage.verify([path])
         (readable,) = damage.without([path], damages)
     except (ValueError, OSError) as error:
+        if passing.may_pass(error):
+            raise
         yield Picture(path, path, problem=str(error))
         return
     for one in damages:

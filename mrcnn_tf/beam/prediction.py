@@ -10,6 +10,7 @@ when both lists have theirs.
 import glob
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,10 @@ DETECTIONS, UNREAD, COUNTS = "detections", "unread", "counts.json"
 COUNTED = ("images", "predicted", "unread", "detections")  # what the counts are of
 
 _ELEMENTS = 32  # of a call of the handler, in which reading and the network overlap
+
+# Before what may pass is tried again. Behind the last, an image is listed with what went wrong: one
+# that lies on a bad sector, or is too large for the memory, must not end a pipeline of millions.
+_PAUSES = (1.0, 5.0, 25.0)  # seconds
 
 
 class Outcome(NamedTuple):
@@ -74,7 +79,10 @@ class Network(base.ModelHandler[Picture, Outcome, predictor.Predictor]):
         model: predictor.Predictor,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Outcome]:
-        """Find objects, as `mrcnn_tf.predict` does; an image that fails answers for itself."""
+        """Find objects, as `mrcnn_tf.predict` does; an image that fails answers for itself.
+
+        What may pass, see `passing.py`, is tried again, one by one and behind the others.
+        """
 
         def read(place: str, defer_large: bool) -> reading.UprightImage:
             picture = batch[int(place)]
@@ -83,17 +91,23 @@ class Network(base.ModelHandler[Picture, Outcome, predictor.Predictor]):
             return reading.upright(picture.content, defer_large=defer_large)
 
         # By their places: nobody has said yet that ids are unique.
-        run = image_run.ImageRun(model, None, 0.0, read=read, quiet=True)
-        usable = [(str(k), str(k)) for k, picture in enumerate(batch) if not picture.problem]
-        found = _Rows()
-        run.process(usable, self._batch_size, found, lambda _: None)
+        left = [(str(k), str(k)) for k, picture in enumerate(batch) if not picture.problem]
+        found, failures = _Rows(), dict[str, str]()
+        for pause in (0.0, *_PAUSES):
+            time.sleep(pause)
+            run = image_run.ImageRun(model, None, 0.0, read=read, quiet=True)
+            run.process(left, 1 if pause else self._batch_size, found, lambda _: None)
+            failures |= {name: run.failures.get(name, "") for name, _ in left}
+            left = [(name, path) for name, path in left if name in run.may_pass]
+            if not left:
+                break
         rows: dict[str, list[dict]] = {}
         for row in found:
             rows.setdefault(row["image_id"], []).append(row)
         for k, picture in enumerate(batch):
             image_id = picture.image_id
             own = [row | {"image_id": image_id} for row in rows.get(str(k), [])]
-            failure = picture.problem or run.failures.get(str(k), "")
+            failure = picture.problem or failures[str(k)]
             yield Outcome(image_id, picture.path, own, failure)
 
     def get_num_bytes(self, batch: Sequence[Picture]) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.console.progress_bar import ProgressBar
-from mrcnn_tf.images import finding, reading, storage
+from mrcnn_tf.images import finding, passing, reading, storage
 from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.results import column_runs
 from mrcnn_tf.results.detection import Detection, ImageDetections
@@ -91,6 +91,7 @@ class _Outcome(NamedTuple):
       failure: what went wrong; "" if nothing did.
       turned: an EXIF orientation was applied.
       written: what came of it in other forms, if any.
+      may_pass: whether the failure says nothing of the image, see `passing.py`.
     """
 
     name: str
@@ -98,6 +99,11 @@ class _Outcome(NamedTuple):
     failure: str
     turned: bool
     written: other_forms.Written | None = None
+    may_pass: bool = False
+
+
+def _failed(name: str, error: Exception, turned: bool = False) -> _Outcome:
+    return _Outcome(name, [], reading.reason(error), turned, may_pass=passing.may_pass(error))
 
 
 class Rows(Protocol):
@@ -113,6 +119,7 @@ class ImageRun:
 
     Attributes:
       failures: what went wrong, by the image's name.
+      may_pass: the names of those of them for which a second try is worth it, see `passing.py`.
       num_turned: images whose EXIF orientation was applied.
     """
 
@@ -147,6 +154,7 @@ class ImageRun:
         self._forms = forms
         self._tiling = tiling
         self.failures: dict[str, str] = {}
+        self.may_pass: set[str] = set()
         self.num_turned = 0
 
     def process(
@@ -170,6 +178,8 @@ class ImageRun:
                 results.add(row)
             if outcome.failure:
                 self.failures[outcome.name] = outcome.failure
+            if outcome.may_pass:
+                self.may_pass.add(outcome.name)
             self.num_turned += outcome.turned
             if self._forms is not None and outcome.written is not None:
                 self._forms.add(outcome.written)
@@ -214,14 +224,14 @@ class ImageRun:
         except reading.LargeImageError:
             return _Large(name, path)
         except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
-            return _Outcome(name, [], reading.reason(error), False)
+            return _failed(name, error)
 
     def _alone(self, number: int, image: _Large) -> _Outcome:
         """Do everything with a large image, in the main thread: no other is begun meanwhile."""
         try:
             read = self._prepare(number, image.name, image.path, self._open(image.path))
         except (reading.UnusableImageError, tf.errors.OpError, MemoryError) as error:
-            return _Outcome(image.name, [], reading.reason(error), False)
+            return _failed(image.name, error)
         ((_, answer, row),) = self._answers([read])
         return self._finish(read, answer, row)
 
@@ -267,7 +277,7 @@ class ImageRun:
             image = reading.read(path, large=True)
             detections = tiles.detect(image.pixels, detect_in, tiling, batch_size)
         except (tf.errors.OpError, ServerError, ValueError, MemoryError) as error:
-            return _Outcome(name, [], reading.reason(error), False)
+            return _failed(name, error)
         return self._write(name, path, image.pixels, detections, image.turned)
 
     def _finish(self, image: _Read, answer: answers.Answer | Exception, row: int) -> _Outcome:
@@ -277,7 +287,7 @@ class ImageRun:
                 raise answer
             detections = self._detect.read(answer, row)
         except (ValueError, MemoryError, ServerError, tf.errors.OpError) as error:
-            return _Outcome(image.name, [], reading.reason(error), image.turned)
+            return _failed(image.name, error, image.turned)
         return self._write(image.name, image.path, image.pixels, detections, image.turned)
 
     def _write(

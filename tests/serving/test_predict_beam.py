@@ -1,6 +1,7 @@
 """Prediction by Apache Beam: the numbers of `mrcnn_tf.predict`, every image in one of two lists."""
 
 import collections
+import errno
 import json
 import os
 import pathlib
@@ -17,7 +18,8 @@ from PIL import Image
 pytest.importorskip("apache_beam", reason="an environment of its own: requirements-beam.txt")
 
 from mrcnn_tf.beam import prediction, prediction_run, running  # noqa: E402
-from mrcnn_tf.data import columns, schema  # noqa: E402
+from mrcnn_tf.data import columns, damage, schema  # noqa: E402
+from mrcnn_tf.images import storage  # noqa: E402
 from mrcnn_tf.serving import image_run  # noqa: E402
 from tests import beam_workers  # noqa: E402
 
@@ -284,6 +286,80 @@ def test_records(model_path, folder, expected, tmp_path):
     assert "its length is damaged" in unread[f"{c}: record 3"]
     counts = {"images": 12, "predicted": 7, "unread": 5, "detections": len(rows)}
     assert _counts(out) == counts
+
+
+def test_what_storage_fails_to_give_is_asked_for_again(
+    model_path, folder, expected, tmp_path, monkeypatch
+):
+    """Five images: three fail at first, one always, one is absent. Then the list, once more."""
+    names = [f"Über füße/{k:02d} [1].png" for k in (1, 2, 3, 4)] + ["Über füße/absent.png"]
+    num_failures = {
+        str(folder / names[0]): (OSError(errno.EIO, "Input/output error"), 1),
+        str(folder / names[1]): (tf.errors.UnavailableError(None, None, "503"), 2),
+        str(folder / names[2]): (MemoryError(), 1),
+        str(folder / names[3]): (OSError(errno.ESTALE, "Stale file handle"), 99),
+    }
+    attempts = collections.Counter()
+    read = storage.read
+
+    def read_or_fail(path, *given):
+        attempts[path] += 1
+        error, count = num_failures.get(path, (None, 0))
+        if attempts[path] <= count:
+            raise error
+        return read(path, *given)
+
+    manifest, out = tmp_path / "some.txt", tmp_path / "out"
+    manifest.write_text("".join(f"{folder / name}\n" for name in names), "utf-8")
+    monkeypatch.setattr(prediction, "_PAUSES", (0.001, 0.001, 0.001))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read", read_or_fail)
+        assert prediction_run.run(model_path, str(out), IN_MEMORY, manifest=str(manifest)) == 1
+    assert [attempts[str(folder / name)] for name in names] == [2, 3, 2, 4, 1]
+    unread = {row["image_id"]: row["why"] for row in _lines(out, "unread")}
+    assert unread == {
+        str(folder / names[3]): "the file cannot be read: Stale file handle",
+        str(folder / names[4]): "the file cannot be read: No such file or directory",
+    }
+    rows = [row | {"image_id": str(folder / row["image_id"])} for row in expected[0]]
+    readable = {str(folder / name) for name in names[:3]}
+    assert _sorted(_lines(out, "detections")) == _sorted(
+        row for row in rows if row["image_id"] in readable
+    )
+
+    again, anew = tmp_path / "again.jsonl", tmp_path / "anew"
+    again.write_bytes(b"".join(path.read_bytes() for path in out.glob("unread-*.jsonl")))
+    assert prediction_run.run(model_path, str(anew), IN_MEMORY, manifest=str(again)) == 1
+    assert _sorted(_lines(anew, "detections")) == _sorted(
+        row for row in rows if row["image_id"] == str(folder / names[3])
+    )
+    assert [row["image_id"] for row in _lines(anew, "unread")] == [str(folder / names[4])]
+
+
+def test_a_record_file_that_cannot_be_read_for_a_moment_is_not_one_unread_image(
+    model_path, folder, tmp_path, monkeypatch
+):
+    content = (folder / "Über füße/00 [1].png").read_bytes()
+    file = tmp_path / "a-00000-of-00001.tfrecord"
+    _write(file, [_record(b"%d" % k, content) for k in range(3)])
+    num_attempts, look = 0, damage._damages_of
+
+    def fail_at_first(*given):
+        nonlocal num_attempts
+        num_attempts += 1
+        if num_attempts == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return look(*given)
+
+    monkeypatch.setattr(damage, "_damages_of", fail_at_first)
+    out = tmp_path / "out"
+    with pytest.raises(running.PipelineError):
+        prediction_run.run(model_path, str(out), IN_MEMORY, records=[str(file)])
+    assert not (out / "counts.json").exists()
+    num_attempts = 0
+    assert prediction_run.run(model_path, str(out), RETRIES, records=[str(file)]) == 0
+    assert num_attempts == 2
+    assert _counts(out)["predicted"] == 3
 
 
 def test_beam_knows_the_options_that_the_docs_name(caplog):
