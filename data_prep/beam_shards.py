@@ -19,8 +19,9 @@ import tensorflow as tf
 from apache_beam.metrics import Metrics
 
 from mrcnn_tf.beam import running
+from mrcnn_tf.images import storage
 
-from . import manifest, shards
+from . import manifest, shards, worker_files
 
 _images = Metrics.counter("mrcnn_tf", "images converted")
 
@@ -102,7 +103,7 @@ class BeamWorkers:
         for file, task in tasks.items():
             if tf.io.gfile.exists(_summary_of(file)):
                 tf.io.gfile.remove(_summary_of(file))
-            _write(file, pickle.dumps(task))
+            worker_files.write(file, pickle.dumps(task))
 
         def build(root: beam.Pipeline) -> None:
             files = root | "tasks" >> beam.Create([*tasks])  # spread over the workers
@@ -127,10 +128,10 @@ class BeamWorkers:
 
 def write_shard(file: str) -> None:
     """Write the shard whose task lies in a file, and its summary; on a worker."""
-    task: shards.ShardTask = pickle.loads(_read(file))
+    task: shards.ShardTask = pickle.loads(storage.read(file))
     attempt = f".{uuid.uuid4().hex}.partial"
     summary = shards.write_shard(task, _images.inc, attempt)
-    _write(_summary_of(file), json.dumps(summary._asdict()).encode())
+    worker_files.write(_summary_of(file), json.dumps(summary._asdict()).encode())
 
 
 def _finished(file: str, task: shards.ShardTask) -> shards.ShardSummary | None:
@@ -138,7 +139,7 @@ def _finished(file: str, task: shards.ShardTask) -> shards.ShardSummary | None:
     if not tf.io.gfile.exists(_summary_of(file)) or not tf.io.gfile.exists(task.path):
         return None
     try:
-        summary = manifest.summary_of(**json.loads(_read(_summary_of(file))))
+        summary = manifest.summary_of(**json.loads(storage.read(_summary_of(file))))
     except (ValueError, TypeError, RecursionError):  # damaged: as if the worker had not come so far
         return None
     is_whole = tf.io.gfile.stat(task.path).length == summary.num_bytes
@@ -147,16 +148,3 @@ def _finished(file: str, task: shards.ShardTask) -> shards.ShardSummary | None:
 
 def _summary_of(file: str) -> str:
     return file.removesuffix(".task") + ".summary"
-
-
-def _read(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()
-
-
-def _write(path: str, content: bytes) -> None:
-    """Write a file in one step, however many workers do at a time."""
-    partial = f"{path}.{uuid.uuid4().hex}"
-    with tf.io.gfile.GFile(partial, "wb") as file:
-        file.write(content)
-    tf.io.gfile.rename(partial, path, overwrite=True)

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import pickle
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,9 +18,9 @@ import tensorflow_datasets as tfds
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level
-from mrcnn_tf.images import reading, record_image
+from mrcnn_tf.images import reading, record_image, storage
 
-from .. import manifest, record
+from .. import manifest, record, worker_files
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -162,14 +161,14 @@ class StoredShard:
     @classmethod
     def store(cls, shard: Shard, path: str) -> "StoredShard":
         """Write a shard to a file."""
-        _write(path, pickle.dumps(shard))
+        worker_files.write(path, pickle.dumps(shard))
         return cls(path)
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (image id, example)."""
-        shard: Shard = pickle.loads(_read(self.path))
+        shard: Shard = pickle.loads(storage.read(self.path))
         yield from shard()
-        _write(self._findings, json.dumps(shard.left_out).encode())
+        worker_files.write(self._findings, json.dumps(shard.left_out).encode())
 
     def left_out(self) -> list[Finding]:
         """Return what turned out to be unusable, once the worker has ended.
@@ -178,8 +177,8 @@ class StoredShard:
           ValueError: it has not ended, or its list is damaged.
         """
         try:
-            return manifest.findings_of(json.loads(_read(self._findings)))
-        except (ValueError, TypeError, RecursionError, tf.errors.OpError) as error:
+            return manifest.findings_of(json.loads(storage.read(self._findings)))
+        except (ValueError, TypeError, RecursionError, OSError, tf.errors.OpError) as error:
             raise ValueError(
                 f"{self._findings}: no list of what a worker left out ({error}): build once more"
             ) from error
@@ -187,16 +186,3 @@ class StoredShard:
     @property
     def _findings(self) -> str:
         return f"{self.path}.left_out"
-
-
-def _write(path: str, content: bytes) -> None:
-    """Write a file in one step, however many workers do at a time."""
-    partial = f"{path}.{uuid.uuid4().hex}"
-    with tf.io.gfile.GFile(partial, "wb") as file:
-        file.write(content)
-    tf.io.gfile.rename(partial, path, overwrite=True)
-
-
-def _read(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()

@@ -15,7 +15,13 @@ from PIL import Image
 
 pytest.importorskip("apache_beam", reason="an environment of its own: requirements-beam.txt")
 
-from data_prep import beam_shards, conversion, create_coco_tfrecord, shards  # noqa: E402
+from data_prep import (  # noqa: E402
+    beam_shards,
+    conversion,
+    create_coco_tfrecord,
+    shards,
+    worker_files,
+)
 from tests import beam_workers  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -217,7 +223,7 @@ def test_two_workers_may_write_one_shard_at_a_time(folder, expected, tmp_path):
     (tmp_path / "train.beam").mkdir()
     files = [str(tmp_path / "train.beam" / f"{k}.task") for k in range(5)]
     for file, task in zip(files, take.tasks, strict=True):
-        beam_shards._write(file, pickle.dumps(task))
+        worker_files.write(file, pickle.dumps(task))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(beam_shards.write_shard, [*files, *files, *files]))
     written = {path.name: path.read_bytes() for path in tmp_path.glob("*.tfrecord*")}
