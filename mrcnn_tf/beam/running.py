@@ -18,16 +18,32 @@ class PipelineError(RuntimeError):
 def options(arguments: Sequence[str]) -> PipelineOptions:
     """Read Beam's options.
 
+    Those that Beam does not know are printed if a runner is named, which may know them; Beam
+    itself passes over them.
+
     Args:
       arguments: what stood behind `--` on the command line.
 
     Raises:
-      ValueError: an argument is no option; Beam would pass over most of them with a warning.
+      ValueError: an argument is no option, or Beam does not know one and no runner is named: with a
+        letter missing in `--runner`, all would be done on this machine.
     """
     odd = [text for text in arguments if not text.startswith("--")]
     if odd:
         raise ValueError(f"{odd[0]!r}: Beam's options are written --name=value, behind --")
-    return PipelineOptions([*arguments])
+    given = PipelineOptions([*arguments])
+    known = given.get_all_options()
+    names = given.get_all_options(retain_unknown_options=True).keys() - known.keys()
+    unknown = " ".join(text for text in arguments if _name_of(text) in names)
+    if unknown and not known["runner"]:
+        raise ValueError(f"{unknown}: not options of Beam's, and there is no --runner=NAME")
+    if unknown:
+        print(f"not options of Beam's, perhaps of the runner's: {unknown}", flush=True)
+    return given
+
+
+def _name_of(argument: str) -> str:
+    return argument.removeprefix("--").partition("=")[0].replace("-", "_")
 
 
 def run(build: Callable[[beam.Pipeline], None], given: PipelineOptions) -> None:

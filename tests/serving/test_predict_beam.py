@@ -362,7 +362,7 @@ def test_a_record_file_that_cannot_be_read_for_a_moment_is_not_one_unread_image(
     assert _counts(out)["predicted"] == 3
 
 
-def test_beam_knows_the_options_that_the_docs_name(caplog):
+def test_beam_knows_the_options_that_the_docs_name(caplog, capsys):
     blocks = re.findall("```\n(.*?)```", (ROOT / "docs/beam.md").read_text("utf-8"), re.DOTALL)
     commands = " ".join(blocks).replace("\\\n", " ").splitlines()
     given = [line.partition(" -- ")[2].split() for line in commands if " -- " in line]
@@ -370,10 +370,24 @@ def test_beam_knows_the_options_that_the_docs_name(caplog):
         option for options in given for option in options
     }
     for options in given:
-        running.options(options).get_all_options()
+        running.options(options)
+    assert not capsys.readouterr().out
     assert "unparseable" not in caplog.text
-    running.options(["--no_such_option=1"]).get_all_options()
-    assert "Discarding unparseable args: ['--no_such_option=1']" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "unknown"),
+    [
+        (["--runer=DataflowRunner", "--project=p"], "--runer=DataflowRunner"),
+        (["--no_such_option", "--region=r", "--a-b=1"], "--no_such_option --a-b=1"),
+    ],
+)
+def test_a_typing_error_does_not_run_the_job_on_this_machine(options, unknown, capsys):
+    with pytest.raises(ValueError, match=f"^{unknown}: not options of Beam's, and there is no --r"):
+        running.options(options)
+    running.options([*options, "--runner=FlinkRunner"])
+    printed = capsys.readouterr().out
+    assert printed == f"not options of Beam's, perhaps of the runner's: {unknown}\n"
 
 
 def test_what_is_wrong_with_input_and_output_is_known_before_the_network_is_loaded(tmp_path):
