@@ -3,9 +3,9 @@
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo ok),$(p))))
 VENV := .venv
-BIN := $(VENV)/bin
+BIN = $(VENV)/bin
 
-.PHONY: demo test lint slow-test bench wheel pins clean
+.PHONY: demo test lint slow-test beam-test bench wheel pins clean
 
 demo: $(VENV)/trained
 	$(BIN)/python -m mrcnn_tf.demo
@@ -15,6 +15,12 @@ test: $(VENV)/tested
 
 slow-test: $(VENV)/tested
 	$(BIN)/python -m pytest -m slow
+
+# What takes Apache Beam, quick and slow, in an environment of its own: Beam takes no protobuf 7.
+beam-test: VENV := .venv-beam
+beam-test: .venv-beam/tested
+	$(BIN)/python -m pytest -m "not gpu" tests/data_prep/test_beam_convert.py \
+	  tests/data_prep/test_tfds_beam.py tests/serving/test_predict_beam.py
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .
@@ -44,6 +50,12 @@ $(VENV)/trained: requirements.txt
 $(VENV)/tested: requirements.txt requirements-dev.txt
 	$(call install,requirements-dev.txt)
 	touch $(VENV)/trained $@
+
+# The tests' other packages, as they are pinned elsewhere; what these take is pip's choice.
+.venv-beam/tested: VENV := .venv-beam
+.venv-beam/tested: requirements-beam.txt requirements.txt requirements-dev.txt
+	$(call install,requirements-beam.txt $(shell grep -hE '^(pytest|tensorflow-datasets)==' requirements.txt requirements-dev.txt))
+	touch $@
 
 define need_venv
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11"; exit 1; }
