@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from mrcnn_tf.beam import pictures, prediction, running
+from mrcnn_tf.beam import occupied, pictures, prediction, running
 from mrcnn_tf.data import record_files
 from mrcnn_tf.images import finding, storage
 from mrcnn_tf.serving import predictor, unread
@@ -44,17 +45,33 @@ def run(
       FileNotFoundError: no image, no SavedModel, or no such file.
       OSError: `output_dir` cannot be written.
       ValueError: the SavedModel is not ours, two images have the same name, an argument is no
-        option, or `output_dir` holds results or has letters of a pattern in its name.
+        option, or `output_dir` holds results, has letters of a pattern in its name, or another
+        pipeline may still write into it.
     """
     given = running.options(arguments)
     output_dir, saved_model = storage.absolute(output_dir), storage.absolute(saved_model)
-    _make_room(output_dir)
+    _check(output_dir)
+    with occupied.hold(output_dir, running.runner_of(given)):
+        _make_room(output_dir)
+        if not records and manifest is None:
+            manifest = _list(inputs, output_dir)
+        _run(saved_model, output_dir, given, manifest, records, batch_size)
+        return _tell(output_dir)
+
+
+def _run(
+    saved_model: str,
+    output_dir: str,
+    given: PipelineOptions,
+    manifest: str | None,
+    records: Sequence[str],
+    batch_size: int,
+) -> None:
+    """Run the pipeline; see `run`."""
     files = [storage.absolute(path) for path in record_files.find(records)]
     if files:
         print(f"{len(files)} files of records", flush=True)
-    elif manifest is None:
-        manifest = _list(inputs, output_dir)
-    elif not storage.is_file(manifest):
+    elif manifest is not None and not storage.is_file(manifest):
         raise FileNotFoundError(f"{manifest}: there is no such file")
     print(f"loading {saved_model}", flush=True)
     predictor.Predictor(saved_model)  # what is wrong with it is known before workers start
@@ -68,25 +85,26 @@ def run(
         prediction.predict(found, network, output_dir)
 
     running.run(build, given)
-    return _tell(output_dir)
 
 
-def _make_room(output_dir: str) -> None:
-    """Refuse a folder that holds results; remove what a pipeline that failed has left in it."""
+def _check(output_dir: str) -> None:
+    """Refuse a folder that holds results."""
     counts = os.path.join(output_dir, prediction.COUNTS)
     if glob.escape(output_dir) != output_dir:
         raise ValueError(f"{output_dir}: Beam takes a folder's [, * and ? for a pattern")
     if storage.is_file(counts):
         raise ValueError(f"{counts}: results are there already. Give another --output_dir")
+
+
+def _make_room(output_dir: str) -> None:
+    """Remove what a pipeline that failed has left in a folder."""
     for name in (prediction.DETECTIONS, prediction.UNREAD):
         for path in storage.matching(os.path.join(output_dir, f"{name}-*-of-*.jsonl")):
             storage.remove(path)
     for name in (prediction.DETECTIONS, prediction.UNREAD, prediction.COUNTS):
         for path in storage.folders_matching(os.path.join(output_dir, f"beam-temp-{name}-*")):
             storage.remove_folder(path)  # of Beam's file sinks
-    passed_over = os.path.join(output_dir, PASSED_OVER)
-    storage.write(passed_over, b"")  # else it would be a worker that finds out that it may not
-    storage.remove(passed_over)
+    storage.remove(os.path.join(output_dir, PASSED_OVER))
 
 
 def _list(inputs: Sequence[str], output_dir: str) -> str:

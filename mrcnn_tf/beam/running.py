@@ -5,14 +5,22 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import PipelineState
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from mrcnn_tf.console import layout
 
 
 class PipelineError(RuntimeError):
-    """The pipeline did not end well; the text says why. Beam has logged its traceback."""
+    """The pipeline did not end well; the text says why. Beam has logged its traceback.
+
+    Attributes:
+      may_go_on: the job was not seen to end; where the runner is another machine's, it may work on.
+    """
+
+    def __init__(self, why: str, may_go_on: bool = False) -> None:
+        super().__init__(why)
+        self.may_go_on = may_go_on
 
 
 def options(arguments: Sequence[str]) -> PipelineOptions:
@@ -46,6 +54,18 @@ def _name_of(argument: str) -> str:
     return argument.removeprefix("--").partition("=")[0].replace("-", "_")
 
 
+def runner_of(given: PipelineOptions) -> str:
+    """Return the runner's name, as it was given."""
+    return given.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
+
+
+def is_local(runner: str) -> bool:
+    """Whether a runner's jobs end with the command. Beam takes its name without "Runner", too."""
+    name = runner.rpartition(".")[2].lower()
+    local = [known.lower() for known in StandardOptions.LOCAL_RUNNERS]
+    return name in local or f"{name}runner" in local
+
+
 def run(build: Callable[[beam.Pipeline], None], given: PipelineOptions) -> None:
     """Build a pipeline, run it and wait for its end.
 
@@ -57,14 +77,24 @@ def run(build: Callable[[beam.Pipeline], None], given: PipelineOptions) -> None:
       PipelineError: it failed or was cancelled.
     """
     _let_local_workers_import_us()
+    job = None
     try:
         pipeline = beam.Pipeline(options=given)
         build(pipeline)
-        state = pipeline.run().wait_until_finish()
+        job = pipeline.run()
+        state = job.wait_until_finish()
     except Exception as error:  # whatever a worker raised, in as many forms as there are runners
-        raise PipelineError(_reason(error)) from error
+        may_go_on = job is not None and not _has_ended(job)
+        raise PipelineError(_reason(error), may_go_on) from error
     if state not in (PipelineState.DONE, None):
         raise PipelineError(f"it ended as {state}")
+
+
+def _has_ended(job: PipelineResult) -> bool:
+    try:
+        return PipelineState.is_terminal(job.state)
+    except Exception:  # whatever a runner's client raises that cannot ask
+        return False
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 
 pytest.importorskip("apache_beam", reason="an environment of its own: requirements-beam.txt")
 
-from mrcnn_tf.beam import prediction, prediction_run, running  # noqa: E402
+from mrcnn_tf.beam import occupied, prediction, prediction_run, running  # noqa: E402
 from mrcnn_tf.data import columns, damage, schema  # noqa: E402
 from mrcnn_tf.images import storage  # noqa: E402
 from mrcnn_tf.serving import image_run  # noqa: E402
@@ -154,6 +154,63 @@ def test_a_pipeline_that_fails_leaves_no_counts_and_is_begun_anew(
     assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {
         "counts.json", "detections", "images.jsonl", "passed_over.jsonl", "unread"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("runner", ["DataflowRunner", "flink", "a.module.OfOthers"])
+def test_a_job_whose_end_was_not_seen_keeps_its_folder(tmp_path, runner):
+    """Ctrl-C, or no answer from a far runner; then the same command, and one on this machine."""
+    part = tmp_path / "beam-temp-detections-0123/part"
+    part.parent.mkdir()
+    part.write_text("half of the job's rows")
+    with pytest.raises(KeyboardInterrupt), occupied.hold(str(tmp_path), runner):
+        raise KeyboardInterrupt
+    refused = rf"running\.json: a job on {runner}, begun at 2.*remove this file"
+    for options in ([f"--runner={runner}"], IN_MEMORY):
+        with pytest.raises(ValueError, match=refused):
+            prediction_run.run("absent", str(tmp_path), options, manifest=__file__)
+    assert part.exists()
+    (tmp_path / "running.json").unlink()
+    with pytest.raises(running.PipelineError), occupied.hold(str(tmp_path), runner):
+        raise running.PipelineError("no route to the service", may_go_on=True)
+    with pytest.raises(ValueError, match=refused):
+        prediction_run.run("absent", str(tmp_path), IN_MEMORY, manifest=__file__)
+    (tmp_path / "running.json").unlink()
+    with pytest.raises(running.PipelineError), occupied.hold(str(tmp_path), runner):
+        raise running.PipelineError("it ended as FAILED")
+    assert not (tmp_path / "running.json").exists()
+
+
+def test_a_pipeline_on_this_machine_keeps_its_folder_while_its_command_runs(tmp_path):
+    runner = "FnApiRunner"
+    with occupied.hold(str(tmp_path), runner):
+        with pytest.raises(ValueError, match=r"running\.json: another command writes into this"):
+            prediction_run.run("absent", str(tmp_path), IN_MEMORY, manifest=__file__)
+        note = (tmp_path / "running.json").read_text()
+    assert json.loads(note)["runner"] == runner
+    with pytest.raises(KeyboardInterrupt), occupied.hold(str(tmp_path), runner):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    for left in (note, note[:9], ""):  # by a command that was killed
+        (tmp_path / "running.json").write_text(left)
+        with occupied.hold(str(tmp_path), runner):
+            pass
+
+
+@pytest.mark.parametrize(("state", "may_go_on"), [("RUNNING", True), ("FAILED", False)])
+def test_a_job_that_cannot_be_watched_may_go_on(monkeypatch, state, may_go_on):
+    class Job:
+        def wait_until_finish(self):
+            raise ConnectionError("no route to the service")
+
+    Job.state = state
+    monkeypatch.setattr(running.beam.Pipeline, "run", lambda self: Job())
+    with pytest.raises(running.PipelineError, match="no route to the service") as error:
+        running.run(lambda root: None, running.options(IN_MEMORY))
+    assert error.value.may_go_on is may_go_on
+    del Job.state  # it cannot be asked for, either
+    with pytest.raises(running.PipelineError) as error:
+        running.run(lambda root: None, running.options(IN_MEMORY))
+    assert error.value.may_go_on
 
 
 def test_results_that_do_not_add_up_are_not_called_complete(
