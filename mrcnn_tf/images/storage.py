@@ -38,15 +38,18 @@ def read(path: str, num_bytes: int = -1) -> bytes:
 
 
 def write(path: str, content: bytes) -> None:
-    """Write a file and the folders above it; raises as `read` does."""
+    """Write a file and the folders above it; raises as `read` does, and names the file."""
     if is_remote(path):
         gfile().makedirs(os.path.dirname(path))
         with gfile().GFile(path, "wb") as file:
             file.write(content)
         return
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(content)
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error  # a full disk names none
 
 
 def remove(path: str) -> None:
