@@ -172,6 +172,8 @@ def _verify_one(file: str) -> list[Damage]:
         return _damages_of(file, int(stat.length), int(stat.mtime_nsec))
     except tf.errors.OpError as error:
         raise ValueError(f"{file}: cannot be read ({error.message})") from error
+    except OSError as error:  # where headers are read
+        raise ValueError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 @functools.cache

@@ -410,7 +410,7 @@ def test_a_record_file_that_cannot_be_read_for_a_moment_is_not_one_unread_image(
 
     monkeypatch.setattr(damage, "_damages_of", fail_at_first)
     out = tmp_path / "out"
-    with pytest.raises(running.PipelineError):
+    with pytest.raises(running.PipelineError, match=rf"{file}: cannot be read \(Input/"):
         prediction_run.run(model_path, str(out), IN_MEMORY, records=[str(file)])
     assert not (out / "counts.json").exists()
     num_attempts = 0
