@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from mrcnn_tf.beam import running
 from mrcnn_tf.images import storage
@@ -37,18 +38,17 @@ def hold(folder: str, runner: str) -> Iterator[None]:
     with _locked(path):
         _refuse_former(path)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        storage.write(path, json.dumps({"runner": runner, "since": since}).encode())
         goes_on = False
         try:
+            storage.write(path, json.dumps({"runner": runner, "since": since}).encode())
             yield
-        except KeyboardInterrupt:
-            goes_on = not running.is_local(runner)
-            raise
-        except running.PipelineError as error:
+        except (running.Interrupt, running.PipelineError) as error:
             goes_on = error.may_go_on and not running.is_local(runner)
             raise
         finally:
-            if not goes_on:
+            if goes_on:
+                print(f"the job on {runner} may go on, and keeps this folder: {path}", flush=True)
+            else:
                 storage.remove(path)
 
 
@@ -57,14 +57,25 @@ def _locked(path: str) -> Iterator[None]:
     if storage.is_remote(path):
         yield
         return
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{path}: another command writes into this folder") from error
-        except OSError:  # a file system without locks
-            pass
-        yield
+    while True:
+        with open(path, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"{path}: another command writes into this folder") from error
+            except OSError:  # a file system without locks
+                pass
+            if _has_its_name(file, path):
+                yield
+                return
+
+
+def _has_its_name(file: BinaryIO, path: str) -> bool:
+    """Whether it is still there: who had the lock before us removes the file that goes with it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _refuse_former(path: str) -> None:

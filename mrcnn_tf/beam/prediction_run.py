@@ -50,8 +50,11 @@ def run(
     """
     given = running.options(arguments)
     output_dir, saved_model = storage.absolute(output_dir), storage.absolute(saved_model)
-    _check(output_dir)
+    if glob.escape(output_dir) != output_dir:
+        raise ValueError(f"{output_dir}: Beam takes a folder's [, * and ? for a pattern")
+    _refuse_results(output_dir)  # of a job that was left alone: its note is still there
     with occupied.hold(output_dir, running.runner_of(given)):
+        _refuse_results(output_dir)  # of a command that ended meanwhile
         _make_room(output_dir)
         if not records and manifest is None:
             manifest = _list(inputs, output_dir)
@@ -87,11 +90,8 @@ def _run(
     running.run(build, given)
 
 
-def _check(output_dir: str) -> None:
-    """Refuse a folder that holds results."""
+def _refuse_results(output_dir: str) -> None:
     counts = os.path.join(output_dir, prediction.COUNTS)
-    if glob.escape(output_dir) != output_dir:
-        raise ValueError(f"{output_dir}: Beam takes a folder's [, * and ? for a pattern")
     if storage.is_file(counts):
         raise ValueError(f"{counts}: results are there already. Give another --output_dir")
 

@@ -23,6 +23,16 @@ class PipelineError(RuntimeError):
         self.may_go_on = may_go_on
 
 
+class Interrupt(KeyboardInterrupt):
+    """Ctrl-C while a pipeline was given to its runner, or ran there.
+
+    Attributes:
+      may_go_on: as that of `PipelineError`.
+    """
+
+    may_go_on = True
+
+
 def options(arguments: Sequence[str]) -> PipelineOptions:
     """Read Beam's options.
 
@@ -75,14 +85,18 @@ def run(build: Callable[[beam.Pipeline], None], given: PipelineOptions) -> None:
 
     Raises:
       PipelineError: it failed or was cancelled.
+      Interrupt: Ctrl-C.
     """
     _let_local_workers_import_us()
     job = None
     try:
         pipeline = beam.Pipeline(options=given)
         build(pipeline)
-        job = pipeline.run()
-        state = job.wait_until_finish()
+        try:
+            job = pipeline.run()
+            state = job.wait_until_finish()
+        except KeyboardInterrupt as error:
+            raise Interrupt from error
     except Exception as error:  # whatever a worker raised, in as many forms as there are runners
         may_go_on = job is not None and not _has_ended(job)
         raise PipelineError(_reason(error), may_go_on) from error

@@ -2,6 +2,7 @@
 
 import collections
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -157,13 +158,18 @@ def test_a_pipeline_that_fails_leaves_no_counts_and_is_begun_anew(
 
 
 @pytest.mark.parametrize("runner", ["DataflowRunner", "flink", "a.module.OfOthers"])
-def test_a_job_whose_end_was_not_seen_keeps_its_folder(tmp_path, runner):
+def test_a_job_whose_end_was_not_seen_keeps_its_folder(tmp_path, capsys, runner):
     """Ctrl-C, or no answer from a far runner; then the same command, and one on this machine."""
+    with pytest.raises(KeyboardInterrupt), occupied.hold(str(tmp_path), runner):
+        raise KeyboardInterrupt  # before there is a job
+    assert not list(tmp_path.iterdir())
     part = tmp_path / "beam-temp-detections-0123/part"
     part.parent.mkdir()
     part.write_text("half of the job's rows")
-    with pytest.raises(KeyboardInterrupt), occupied.hold(str(tmp_path), runner):
-        raise KeyboardInterrupt
+    with pytest.raises(running.Interrupt), occupied.hold(str(tmp_path), runner):
+        raise running.Interrupt
+    said = f"the job on {runner} may go on, and keeps this folder: {tmp_path}/running.json\n"
+    assert capsys.readouterr().out == said
     refused = rf"running\.json: a job on {runner}, begun at 2.*remove this file"
     for options in ([f"--runner={runner}"], IN_MEMORY):
         with pytest.raises(ValueError, match=refused):
@@ -187,13 +193,58 @@ def test_a_pipeline_on_this_machine_keeps_its_folder_while_its_command_runs(tmp_
             prediction_run.run("absent", str(tmp_path), IN_MEMORY, manifest=__file__)
         note = (tmp_path / "running.json").read_text()
     assert json.loads(note)["runner"] == runner
-    with pytest.raises(KeyboardInterrupt), occupied.hold(str(tmp_path), runner):
-        raise KeyboardInterrupt
+    with pytest.raises(running.Interrupt), occupied.hold(str(tmp_path), runner):
+        raise running.Interrupt
     assert not list(tmp_path.iterdir())
     for left in (note, note[:9], ""):  # by a command that was killed
         (tmp_path / "running.json").write_text(left)
         with occupied.hold(str(tmp_path), runner):
             pass
+
+
+def test_a_lock_on_a_file_that_is_no_longer_there_keeps_nobody_out(tmp_path, monkeypatch):
+    """Another command ends, and removes its note, between our opening and locking it."""
+    flock, path = fcntl.flock, tmp_path / "running.json"
+
+    def remove_first(*given):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(*given)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with (
+        occupied.hold(str(tmp_path), "FnApiRunner"),
+        pytest.raises(ValueError, match="another command"),
+        occupied.hold(str(tmp_path), "FnApiRunner"),
+    ):
+        pass
+    assert not path.exists()
+
+
+def test_results_of_a_command_that_ends_while_another_begins_stay(tmp_path, monkeypatch):
+    def end(path):
+        (tmp_path / "detections-00000-of-00001.jsonl").write_text("its rows")
+        (tmp_path / "counts.json").write_text("{}")
+
+    monkeypatch.setattr(occupied, "_refuse_former", end)
+    with pytest.raises(ValueError, match=r"counts\.json: results are there already"):
+        prediction_run.run("absent", str(tmp_path), IN_MEMORY, manifest=__file__)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "counts.json",
+        "detections-00000-of-00001.jsonl",
+    ]
+
+
+def test_an_interrupted_pipeline_may_go_on(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as error:  # before the runner knows of it
+        running.run(interrupt, running.options(IN_MEMORY))
+    assert not isinstance(error.value, running.Interrupt)
+    monkeypatch.setattr(running.beam.Pipeline, "run", interrupt)
+    with pytest.raises(running.Interrupt):
+        running.run(lambda root: None, running.options(IN_MEMORY))
 
 
 @pytest.mark.parametrize(("state", "may_go_on"), [("RUNNING", True), ("FAILED", False)])
