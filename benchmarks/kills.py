@@ -1,7 +1,7 @@
 r"""Kills runs at random moments, again and again, and compares what they end with to one in peace.
 
     python benchmarks/kills.py --kills=100 --seed=0
-    python benchmarks/kills.py --kills=30 --workers=2
+    TF_ENABLE_ONEDNN_OPTS=0 python benchmarks/kills.py --kills=30 --workers=2
 
 A run of a tiny Mask R-CNN is started by `mrcnn_tf.train`, killed by SIGKILL, started again by the
 same command, and so on until it is finished; then the next run, until there were so many kills.
@@ -19,8 +19,8 @@ With several workers one of them is killed, or all at once; the others have to e
 and each is started again after a pause of up to five seconds, whatever the others are doing then.
 They train an RPN: traced in a third of the time, it stops and goes on like everything else.
 
-Each process computes with one thread, so that operations add up in one order; of several, gradients
-come at any time, and the order of what is added needs `--deterministic`.
+Each process computes with one thread, so that operations add up in one order; where gradients come
+from another process, that takes `--deterministic`, and TensorFlow without oneDNN.
 Prints a JSON line, and exits with 1 if anything differs.
 """
 

@@ -83,7 +83,7 @@ def run(
         raise ValueError("--checkpoint_path: only --mode=eval scores a checkpoint of one's choice")
     experiment = copy.deepcopy(experiment)
     if experiment.runtime.deterministic:
-        determinism.enable()
+        determinism.enable(experiment.runtime)
     strategy = strategy or devices.strategy(experiment.runtime)
     experiment.runtime = cluster.of_any_machine(experiment.runtime)
     workers = Workers(strategy)

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from official.core import config_definitions
+from tensorflow.python.framework import test_util
+
+from mrcnn_tf.training import cluster
 
 
-def enable() -> None:
+def enable(runtime: config_definitions.RuntimeConfig) -> None:
     """Have this process add up in one order whatever it runs; to be called before it runs anything.
 
     TensorFlow's own switch leaves one operation out, AddN, which a tape takes for the gradient of
@@ -14,7 +18,20 @@ def enable() -> None:
     any more, and begins with that one: which it is depends on what other threads have finished. A
     feature map of the pyramid, used by the RPN and both heads, then got three gradients in another
     order in one step of ten.
+
+    Raises:
+      ValueError: several machines train on their CPUs with oneDNN. Between them operations run on
+        whatever thread a gradient has come in by, and with oneDNN now and then a start rounds
+        otherwise than the one before. TensorFlow decides on oneDNN while it is imported, so only
+        who starts the process can switch it off.
     """
+    machines = cluster.find(runtime)
+    on_cpus = not tf.config.list_physical_devices("GPU")
+    if machines and machines.others and on_cpus and test_util.IsMklEnabled():
+        raise ValueError(
+            "runtime.deterministic: on the CPUs of several machines it needs TensorFlow without "
+            "oneDNN: start every worker with TF_ENABLE_ONEDNN_OPTS=0 in its environment"
+        )
     tf.config.experimental.enable_op_determinism()
     # Grappler would make an AddN of our sums again.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})

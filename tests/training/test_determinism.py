@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
+from official.core import config_definitions
 
 from mrcnn_tf.training import determinism
 
@@ -12,9 +14,10 @@ from mrcnn_tf.training import determinism
 SCRIPT = """
 import numpy as np
 import tensorflow as tf
+from official.core import config_definitions
 from mrcnn_tf.training import determinism
 
-determinism.enable()
+determinism.enable(config_definitions.RuntimeConfig())
 table = tf.Variable(tf.ones([3, 1]))
 
 @tf.function(autograph=False)
@@ -49,3 +52,15 @@ def test_sums_begin_with_the_first():
     assert determinism.sum_in_order(terms).numpy() == np.float32(0.0)
     assert determinism.sum_in_order([terms[0], terms[2], terms[1]]).numpy() == np.float32(1.0)
     assert determinism.sum_in_order(terms[:1]) is terms[0]
+
+
+def test_several_machines_on_cpus_need_tensorflow_without_onednn(monkeypatch):
+    """Refused before anything is switched on, so that this process stays as it is."""
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(determinism.test_util, "IsMklEnabled", lambda: True)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    runtime = config_definitions.RuntimeConfig(
+        distribution_strategy="multi_worker_mirrored", worker_hosts="a:1,b:1", task_index=1
+    )
+    with pytest.raises(ValueError, match="TF_ENABLE_ONEDNN_OPTS=0"):
+        determinism.enable(runtime)
