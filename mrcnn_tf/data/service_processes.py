@@ -6,10 +6,9 @@ TensorFlow waits for a dispatcher, and for its workers, without a limit of time 
 import concurrent.futures
 import queue
 import re
-import socket
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import tensorflow as tf
@@ -18,17 +17,30 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mrcnn_tf.data import service
 
 PATIENCE = 60.0  # seconds, for processes that are started together
-_ANSWER = 10.0  # seconds, for an answer of the dispatcher
-_CONNECTION = 2.0  # seconds, for a connection to a worker
+_ANSWER = 10.0  # seconds, for an answer of the dispatcher, or of a worker
 _AT_ONCE = 32  # workers that are tried
 _GET_WORKERS = "/tensorflow.data.DispatcherService/GetWorkers"
+_GET_TASKS = "/tensorflow.data.WorkerService/GetWorkerTasks"
 _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
 _OF_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:.*", re.DOTALL)  # in its messages
 _FIELD = "task.train_data.tf_data_service_address"
 
 
-def find(address: str, patience: float = PATIENCE) -> list[str]:
-    """Return the addresses of a service's workers that can be reached: "host:port" of each.
+class Found(NamedTuple):
+    """The workers of a service that its dispatcher knows and that are not gone.
+
+    Attributes:
+      there: "host:port" of those that answer.
+      silent: of those that do not, although nobody refuses the connection: a process that was
+        stopped takes one, and a machine that was switched off says nothing at all.
+    """
+
+    there: list[str]
+    silent: list[str]
+
+
+def find(address: str, patience: float = PATIENCE) -> Found:
+    """Look for the workers of a service, until one of them answers.
 
     Args:
       address: of the dispatcher.
@@ -38,20 +50,20 @@ def find(address: str, patience: float = PATIENCE) -> list[str]:
       ValueError: they have not; or this is no address.
     """
     protocol, _, target = address.rpartition("://")
-    if (protocol or service.PROTOCOL) != service.PROTOCOL or not _host_and_port(target):
+    if (protocol or service.PROTOCOL) != service.PROTOCOL or not _is_address(target):
         raise ValueError(f"{_FIELD}: got {address!r}, needs grpc://HOST:PORT of a dispatcher")
     end = time.monotonic() + patience
     while True:
         try:
             registered = _workers(target, min(_ANSWER, max(patience, 1.0)))
             with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-                answers = list(pool.map(_is_there, registered))
-            there = [one for one, is_there in zip(registered, answers, strict=True) if is_there]
+                answers = list(zip(registered, pool.map(_answers, registered), strict=True))
+            there = [one for one, answer in answers if answer]
             if there:
-                return there
+                return Found(there, [one for one, answer in answers if answer is None])
             why = "its dispatcher knows of no worker"
             if registered:
-                why = f"none of its workers ({', '.join(registered)}) can be reached"
+                why = f"none of its workers ({', '.join(registered)}) answers"
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 text = f"{_FIELD}: what answers at {address!r} is no dispatcher"
@@ -74,12 +86,12 @@ def check(address: str, file: str, patience: float = PATIENCE) -> list[str]:
       patience: seconds that the workers have, once for appearing and once for reading.
 
     Returns:
-      The addresses of the workers that can be reached.
+      The addresses of the workers that answer.
 
     Raises:
       ValueError: see `find`; or a worker cannot read the file.
     """
-    workers = find(address, patience)
+    workers = find(address, patience).there
     where = f"the tf.data service at {address!r} (workers: {', '.join(workers)})"
     (file,) = service.absolute([file])
     lengths = tf.data.TFRecordDataset(file).take(1).map(tf.strings.length)
@@ -111,18 +123,20 @@ def check(address: str, file: str, patience: float = PATIENCE) -> list[str]:
     return workers
 
 
-def _host_and_port(target: str) -> tuple[str, int] | None:
+def _is_address(target: str) -> bool:
     host, _, port = target.rpartition(":")
-    is_port = port.isdecimal() and 0 < int(port) < 2**16
-    return (host.strip("[]"), int(port)) if host and is_port else None
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
-def _is_there(worker: str) -> bool:
-    place = _host_and_port(worker)
-    try:
-        socket.create_connection(place or ("", 0), _CONNECTION).close()
-    except OSError:
-        return False
+def _answers(worker: str) -> bool | None:
+    """Whether a worker says something, whatever it is; None if it is silent, False if gone."""
+    with grpc.insecure_channel(worker, _OPTIONS) as channel:
+        try:
+            channel.unary_unary(_GET_TASKS)(b"", timeout=_ANSWER)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return None
+            return error.code() is not grpc.StatusCode.UNAVAILABLE
     return True
 
 

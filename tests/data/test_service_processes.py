@@ -65,6 +65,20 @@ def test_a_worker_that_cannot_be_reached_is_said_in_time(dispatcher):
         nowhere = f"localhost:{free.getsockname()[1]}"
     address = dispatcher.target.removeprefix("grpc://")
     worker = servers.WorkerServer(servers.WorkerConfig(address, worker_address=nowhere))
-    with pytest.raises(ValueError, match=rf"none of its workers \({nowhere}\) can be reached"):
+    with pytest.raises(ValueError, match=rf"none of its workers \({nowhere}\) answers"):
         service_processes.find(dispatcher.target, patience=0.5)
     del worker
+
+
+def test_a_worker_that_takes_connections_and_says_nothing_is_silent(
+    dispatcher, workers, monkeypatch
+):
+    """As a process does that was stopped; one that is gone is in neither list."""
+    monkeypatch.setattr(service_processes, "_ANSWER", 2.0)
+    with socket.create_server(("localhost", 0)) as stopped, socket.socket() as free:
+        free.bind(("localhost", 0))
+        names = [f"localhost:{one.getsockname()[1]}" for one in (stopped, free)]
+        there = [worker._address for worker in workers]
+        monkeypatch.setattr(service_processes, "_workers", lambda *_: [*names, *there])
+        found = service_processes.find(dispatcher.target, patience=0.0)
+    assert found == (there, names[:1])

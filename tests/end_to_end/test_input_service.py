@@ -1,9 +1,11 @@
 """Training on a tf.data service: its processes are started as docs/many-machines.md says."""
 
 import collections
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -56,16 +58,23 @@ class InputService:
         }
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """A dispatcher and two workers, for all tests."""
-    started = InputService(tmp_path_factory.mktemp("elsewhere"))
+@contextlib.contextmanager
+def running(folder):
+    """A service, until it is not needed any more."""
+    started = InputService(folder)
     try:
         service_processes.find(started.address, patience=300.0)
         yield started
     finally:
         for k in range(3):
             started.kill(k)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """A dispatcher and two workers, for all tests."""
+    with running(tmp_path_factory.mktemp("elsewhere")) as started:
+        yield started
 
 
 def test_two_workers_train_on_what_two_others_read(service, override, tmp_path):
@@ -98,6 +107,58 @@ def test_a_worker_of_the_service_that_is_killed_is_done_without(service, overrid
         service.processes[2] = service.start(2)
         rows = rows_of(tmp_path / name / "train.jsonl")
         assert [row["step"] for row in rows] == list(range(1, steps + 1))
+
+
+def test_a_service_that_is_gone_ends_the_run_which_goes_on_with_another(override, tmp_path):
+    """After two minutes in which TensorFlow, by itself, would say nothing and wait."""
+    run = tmp_path / "run"
+
+    def started(service, steps, name):
+        fields = RPN | service.fields | {"trainer.train_steps": steps}
+        given = [command(override, run, mode="train", **fields)] * 2
+        return Workers(given, tmp_path / name)
+
+    (tmp_path / "a").mkdir()
+    with running(tmp_path / "a") as service, started(service, 50_000, "first") as workers:
+        workers.wait_for("step      3/50,000")
+        service.kill(1)
+        service.kill(2)
+        codes = workers.wait()
+        printed = workers.printed(0) + workers.printed(1)
+    assert codes == [42, 42], printed
+    assert "Traceback" not in printed
+    why = rf"'{service.address}': none of its workers \(\S+, \S+\) answers\. docs/many-machines.md"
+    end = r".*The same command goes on from the newest checkpoint"
+    assert re.search(rf"the tf.data service is gone for 120 s: \S+ {why}{end}", printed), printed
+
+    saved = max(int(path.stem.removeprefix("ckpt-")) for path in run.glob("ckpt-*.index"))
+    (tmp_path / "b").mkdir()
+    with running(tmp_path / "b") as service, started(service, saved + 2, "second") as workers:
+        codes = workers.wait()
+        printed = workers.printed(0) + workers.printed(1)
+    assert codes == [0, 0], printed
+    assert f"going on at step {saved:,}, " in printed
+    assert [row["step"] for row in rows_of(run / "train.jsonl")] == list(range(1, saved + 3))
+
+
+def test_a_worker_of_the_service_that_is_stopped_is_named(override, tmp_path):
+    """Both processes wait for its batches, then do without it: it is killed."""
+    run, steps = tmp_path / "run", 60
+    (tmp_path / "a").mkdir()
+    with running(tmp_path / "a") as service:
+        fields = RPN | service.fields | {"trainer.train_steps": steps}
+        given = [command(override, run, mode="train", **fields)] * 2
+        with Workers(given, tmp_path / "logs") as workers:
+            workers.wait_for("step  3/60")
+            service.processes[2].send_signal(signal.SIGSTOP)
+            named = f"worker localhost:{service.ports[2]} of the tf.data service has not answered"
+            workers.wait_for(f"{named} for 60 s, and is waited for.")
+            assert "step 60/60" not in workers.printed(0)
+            service.kill(2)
+            codes = workers.wait()
+            assert codes == [0, 0], workers.printed(0) + workers.printed(1)
+            assert workers.printed(0).count(named) == 1
+    assert [row["step"] for row in rows_of(run / "train.jsonl")] == list(range(1, steps + 1))
 
 
 # Prints each batch of one pipeline: its canvas, its image, and what augmentation made of it.

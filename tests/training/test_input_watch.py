@@ -7,6 +7,8 @@ import threading
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.data import service_processes
+from mrcnn_tf.data.service_processes import Found
 from mrcnn_tf.training import input_watch
 from mrcnn_tf.training.workers import WorkerGone
 
@@ -40,6 +42,25 @@ def test_a_service_that_is_there_does_not(monkeypatch):
     with input_watch.watch(dispatcher.target, seconds=0.2):
         assert not ended.wait(2)
     del worker
+
+
+def test_a_worker_that_is_silent_is_named_once(monkeypatch, capsys):
+    """It answered at first; the other one, which answers, keeps the run alive."""
+    looks = [Found(["a:1", "b:2"], []), *[Found(["a:1"], ["b:2"])] * 30]
+    is_over = threading.Event()
+
+    def find(address, patience):
+        if len(looks) == 1:
+            is_over.set()
+        return looks.pop(0) if len(looks) > 1 else looks[0]
+
+    monkeypatch.setattr(service_processes, "find", find)
+    monkeypatch.setattr(input_watch, "_EVERY", 0.02)
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("ended"))
+    with input_watch.watch("grpc://c:3", seconds=0.2):
+        assert is_over.wait(30)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("worker b:2 of the tf.data service has not answered for 0 s, and is")
 
 
 def test_a_dispatcher_that_was_started_anew_is_said():
