@@ -177,7 +177,7 @@ def _train(
     if standing:
         print(f"going on {_standing_text(standing)}, from {standing.checkpoint}")
         _print_notes(f"other than before: {line}" for line in changed)
-    if not standing or standing.images == standing.step * images_per_step:
+    if not standing or standing.step == checkpoints.position(standing.checkpoint).step:
         loop.begin(plan.evaluated)
     answer = "stopping after this loop of steps; again to stop at once"
     with strategy.scope(), trainer.stop.listen(answer):

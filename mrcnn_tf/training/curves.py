@@ -1,11 +1,20 @@
 """TensorBoard's files of a run that was killed: what was drawn behind where it goes on."""
 
 import os
+from collections.abc import Collection
 
 import tensorflow as tf
 
 
-def drop_beyond(folder: str, step: int) -> None:
+def files(folder: str) -> list[str]:
+    """Return the paths of a folder's files; none if there is no folder."""
+    if not tf.io.gfile.isdir(folder):
+        return []
+    names = tf.io.gfile.listdir(folder)
+    return [os.path.join(folder, name) for name in names if name.startswith("events.out.tfevents")]
+
+
+def drop_beyond(folder: str, step: int, kept: Collection[str] = ()) -> None:
     """Drop from a folder's files what a run that goes on at a step will draw once more.
 
     TensorBoard knows a mark for that (SessionLog.START), which it heeds for no curve that
@@ -16,11 +25,9 @@ def drop_beyond(folder: str, step: int) -> None:
     Args:
       folder: need not exist. No process draws into it now.
       step: what is of later steps goes.
+      kept: paths of files that stay as they are.
     """
-    if not tf.io.gfile.isdir(folder):
-        return
-    names = [name for name in tf.io.gfile.listdir(folder) if name.startswith("events.out.tfevents")]
-    paths = [os.path.join(folder, name) for name in names]
+    paths = [path for path in files(folder) if path not in kept]
     # By their times: what follows in the names, process and host, has no order. A clock may be so
     # coarse that two have the same.
     times = {path: tf.io.gfile.stat(path).mtime_nsec for path in paths}

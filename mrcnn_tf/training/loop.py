@@ -46,12 +46,9 @@ class Loop:
         self._saved_step = self.step
         self._recoveries = 0
         self._training_images_written = False
-        self._curves, self._validation_curves = (
-            orbit.utils.SummaryManager(
-                os.path.join(model_dir, folder), tf.summary.scalar, global_step=trainer.global_step
-            )
-            for folder in ("train", config.validation_summary_subdir)
-        )
+        self._drawn_before = curves.files(os.path.join(model_dir, "train"))
+        self._curves = self._curves_in("train")
+        self._validation_curves = self._curves_in(config.validation_summary_subdir)
 
     @property
     def step(self) -> int:
@@ -162,6 +159,24 @@ class Loop:
             self._curves.write_summaries(numbers(output))
             self._curves.flush()
 
+    def _curves_in(self, folder: str) -> orbit.utils.SummaryManager:
+        return orbit.utils.SummaryManager(
+            os.path.join(self._manager.directory, folder),
+            tf.summary.scalar,
+            global_step=self._trainer.global_step,
+        )
+
+    def _drop_curves_beyond(self, step: int) -> None:
+        """Drop what this process has drawn of training beyond a step; it draws on in a new file.
+
+        Files of processes before it may count steps in another batch. They end where it began.
+        """
+        self._curves.summary_writer().close()
+        folder = os.path.join(self._manager.directory, "train")
+        curves.drop_beyond(folder, step, kept=self._drawn_before)
+        self._curves = self._curves_in("train")
+        self._training_images_written = False
+
     def _write_training_images(self) -> None:
         images = self._trainer.task.training_images
         if images:
@@ -187,6 +202,9 @@ class Loop:
         with self._trainer.strategy.scope():
             self._trainer.restore(last, standing.step, batch)
         run_folder.drop_rows_beyond(self._manager.directory, standing.images)
+        self._drop_curves_beyond(standing.step)
+        assert self._training_log is not None
+        self._training_log.pause()  # its next rate counts from here
         return True
 
     def _what_diverged(self) -> str:

@@ -526,6 +526,13 @@ def test_going_on_with_two_replicas_keeps_the_place_in_the_schedule(override, tm
     assert "going on at step 2, after 4 images" in done.stdout
     rows = rows_of(tmp_path / "run" / "train.jsonl")
     assert [(row["step"], row["images"]) for row in rows] == [(2, 2), (4, 4), (4, 8)]
+    drawn = [
+        event.step
+        for file in sorted((tmp_path / "run" / "train").glob("events*"))
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        if any(value.tag == "training_loss" for value in event.summary.value)
+    ]
+    assert sorted(drawn) == [2, 4, 4]  # those of before, in steps of one image, stay
     assert tf.train.latest_checkpoint(str(tmp_path / "run")).endswith("ckpt-4")
     reader = tf.train.load_checkpoint(str(tmp_path / "run"))
     value = "/.ATTRIBUTES/VARIABLE_VALUE"

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.training import run_folder
+from mrcnn_tf.training import trainer as trainer_lib
 from mrcnn_tf.training.loop import Loop
 from mrcnn_tf.training.trainer import BestCheckpoint, Trainer
 
@@ -158,11 +159,11 @@ def test_killed_before_the_line_of_the_evaluation_the_best_is_there(trainer, tmp
     assert {path: path.stat().st_mtime_ns for path in best.iterdir()} == before
 
 
-def drawn(folder):
+def drawn(folder, name=METRIC):
     """[(step, value), ...] of the metric, as TensorBoard shows it."""
     events = event_accumulator.EventAccumulator(str(folder))
     events.Reload()
-    return [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(METRIC)]
+    return [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(name)]
 
 
 def test_tensorboard_shows_once_what_was_drawn_twice(trainer, tmp_path):
@@ -194,6 +195,48 @@ def test_tensorboard_shows_once_what_was_drawn_twice(trainer, tmp_path):
     assert first.read_bytes() == before
     evaluate(begins=7)  # the checkpoints behind it were damaged
     assert drawn(tmp_path / "validation") == [(7, 0.25)]
+
+
+class _Log:
+    """What of a training log a loop asks for: counts how often a rate begins anew."""
+
+    pauses = 0
+
+    def __call__(self, output):
+        pass
+
+    def pause(self):
+        self.pauses += 1
+
+
+def test_going_back_drops_what_was_drawn_since_the_checkpoint(trainer, tmp_path, monkeypatch):
+    """Loops of two steps, a checkpoint after 4; lost in 8 and, again, in 6: then to the end.
+
+    What another process has drawn before, in steps of another batch, stays.
+    """
+    config = trainer.config.trainer
+    config.steps_per_loop, config.checkpoint_interval, config.summary_interval = 2, 4, 1
+    config.recovery_max_trials = 2
+    name = "training_loss"
+    with tf.summary.create_file_writer(str(tmp_path / "train")).as_default() as writer:
+        tf.summary.scalar(name, 0.5, step=50)
+        writer.close()
+    losses = iter([1.0, 2.0, 3.0, math.nan, math.nan, 4.0, 5.0])
+
+    def train(count):
+        trainer.global_step.assign_add(int(count))
+        return {name: tf.constant(next(losses))}
+
+    monkeypatch.setattr(trainer, "train", train)
+    trainer_lib._create_slots(trainer.optimizer, trainer.model)
+    trainer.global_step.assign(0)
+    log = _Log()
+    Loop(trainer, str(tmp_path), log, None).train_until(8)
+    assert sorted(drawn(tmp_path / "train", name)) == [
+        *((2, 1.0), (4, 2.0), (6, 4.0), (8, 5.0)),
+        (50, 0.5),
+    ]
+    assert log.pauses == 2
 
 
 def test_no_room_for_a_checkpoint(trainer, tmp_path):
