@@ -194,3 +194,37 @@ def test_an_error_of_one_worker_ends_all(override, tmp_path):
     assert re.search(r"worker 0: worker 1 \(.*\) failed: no checkpoint: 'nowhere/ckpt-1'\n", chief)
     assert "Traceback" not in chief
     assert not (tmp_path / "run").exists()
+
+
+# Leaves; the chief, on a busy machine, has not fetched what the others said for a while.
+_LEAVE = """
+import time
+import tensorflow as tf
+
+resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+from mrcnn_tf.training import workers
+
+me = workers.Workers(strategy)
+if me.is_chief:
+    gather = me.gather
+
+    def slow(value):
+        answer = gather(value)
+        time.sleep(5.0)
+        print("has everything at", time.monotonic(), flush=True)
+        return answer
+
+    me.gather = slow
+me.leave()
+print("may go at", time.monotonic(), flush=True)
+"""
+
+
+def test_who_has_everything_waits_for_the_others_before_leaving(tmp_path):
+    """Its process would be gone where the others still fetch its words."""
+    codes, (chief, other) = run([["-c", _LEAVE]] * 2, tmp_path)
+    assert codes == [0, 0], chief + other
+    has = float(re.search(r"has everything at (\S+)", chief)[1])
+    left = [float(re.search(r"may go at (\S+)", out)[1]) for out in (chief, other)]
+    assert min(left) > has  # of one clock

@@ -5,6 +5,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from mrcnn_tf.training import stopping, workers
 from mrcnn_tf.training.stopping import RESTART
@@ -106,6 +107,28 @@ def test_values_reach_the_chief_one_by_one(monkeypatch):
     assert list(chief.to_chief(iter(()))) == ["a", "c", "b"]
     assert sent == [[[], ["a"], ["c"]], [[], ["b"], []]]
     assert list(ALONE.to_chief(iter([1, 2]))) == []
+
+
+def test_leaving_takes_all_of_them(monkeypatch):
+    """All meet once more behind the last words; who is not told so in time goes anyway."""
+    steps = []
+
+    class Coordination:
+        def wait_at_barrier(self, name, milliseconds):
+            steps.append(("barrier", name, milliseconds))
+            raise tf.errors.DeadlineExceededError(None, None, "not all came")
+
+    monkeypatch.setattr(context, "context", Coordination)
+    monkeypatch.setattr(workers.time, "sleep", lambda seconds: steps.append(("sleep", seconds)))
+    for index, last in ((0, [("sleep", 1.0)]), (1, [])):
+        me = worker(index)
+        monkeypatch.setattr(me, "gather", lambda value: steps.append(value))
+        steps.clear()
+        me.leave()
+        assert steps == ["done", ("barrier", "leave", 60_000), *last]
+    steps.clear()
+    ALONE.leave()
+    assert steps == []
 
 
 def test_a_signal_to_another_worker_stops_this_one(monkeypatch):
