@@ -24,13 +24,12 @@ import timing  # noqa: E402
 
 from mrcnn_tf import checkpoints  # noqa: E402
 from mrcnn_tf.experiment import loading  # noqa: E402
+from mrcnn_tf.training import devices  # noqa: E402
 from mrcnn_tf.training.task import MaskRCNNTask  # noqa: E402
 from mrcnn_tf.training.trainer import Trainer  # noqa: E402
 
 
-def evaluation(
-    settings: dict[str, Any], checkpoint: str, folder: str
-) -> Callable[[], dict[str, Any]]:
+def evaluation(settings: dict[str, Any], checkpoint: str, folder: str) -> Callable[[], None]:
     """Return what evaluates a checkpoint, as `mrcnn_tf.train --mode=eval` does.
 
     Args:
@@ -49,16 +48,16 @@ def evaluation(
         logging_dir=folder,
         label_map=checkpoints.label_map_of(path),
     )
-    where = checkpoints.position(path)
-    trainer = Trainer(
-        experiment,
-        task,
-        images_per_step=where.images_per_step or 0,
-        training=False,
-        evaluating=True,
-    )
-    checkpoints.load(trainer.evaluated_model, path)
-    return lambda: trainer.evaluate(tf.constant(-1))
+    strategy = devices.strategy(experiment.runtime)
+    with strategy.scope():
+        trainer = Trainer(experiment, task, images_per_step=0, training=False, evaluating=True)
+        checkpoints.load(trainer.evaluated_model, path)
+
+    def evaluate() -> None:
+        with strategy.scope():
+            trainer.evaluate(tf.constant(experiment.trainer.validation_steps))
+
+    return evaluate
 
 
 def main() -> None:

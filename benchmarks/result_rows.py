@@ -6,7 +6,7 @@ A row to add is an entry of `GROUPS`; data that it needs, an entry of `result_da
 import dataclasses
 from typing import Any
 
-STEPS = 1000  # of every run, of four images
+STEPS = 800  # of every run, of four images
 TINY_STEPS = 2
 _MODEL, _TRAIN = "task.model", "task.train_data"
 MASKS = ("mask_ap", "box_ap", "boundary_ap")
@@ -301,7 +301,7 @@ def fields_of(row: Row, seed: int, tiny: bool = False) -> dict[str, Any]:
     schedule = {
         "trainer.train_steps": steps,
         "trainer.validation_interval": steps,
-        "trainer.checkpoint_interval": 250,
+        "trainer.checkpoint_interval": 200,
         "trainer.optimizer_config.learning_rate.cosine.decay_steps": steps,
     }
     seeds = {"task.seed": seed, f"{_TRAIN}.seed": seed}

@@ -204,6 +204,7 @@ class Schedule:
         self._waiting, self._running = list(jobs), dict[int, Running]()
         self._lines, self._places, self._until = lines, places, until
         self._count, self._done, self._signal = len(jobs), 0, 0
+        self._began, self._seen = time.monotonic(), 0  # how many ended well since
         self._failed, self._told = dict[pathlib.Path, str](), set[int]()
 
     def run(self) -> int:
@@ -302,7 +303,14 @@ class Schedule:
             return
         _append(self._lines, line)
         self._done += 1
-        print(f"{_clock()} {job.name}: {result_tables.in_a_line(line)}", flush=True)
+        self._seen += 1
+        each = (time.monotonic() - self._began) / self._seen
+        left = self._count - self._done
+        print(
+            f"{_clock()} {job.name}: {result_tables.in_a_line(line)} ({left} left, about "
+            f"{each * left / 60:.0f} min)",
+            flush=True,
+        )
 
 
 def finished_line(job: Job) -> dict[str, Any]:
