@@ -25,6 +25,7 @@ def match(coco: CocoData, path: str) -> LabelMap:
         return coco.label_map
     with tf.io.gfile.GFile(path, "rb") as file:
         ours = LabelMap.from_json(file.read(), path)
+    _match_keypoints(ours, coco, path)
     found = match_names(ours, coco.label_map)
     names = dict(zip(coco.label_map.ids, coco.label_map.names, strict=True))
     counts: dict[str, int] = {}
@@ -51,3 +52,17 @@ def match(coco: CocoData, path: str) -> LabelMap:
         kind, remedy = "category ids differ from the label map", "matched by name"
         coco.findings.append(Finding(Level.REPAIRED, kind, path, value, remedy))
     return ours
+
+
+def _match_keypoints(ours: LabelMap, coco: CocoData, path: str) -> None:
+    """Refuse keypoints that are not those of the folder."""
+    theirs = coco.label_map.keypoints
+    if theirs is None or (ours.keypoints and ours.keypoints.names == theirs.names):
+        return
+    there = ", ".join(ours.keypoints.names) if ours.keypoints else "none"
+    value = (
+        f"{path} has the keypoints: {there}; the annotations: {', '.join(theirs.names)}. Records "
+        "that are used together share them: choose another folder, or, if no records need it, rm "
+        f"{path}"
+    )
+    coco.findings.append(Finding(Level.REFUSED, "keypoints are not those there", "", value, ""))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data import coco_json, findings, schema
-from mrcnn_tf.data.coco_data import CocoData
+from mrcnn_tf.data.coco_data import CocoData, ImageEntry
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.images import record_image
@@ -33,6 +33,7 @@ class Job(NamedTuple):
       skip_problems: leave out what cannot be used, however much it is.
       exif: one of `record_image.EXIF_CHOICES`, see `record_image.ExifRule`.
       part: shards from the first number up to the second are written; None for all.
+      min_keypoints: images with fewer annotated keypoints are not written.
     """
 
     image_dir: str
@@ -44,6 +45,7 @@ class Job(NamedTuple):
     skip_problems: bool
     exif: str = "auto"
     part: tuple[int, int] | None = None
+    min_keypoints: int = 0
 
 
 class Summary(NamedTuple):
@@ -91,7 +93,8 @@ def convert(job: Job, workers: shards.Workers | None = None) -> Summary:
     Raises:
       RefusedError: the annotation file is refused, or images are missing; nothing was written.
       StoppedError: too many images cannot be used, as their files show.
-      ValueError: no such input, no COCO file; or records of other origin are in the way.
+      ValueError: no such input, no COCO file, no keypoints where some are asked for; or records of
+        other origin are in the way.
       RuntimeError: a worker process was killed.
     """
     with workers or shards.WorkerPool(job.num_processes) as pool:
@@ -143,7 +146,26 @@ def _read(job: Job) -> tuple[CocoData, dict[str, int]]:
     print(f"reading {job.annotations_file} ({megabytes:.1f} MB)", flush=True)
     folder = ImageFolder(job.image_dir)
     coco = coco_json.read(job.annotations_file, job.mask_format is not None, folder.size_of)
-    return coco, folder.find_all(coco)
+    file_sizes = folder.find_all(coco)
+    if job.min_keypoints:
+        _leave_out_without_keypoints(coco, job.min_keypoints)
+    return coco, file_sizes
+
+
+def _leave_out_without_keypoints(coco: CocoData, least: int) -> None:
+    """Leave out images with fewer annotated keypoints, as keypoint detectors are trained."""
+    if coco.label_map.keypoints is None:
+        raise ValueError(f"--min_keypoints={least}: no category of {coco.name} has keypoints")
+
+    def count(image: ImageEntry) -> int:
+        objects = coco.objects.get(image.source_id, [])
+        return sum(int((e.keypoints[:, 2] > 0).sum()) for e in objects if e.keypoints is not None)
+
+    kept = [image for image in coco.images if count(image) >= least]
+    if len(kept) < len(coco.images):
+        note = f"images with less than {least} annotated keypoints, left out (--min_keypoints)"
+        coco.notes[note] = len(coco.images) - len(kept)
+    coco.images = kept
 
 
 def _check(job: Job, coco: CocoData, on_the_way: list[Finding]) -> None:
@@ -182,6 +204,7 @@ def _made_from(
         "num_shards": job.num_shards,
         "mask_format": job.mask_format,
         "exif": exif.name,
+        **({"min_keypoints": job.min_keypoints} if job.min_keypoints else {}),
     }
 
 
@@ -208,6 +231,7 @@ def _list_tasks(
                 category_names=names,
                 mask_format=job.mask_format,
                 exif=exif,
+                keypoints=label_map.keypoints,
             )
         )
     return tasks

@@ -65,6 +65,11 @@ def define_flags_of_records() -> None:
         "rle: run lengths of the object's own rectangle, small and fast. png: a full-image PNG per "
         "object, for Model Garden's decoder.",
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "min_keypoints", 0,
+        "Images with fewer annotated keypoints are left out; 1 for training a Keypoint R-CNN.",
+        lower_bound=0,
+    )  # fmt: skip
     flags.DEFINE_enum(
         "exif", "auto", ["auto", "apply", "ignore"],
         "apply: the annotations refer to images turned upright as their EXIF orientation says; "
@@ -115,6 +120,7 @@ def job_of_flags(num_processes: int) -> "conversion.Job":
         num_processes,
         values.on_error == "skip",
         values.exif,
+        min_keypoints=values.min_keypoints,
     )
 
 

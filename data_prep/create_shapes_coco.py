@@ -10,6 +10,10 @@ version of NumPy and Pillow); images of `train` and `val` come from different se
 
 Masks are exact: objects without holes are polygons along pixel edges, several if the object is in
 several parts; objects with holes are uncompressed run lengths, as are crowds.
+
+--keypoints adds a sixth class, "arrow", whose five corners are keypoints in the form of COCO's
+person_keypoints files: visibility 2 where the corner is seen, 1 where something hides it, 0 (not
+annotated) beyond the image.
 """
 
 import json
@@ -34,6 +38,8 @@ from . import shape_scene
 
 # Ids with gaps, as COCO's own: class k is not category id k.
 CATEGORY_IDS = (1, 2, 4, 7, 8)
+_ARROW_ID = 11
+_SEEN_WITHIN = 2.0  # pixels: a corner is seen if a pixel of its object is so near
 _SPLITS = ("train", "val")
 _FORMAT_VERSION = "1"  # raise it when the same flags give other images than before
 
@@ -54,7 +60,12 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def create_split(
-    output_dir: pathlib.Path, split: str, num_images: int, image_size: tuple[int, int], seed: int
+    output_dir: pathlib.Path,
+    split: str,
+    num_images: int,
+    image_size: tuple[int, int],
+    seed: int,
+    keypoints: bool = False,
 ) -> bool:
     """Write the images of one split, then its annotation file.
 
@@ -67,11 +78,20 @@ def create_split(
       num_images: how many.
       image_size: smallest and largest side, pixels.
       seed: of the data set.
+      keypoints: whether there are arrows, with keypoints.
 
     Returns:
       Whether anything had to be written.
     """
-    settings = {"num_images": num_images, "image_size": list(image_size), "seed": seed}
+    settings: dict[str, Any] = {
+        "num_images": num_images,
+        "image_size": list(image_size),
+        "seed": seed,
+    }
+    class_names: tuple[str, ...] = shape_scene.CLASS_NAMES
+    if keypoints:
+        settings["keypoints"] = True
+        class_names += (shape_scene.ARROW,)
     information = {"description": f"shapes {split}", "version": _FORMAT_VERSION, **settings}
     annotation_file = output_dir / "annotations" / f"instances_{split}.json"
     if annotation_file.exists():
@@ -86,20 +106,23 @@ def create_split(
     for k in range(num_images):
         rng = np.random.default_rng([seed, _SPLITS.index(split), k])
         height, width = (int(side) for side in rng.integers(*image_size, 2, endpoint=True))
-        image, objects = shape_scene.draw_scene(rng, height, width)
+        image, objects = shape_scene.draw_scene(rng, height, width, class_names)
         name = f"{k + 1:012d}.jpg"
         Image.fromarray(image).save(image_dir / name, quality=95, subsampling=0)
         images.append({"id": k + 1, "file_name": name, "height": height, "width": width})
         for scene_object in objects:
-            annotations.append(annotate(scene_object, len(annotations) + 1, k + 1))
+            annotation = annotate(scene_object, len(annotations) + 1, k + 1)
+            if class_names[scene_object.class_index] == shape_scene.ARROW:
+                annotation |= annotate_corners(scene_object)
+            annotations.append(annotation)
         progress.add()
     progress.close()
     content = {
         "info": information,
         "licenses": [],
         "categories": [
-            {"id": i, "name": name, "supercategory": "shape"}
-            for i, name in zip(CATEGORY_IDS, shape_scene.CLASS_NAMES, strict=True)
+            {"id": i, "name": name, "supercategory": "shape", **_keypoints_of(name)}
+            for i, name in zip((*CATEGORY_IDS, _ARROW_ID), class_names, strict=False)
         ],
         "images": images,
         "annotations": annotations,
@@ -109,6 +132,32 @@ def create_split(
     partial.write_text(json.dumps(content), "utf-8")
     partial.rename(annotation_file)
     return True
+
+
+def _keypoints_of(class_name: str) -> dict[str, Any]:
+    """Return what a category says of its keypoints; positions count from 1, as COCO's do."""
+    if class_name != shape_scene.ARROW:
+        return {}
+    names = list(shape_scene.CORNERS_UV)
+    skeleton = [[names.index(a) + 1, names.index(b) + 1] for a, b in shape_scene.SKELETON]
+    return {"keypoints": names, "skeleton": skeleton}
+
+
+def annotate_corners(scene_object: shape_scene.SceneObject) -> dict[str, Any]:
+    """Return what the annotation of an arrow, or of a crowd of them, says of its keypoints."""
+    keypoints: list[int] = []
+    height, width = scene_object.mask.shape
+    rows, columns = np.nonzero(scene_object.mask)
+    corners = scene_object.corners
+    for y, x in [] if corners is None else corners:
+        if not (0 <= y < height and 0 <= x < width):
+            keypoints += [0, 0, 0]
+            continue
+        distances = np.hypot(rows + 0.5 - y, columns + 0.5 - x)
+        keypoints += [int(x), int(y), 2 if distances.min() <= _SEEN_WITHIN else 1]
+    keypoints = keypoints or [0] * 3 * len(shape_scene.CORNERS_UV)
+    num_keypoints = sum(visibility > 0 for visibility in keypoints[2::3])
+    return {"keypoints": keypoints, "num_keypoints": num_keypoints}
 
 
 def annotate(
@@ -125,7 +174,7 @@ def annotate(
     return {
         "id": annotation_id,
         "image_id": image_id,
-        "category_id": CATEGORY_IDS[scene_object.class_index],
+        "category_id": (*CATEGORY_IDS, _ARROW_ID)[scene_object.class_index],
         "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
         "area": int(mask.sum()),
         "iscrowd": int(scene_object.is_crowd),
@@ -142,6 +191,7 @@ def _define_flags() -> None:
         "image_size", "128", "Side of the images in pixels, or MIN-MAX: each side drawn from there."
     )
     flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
+    flags.DEFINE_bool("keypoints", False, "Draw arrows too, whose corners are keypoints.")
 
 
 def main(_: list[str]) -> None:
@@ -153,7 +203,9 @@ def main(_: list[str]) -> None:
         raise app.UsageError(str(error)) from error
     output_dir = pathlib.Path(values.output_dir)
     for split, num_images in zip(_SPLITS, (values.num_train, values.num_val), strict=True):
-        written = create_split(output_dir, split, num_images, image_size, values.seed)
+        written = create_split(
+            output_dir, split, num_images, image_size, values.seed, values.keypoints
+        )
         print(f"{output_dir / split}: {num_images} images{'' if written else ', already there'}")
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from mrcnn_tf.data import rle, schema
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import ImageEntry
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.images.record_image import EncodedImage
 
 _NO_CROP = rle.CropRuns((0, 0, 0, 0), np.zeros(0, np.int64))
@@ -23,6 +24,7 @@ def build_example(
     category_names: dict[int, str],
     mask_format: str | None,
     counts: collections.Counter[str],
+    keypoints: KeypointSet | None = None,
 ) -> bytes:
     """Build one record.
 
@@ -33,6 +35,7 @@ def build_example(
       category_names: by the data set's own category id.
       mask_format: "rle", "png", or None for records without masks.
       counts: what happened is counted here.
+      keypoints: what the data set has; None for records without keypoints.
 
     Returns:
       The serialized tf.train.Example: the same bytes for the same input.
@@ -50,6 +53,11 @@ def build_example(
         feature.update(_run_length_features(crops))
     elif crops is not None:
         feature[schema.MASK_PNG] = _bytes([_png(c, image.height, image.width) for c in crops])
+    if keypoints:
+        feature.update(_keypoint_features(image, objects, keypoints))
+        numbers = [_num_keypoints(entry) for entry in objects]
+        counts["objects with keypoints"] += sum(number > 0 for number in numbers)
+        counts["keypoints"] += sum(numbers)
     counts["images"] += 1
     counts["images without objects"] += not objects
     counts["annotations"] += len(objects)
@@ -122,6 +130,26 @@ def _run_length_features(crops: list[rle.CropRuns]) -> dict[str, tf.train.Featur
         schema.MASK_NUM_RUNS: _integers([crop.runs.size for crop in crops]),
         schema.MASK_RUNS: _integers([run for crop in crops for run in crop.runs.tolist()]),
     }
+
+
+def _keypoint_features(
+    image: ImageEntry, objects: list[ObjectEntry], keypoints: KeypointSet
+) -> dict[str, tf.train.Feature]:
+    nothing = np.zeros([len(keypoints.names), 3])
+    of_objects = [nothing if e.keypoints is None else e.keypoints for e in objects]
+    rows = np.array(of_objects).reshape(-1, 3)  # [n * K, (x, y, visibility)]
+    names = [name.encode() for name in keypoints.names]
+    return {
+        schema.KEYPOINT_X: _floats((rows[:, 0] / image.width).tolist()),
+        schema.KEYPOINT_Y: _floats((rows[:, 1] / image.height).tolist()),
+        schema.KEYPOINT_VISIBILITY: _integers(rows[:, 2].astype(int).tolist()),
+        schema.KEYPOINT_TEXT: _bytes(names * len(objects)),
+        schema.KEYPOINT_NUM: _integers([_num_keypoints(entry) for entry in objects]),
+    }
+
+
+def _num_keypoints(entry: ObjectEntry) -> int:
+    return 0 if entry.keypoints is None else int((entry.keypoints[:, 2] > 0).sum())
 
 
 def _png(crop: rle.CropRuns, height: int, width: int) -> bytes:

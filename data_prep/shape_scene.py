@@ -10,6 +10,20 @@ import numpy as np
 from PIL import Image
 
 CLASS_NAMES = ("ellipse", "rectangle", "triangle", "star", "ring")
+# One more class, on demand, whose corners are keypoints: left and right as seen along its flight.
+ARROW = "arrow"
+_WING_V, _TAIL_U = 0.1, 0.4  # where the wings end, how wide the tail is: see `_inside_shape`
+CORNERS_UV = {
+    "tip": (0.0, -1.0),
+    "left_wing": (-1.0, _WING_V),
+    "right_wing": (1.0, _WING_V),
+    "left_tail": (-_TAIL_U, 1.0),
+    "right_tail": (_TAIL_U, 1.0),
+}
+SKELETON = (
+    *(("tip", "left_wing"), ("left_wing", "left_tail"), ("left_tail", "right_tail")),
+    *(("right_tail", "right_wing"), ("right_wing", "tip")),
+)
 
 _MIN_SIDE, _MAX_SIDE = 12, 100  # longer side of the visible part's box, pixels
 _MIN_VISIBLE = 0.5  # of the whole object's pixels; the image's border hides, too
@@ -24,20 +38,22 @@ class SceneObject:
     """One annotated thing.
 
     Attributes:
-      class_index: position in `CLASS_NAMES`.
+      class_index: position in `CLASS_NAMES`; behind them, an arrow.
       mask: bool [H, W], the visible pixels; of a crowd, those of all its members.
       full_area: pixels of the whole object, had nothing hidden any of it.
       is_crowd: many small objects of one class that are annotated together.
+      corners: float64 [5, (y, x)], those of `CORNERS_UV`, pixels, perhaps outside; of arrows only.
     """
 
     class_index: int
     mask: np.ndarray
     full_area: int
     is_crowd: bool = False
+    corners: np.ndarray | None = None
 
 
 def draw_scene(
-    rng: np.random.Generator, height: int, width: int
+    rng: np.random.Generator, height: int, width: int, class_names: tuple[str, ...] = CLASS_NAMES
 ) -> tuple[np.ndarray, list[SceneObject]]:
     """Paint one random image.
 
@@ -45,6 +61,7 @@ def draw_scene(
       rng: the only source of randomness.
       height: of the image, pixels, at least 32.
       width: likewise.
+      class_names: what is drawn: `CLASS_NAMES`, or these and `ARROW`.
 
     Returns:
       image: uint8 [height, width, 3], RGB.
@@ -56,22 +73,28 @@ def draw_scene(
         return _to_uint8(image), objects
     num_objects = int(rng.integers(1, _MAX_OBJECTS + 1))
     if rng.random() < _CROWD_RATE:
-        objects.append(_paint_crowd(rng, image))
+        objects.append(_paint_crowd(rng, image, class_names))
     attempts = 0
     while len(objects) < num_objects and attempts < 100:
         attempts += 1
-        _try_to_add(rng, image, objects)
+        _try_to_add(rng, image, objects, class_names)
     return _to_uint8(image), objects
 
 
-def _try_to_add(rng: np.random.Generator, image: np.ndarray, objects: list[SceneObject]) -> None:
+def _try_to_add(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    objects: list[SceneObject],
+    class_names: tuple[str, ...],
+) -> None:
     """Paint one more object and append it, unless it or what it hides would be seen too little."""
     sides = np.asarray(image.shape[:2])
     longest = min(_MAX_SIDE, 0.8 * sides.min())
     size = np.exp(rng.uniform(np.log(_MIN_SIDE), np.log(longest)))  # small ones are more frequent
-    class_index = int(rng.integers(len(CLASS_NAMES)))
-    coverage = _shape_coverage(rng, CLASS_NAMES[class_index], size)
-    window, alpha = _place(coverage, rng.uniform(0.06, 0.94, 2) * sides, sides)
+    class_index = int(rng.integers(len(class_names)))
+    coverage, corners = _shape(rng, class_names[class_index], size)
+    centre = rng.uniform(0.06, 0.94, 2) * sides
+    window, alpha = _place(coverage, centre, sides)
     mask = np.zeros(sides, bool)
     mask[window] = alpha >= 0.5
     full_area = int((coverage >= 0.5).sum())
@@ -81,7 +104,9 @@ def _try_to_add(rng: np.random.Generator, image: np.ndarray, objects: list[Scene
         return
     for other in objects:
         other.mask &= ~mask
-    objects.append(SceneObject(class_index, mask, full_area))
+    if corners is not None:
+        corners += _start(coverage, centre)
+    objects.append(SceneObject(class_index, mask, full_area, corners=corners))
     colour = _contrasting_colour(rng, image[mask].mean(axis=0))
     _paint(image, window, alpha, _texture(rng, alpha.shape[0], alpha.shape[1], colour))
 
@@ -95,15 +120,17 @@ def _seen_enough(mask: np.ndarray, full_area: int) -> bool:
     return bool(_MIN_SIDE <= longer <= _MAX_SIDE)
 
 
-def _paint_crowd(rng: np.random.Generator, image: np.ndarray) -> SceneObject:
+def _paint_crowd(
+    rng: np.random.Generator, image: np.ndarray, class_names: tuple[str, ...]
+) -> SceneObject:
     """Paint a heap of objects of one class, each too small to be annotated by itself."""
     sides = np.asarray(image.shape[:2])
-    class_index = int(rng.integers(len(CLASS_NAMES)))
+    class_index = int(rng.integers(len(class_names)))
     spread = rng.uniform(0.08, 0.13) * sides.min()
     centre = rng.uniform(0.3, 0.7, 2) * sides
     union = np.zeros(sides, bool)
     for _ in range(int(rng.integers(10, 21))):
-        coverage = _shape_coverage(rng, CLASS_NAMES[class_index], rng.uniform(6, 10))
+        coverage, _ = _shape(rng, class_names[class_index], rng.uniform(6, 10))
         member_centre = np.clip(rng.normal(centre, spread), 6, sides - 6)
         window, alpha = _place(coverage, member_centre, sides)
         paint = _texture(rng, alpha.shape[0], alpha.shape[1], rng.uniform(20, 235, 3))
@@ -119,27 +146,36 @@ def _paint(
     image[window] += alpha[..., None] * (paint - image[window])
 
 
-def _shape_coverage(rng: np.random.Generator, name: str, size: float) -> np.ndarray:
-    """Return the covered share of each pixel, float32 [h, w], of a randomly turned shape.
+def _shape(
+    rng: np.random.Generator, name: str, size: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return a randomly turned shape: the covered share of each pixel, float32 [h, w].
 
     `size` is the longer side of the shape before turning, pixels; the shape's centre lies within
-    half a pixel of the array's.
+    half a pixel of the array's. Of an arrow also its corners, float64 [5, (y, x)], in the array.
     """
     aspect = {"rectangle": (0.3, 1.0), "ellipse": (0.5, 1.0), "triangle": (0.65, 1.0)}
     half_v = size / 2 * rng.uniform(*aspect.get(name, (0.85, 1.0)))
     half_u = size / 2
-    reach = np.hypot(half_u, half_v) if name in ("rectangle", "triangle") else half_u
+    reach = np.hypot(half_u, half_v) if name in ("rectangle", "triangle", ARROW) else half_u
     side = int(np.ceil(2 * reach)) + 1
     sub = (np.arange(side * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - side / 2
-    dy = (sub - rng.uniform(-0.5, 0.5)).astype(np.float32)[:, None]
-    dx = (sub - rng.uniform(-0.5, 0.5)).astype(np.float32)[None, :]
+    shift_y, shift_x = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5)
+    dy = (sub - shift_y).astype(np.float32)[:, None]
+    dx = (sub - shift_x).astype(np.float32)[None, :]
     angle = rng.uniform(0, 2 * np.pi)
     sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
     u = (cosine * dx + sine * dy) / np.float32(half_u)
     v = (cosine * dy - sine * dx) / np.float32(half_v)
     inside = _inside_shape(name, u, v, hole=rng.uniform(0.45, 0.65))
     blocks = inside.reshape(side, _SUPERSAMPLING, side, _SUPERSAMPLING)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    coverage = blocks.mean(axis=(1, 3), dtype=np.float32)
+    if name != ARROW:
+        return coverage, None
+    corner_u, corner_v = np.array(list(CORNERS_UV.values())).T * [[half_u], [half_v]]
+    y = float(sine) * corner_u + float(cosine) * corner_v + shift_y + side / 2
+    x = float(cosine) * corner_u - float(sine) * corner_v + shift_x + side / 2
+    return coverage, np.stack([y, x], axis=1)
 
 
 def _inside_shape(name: str, u: np.ndarray, v: np.ndarray, hole: float) -> np.ndarray:
@@ -150,6 +186,9 @@ def _inside_shape(name: str, u: np.ndarray, v: np.ndarray, hole: float) -> np.nd
         return np.maximum(np.abs(u), np.abs(v)) <= 1
     if name == "triangle":  # base at v = 1, apex at (0, -1)
         return (v <= 1) & (2 * np.abs(u) <= v + 1)
+    if name == ARROW:  # flies to v = -1; a tail between the wings
+        head = (v <= _WING_V) & (np.abs(u) * (1 + _WING_V) <= v + 1)
+        return head | ((v >= _WING_V) & (v <= 1) & (np.abs(u) <= _TAIL_U))
     if name == "ring":
         squared_radius = u**2 + v**2
         return (squared_radius <= 1) & (squared_radius >= hole**2)
@@ -169,11 +208,16 @@ def _place(
     Returns:
       The window of the image that it covers, and the part of `coverage` that lies there.
     """
-    start = np.floor(centre_yx - np.asarray(coverage.shape) / 2).astype(int)
+    start = _start(coverage, centre_yx)
     y1, x1 = np.maximum(start, 0)
     y2, x2 = np.minimum(start + coverage.shape, sides_hw)
     top, left = start
     return (slice(y1, y2), slice(x1, x2)), coverage[y1 - top : y2 - top, x1 - left : x2 - left]
+
+
+def _start(coverage: np.ndarray, centre_yx: np.ndarray) -> np.ndarray:
+    """Return the row and column of an array's first pixel in the image, perhaps outside."""
+    return np.floor(centre_yx - np.asarray(coverage.shape) / 2).astype(int)
 
 
 def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:

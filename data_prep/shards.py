@@ -15,6 +15,7 @@ import tensorflow as tf
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.images import reading, record_image
 
 from . import record, unfinished
@@ -33,6 +34,7 @@ class ShardTask(NamedTuple):
       category_names: by the data set's own category id.
       mask_format: "rle", "png", or None for no masks.
       exif: whether the annotations refer to upright images or to stored pixels.
+      keypoints: of the data set; None if it has none.
     """
 
     path: str
@@ -42,6 +44,7 @@ class ShardTask(NamedTuple):
     category_names: dict[int, str]
     mask_format: str | None
     exif: record_image.ExifRule
+    keypoints: KeypointSet | None = None
 
 
 class ShardSummary(NamedTuple):
@@ -118,7 +121,13 @@ def _write_records(
                 left_out.append(image.sign(finding._replace(annotations=len(objects))))
             else:
                 example = record.build_example(
-                    image, encoded, objects, task.category_names, task.mask_format, counts
+                    image,
+                    encoded,
+                    objects,
+                    task.category_names,
+                    task.mask_format,
+                    counts,
+                    task.keypoints,
                 )
                 writer.write(example)
             image_is_done()

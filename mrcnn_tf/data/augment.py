@@ -1,4 +1,4 @@
-"""Augmentation of decoded examples: image, boxes and mask frames move together.
+"""Augmentation of decoded examples: image, boxes, mask frames and keypoints move together.
 
 Mask bits are never touched: a transformation is said once, by where it puts the frames (see
 `schema.py`). Every choice is a stateless function of a seed, so the same seed gives the same
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data import arena, schema
+from mrcnn_tf.data import arena, keypoints, schema
 
 # Each random choice draws from a stream of its own, so adding one leaves the others as they were.
 _FLIP_STREAM = 1
@@ -60,12 +60,15 @@ class ColorJitter(NamedTuple):
     hue: float
 
 
-def flip_left_right(example: dict[str, tf.Tensor], flip: tf.Tensor) -> dict[str, tf.Tensor]:
+def flip_left_right(
+    example: dict[str, tf.Tensor], flip: tf.Tensor, mirrored_keypoints: tuple[int, ...] = ()
+) -> dict[str, tf.Tensor]:
     """Mirror a decoded example about its vertical middle line, if `flip`.
 
     Args:
       example: a decoded example.
       flip: bool [].
+      mirrored_keypoints: see `keypoints.flipped`; of an example with keypoints.
 
     Returns:
       The example; its boxes keep x1 < x2, its mask frames turn round: x1 > x2.
@@ -81,15 +84,23 @@ def flip_left_right(example: dict[str, tf.Tensor], flip: tf.Tensor) -> dict[str,
         flipped_boxes[key] = tf.where(flip, flipped, example[key])
     y1, x1, y2, x2 = tf.unstack(example[schema.GT_MASK_FRAMES], axis=1)
     flipped_frames = tf.stack([y1, width - x1, y2, width - x2], axis=1)
+    flipped_points = {}
+    if schema.GT_KEYPOINTS in example:
+        points = keypoints.flipped(example, width, mirrored_keypoints)
+        flipped_points = {key: tf.where(flip, points[key], example[key]) for key in points}
     return example | {
         **flipped_boxes,
+        **flipped_points,
         schema.IMAGE: tf.cond(flip, lambda: tf.reverse(image, axis=[1]), lambda: image),
         schema.GT_MASK_FRAMES: tf.where(flip, flipped_frames, example[schema.GT_MASK_FRAMES]),
     }
 
 
 def random_flip_left_right(
-    example: dict[str, tf.Tensor], seed: tf.Tensor, probability: float
+    example: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    probability: float,
+    mirrored_keypoints: tuple[int, ...] = (),
 ) -> dict[str, tf.Tensor]:
     """Mirror a decoded example with the given probability.
 
@@ -97,12 +108,13 @@ def random_flip_left_right(
       example: a decoded example.
       seed: int64 [2].
       probability: 0 to 1.
+      mirrored_keypoints: see `flip_left_right`.
 
     Returns:
       The example.
     """
     draw = tf.random.stateless_uniform([], _stream(seed, _FLIP_STREAM), alg="philox")
-    return flip_left_right(example, draw < probability)
+    return flip_left_right(example, draw < probability, mirrored_keypoints)
 
 
 def random_short_edges(
@@ -250,6 +262,8 @@ def crop(
         schema.GT_MASK_FRAMES: frames,
         schema.GT_MASK_SIZES: sizes,
     }
+    if schema.GT_KEYPOINTS in example:
+        rows |= keypoints.cropped(example, corner_yx, size_hw)
     rows = {key: tf.boolean_mask(values, is_left) for key, values in rows.items()}
     if schema.PROPOSAL_BOXES in example:
         proposals = tf.clip_by_value(example[schema.PROPOSAL_BOXES] - shift, 0.0, far)

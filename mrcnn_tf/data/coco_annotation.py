@@ -1,4 +1,4 @@
-"""Reads one annotation of a COCO file: ids, box, area, crowd flag, segmentation.
+"""Reads one annotation of a COCO file: ids, box, area, crowd flag, segmentation, keypoints.
 
 What is absent or wrong and follows from the rest is derived: the box and the area from the mask,
 the crowd flag as 0. An object whose mask cannot be used keeps its box; one whose box is no box,
@@ -6,12 +6,13 @@ or contradicts the mask, is left out, since nobody can tell where it is.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data import coco_boxes, coco_masks, coco_values
+from mrcnn_tf.data import coco_boxes, coco_keypoints, coco_masks, coco_values
 from mrcnn_tf.data.coco_boxes import Evidence, Rectangle
 from mrcnn_tf.data.coco_masks import Mask
 from mrcnn_tf.data.findings import Level
@@ -30,6 +31,8 @@ class ObjectEntry(NamedTuple):
       area: pixels.
       is_crowd: whether the region holds several objects.
       mask: None if there is none, it cannot be used, or it is not wanted.
+      keypoints: float64 [K, (x, y, visibility)], see `coco_keypoints.read`; None if there are none,
+        or they cannot be used.
     """
 
     annotation_id: int | None
@@ -38,6 +41,7 @@ class ObjectEntry(NamedTuple):
     area: float
     is_crowd: bool
     mask: Mask | None
+    keypoints: np.ndarray | None = None
 
 
 class BadAnnotationError(ValueError):
@@ -56,10 +60,12 @@ class Reader:
       category_ids: those that the file defines.
       include_masks: whether masks are wanted. They are looked at in any case: box and area are
         derived from them, and checked against them.
+      keypoint_names: by the id of each category that has keypoints.
     """
 
     category_ids: frozenset[int]
     include_masks: bool
+    keypoint_names: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def read(
         self,
@@ -96,6 +102,9 @@ class Reader:
             if evidence:
                 seems = f"; it would fit as {evidence.reading}" if evidence.reading else ""
                 raise BadAnnotationError(evidence.kind, evidence.value + seems, evidence)
+        keypoints, names = None, self.keypoint_names.get(category_id)
+        if names:
+            keypoints = coco_keypoints.read(row, names, height, width, report)
         return ObjectEntry(
             annotation_id=coco_values.integer(row.get("id")),
             category_id=category_id,
@@ -103,6 +112,7 @@ class Reader:
             area=_area(row, bbox, mask, height, width, report),
             is_crowd=_is_crowd(row, report),
             mask=mask if self.include_masks else None,
+            keypoints=keypoints,
         )
 
     def _mask(

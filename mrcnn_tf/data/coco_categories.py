@@ -1,10 +1,12 @@
 """The categories of a COCO file: which of them are classes."""
 
+import dataclasses
 from collections.abc import Set
 from typing import Any
 
-from mrcnn_tf.data import coco_values
+from mrcnn_tf.data import coco_values, keypoint_set
 from mrcnn_tf.data.findings import Finding, Level
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
 
 
@@ -50,10 +52,50 @@ def read(
     for name in dict.fromkeys(names.values()):
         _settle_shared_name(name, names, used, findings)
     label_map = LabelMap.from_coco_categories([{"id": i, "name": n} for i, n in names.items()])
+    keypoints = _keypoints(rows, label_map, findings)
+    label_map = dataclasses.replace(label_map, keypoints=keypoints)
     num_unused = sum(identifier not in used for identifier in label_map.ids)
     if num_unused:
         notes["categories without objects, kept as classes"] = num_unused
     return label_map, notes
+
+
+def _keypoints(
+    rows: list[dict[str, Any]], label_map: LabelMap, findings: list[Finding]
+) -> KeypointSet | None:
+    """Read the keypoints of the categories that are classes and have some; all have the same."""
+    found: dict[int, KeypointSet] = {}  # by category id
+    for k, row in enumerate(rows):
+        identifier, names = coco_values.integer(row.get("id")), row.get("keypoints")
+        if identifier not in label_map.ids or identifier in found or names in (None, []):
+            continue
+        where = f"categories[{k}]"
+        if not keypoint_set.are_names(names):
+            value = f"keypoints {coco_values.short(names)}; expected different texts"
+            finding = Finding(Level.REFUSED, "malformed names of keypoints", where, value, "")
+            findings.append(finding)
+            continue
+        skeleton = row.get("skeleton", [])
+        if not keypoint_set.are_edges(skeleton, 1, len(names)):
+            value = f"skeleton {coco_values.short(skeleton)}; expected pairs of 1..{len(names)}"
+            findings.append(
+                Finding(Level.REPAIRED, "malformed skeleton", where, value, "skeleton left out")
+            )
+            skeleton = []
+        edges = tuple((a - 1, b - 1) for a, b in skeleton)
+        found[identifier] = KeypointSet(tuple(names), edges)
+    if not found:
+        return None
+    first = next(iter(found.values()))
+    if any(other.names != first.names for other in found.values()):
+        listed = "; ".join(
+            f"{label_map.names[label_map.ids.index(i)]!r} has {', '.join(other.names)}"
+            for i, other in found.items()
+        )
+        value = f"{listed[:400]}: categories share one list, of which each object annotates some"
+        findings.append(Finding(Level.REFUSED, "categories differ in keypoints", "", value, ""))
+    classes = tuple(k for k, i in enumerate(label_map.ids, start=1) if i in found)
+    return dataclasses.replace(first, classes=classes)
 
 
 def _settle_shared_name(

@@ -44,9 +44,12 @@ def check(
     used = {coco_values.integer(row.get("category_id")) for row in annotations}
     label_map, notes = coco_categories.read(categories, used - {None}, findings)
     num_objects = len(annotations)
-    checker = _Checker(
-        images, findings, notes, Reader(frozenset(label_map.ids), include_masks), size_of
-    )
+    names = {}
+    if label_map.keypoints:
+        with_keypoints = [label_map.ids[k - 1] for k in label_map.keypoints.classes]
+        names = dict.fromkeys(with_keypoints, label_map.keypoints.names)
+    reader = Reader(frozenset(label_map.ids), include_masks, names)
+    checker = _Checker(images, findings, notes, reader, size_of)
     new_ids = _unused_ids(annotations)
     checker.add_annotations(_popping(annotations) if consume else annotations, new_ids)
     checker.finish(num_objects)

@@ -48,6 +48,9 @@ _TYPES = {
     schema.MASK_NUM_RUNS: tf.int64,
     schema.MASK_RUNS: tf.int64,
     schema.MASK_PNG: tf.string,
+    schema.KEYPOINT_X: tf.float32,
+    schema.KEYPOINT_Y: tf.float32,
+    schema.KEYPOINT_VISIBILITY: tf.int64,
 }
 _SCALARS = (schema.IMAGE_ENCODED, schema.IMAGE_SOURCE_ID)
 

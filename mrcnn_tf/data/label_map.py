@@ -5,6 +5,8 @@ import dataclasses
 import json
 from typing import Any, NamedTuple
 
+from mrcnn_tf.data.keypoint_set import KeypointSet
+
 _MOST_SHOWN = 40  # letters of a value of a file
 
 
@@ -15,10 +17,12 @@ class LabelMap:
     Attributes:
       ids: the data set's own category ids, in the order of the classes.
       names: their names, same order.
+      keypoints: of the objects; None for a data set without.
     """
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
+    keypoints: KeypointSet | None = None
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.names):
@@ -46,13 +50,18 @@ class LabelMap:
           what: whose classes these are, for error messages.
 
         Raises:
-          ValueError: the other set has a category that is not among these.
+          ValueError: the other set has a category that is not among these, or other keypoints.
         """
+        if self.keypoints and theirs.keypoints and self.keypoints.names != theirs.keypoints.names:
+            raise ValueError(
+                f"{where} has the keypoints {', '.join(theirs.keypoints.names)}, {what} "
+                f"{', '.join(self.keypoints.names)}: they must be the same, in this order"
+            )
         if theirs.names == self.names:
-            return LabelMap(theirs.ids, self.names)
+            return dataclasses.replace(self, ids=theirs.ids)
         if not (self.has_names and theirs.has_names):
             if len(theirs.ids) == len(self.ids):
-                return LabelMap(theirs.ids, self.names)
+                return dataclasses.replace(self, ids=theirs.ids)
             raise ValueError(
                 f"{where} has {len(theirs.ids)} categories, {what} {len(self.ids)}, and without "
                 "names on both sides they cannot be matched"
@@ -71,7 +80,7 @@ class LabelMap:
             id_of.get(own_id, own_id if own_id not in theirs.ids else -k)
             for k, own_id in enumerate(self.ids, start=1)
         )
-        return LabelMap(tuple(ids), self.names)
+        return dataclasses.replace(self, ids=tuple(ids))
 
     @property
     def has_names(self) -> bool:
@@ -79,12 +88,19 @@ class LabelMap:
         return any(name != f"class {k}" for k, name in enumerate(self.names, start=1))
 
     def to_json(self) -> str:
-        """Return the file's text: a list of {"class", "id", "name"}, one category a line."""
+        """Return the file's text: a list of {"class", "id", "name"}, one category a line.
+
+        Where there are keypoints, `KeypointSet.as_dict` stands behind them.
+        """
         rows = [
             json.dumps({"class": k + 1, "id": i, "name": n}, ensure_ascii=False)
             for k, (i, n) in enumerate(zip(self.ids, self.names, strict=True))
         ]
-        return '{"categories": [\n' + ",\n".join(rows) + "\n]}\n"
+        keypoints = ""
+        if self.keypoints:
+            content = json.dumps(self.keypoints.as_dict(), ensure_ascii=False)
+            keypoints = f',\n"keypoints": {content}'
+        return '{"categories": [\n' + ",\n".join(rows) + f"\n]{keypoints}}}\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str = "label map") -> "LabelMap":
@@ -108,14 +124,18 @@ class LabelMap:
             fault = _fault(row, k + 1)
             if fault:
                 raise ValueError(f"{name}: not a label map (categories[{k}]: {fault})")
+        ids, names = tuple(row["id"] for row in rows), tuple(row["name"] for row in rows)
         try:
-            return cls(tuple(row["id"] for row in rows), tuple(row["name"] for row in rows))
+            keypoints = None
+            if "keypoints" in content:
+                keypoints = KeypointSet.from_dict(content["keypoints"], len(ids) + 1)
+            return cls(ids, names, keypoints)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
     @classmethod
     def from_coco_categories(cls, categories: list[dict]) -> "LabelMap":
-        """Build from a COCO file's `categories`; classes follow ascending category id."""
+        """Build from a COCO file's `categories`, without keypoints; classes follow ascending id."""
         ordered = sorted(categories, key=lambda c: int(c["id"]))
         return cls(tuple(int(c["id"]) for c in ordered), tuple(str(c["name"]) for c in ordered))
 

@@ -28,6 +28,7 @@ from mrcnn_tf.data import (
     copy_paste,
     damage,
     decoder,
+    keypoints,
     order,
     preprocess,
     record_files,
@@ -82,6 +83,7 @@ def build(
     num_proposals: int = 0,
     skip_corrupt_records: int = 0,
     views: tuple[tuple[int, int], ...] = (),
+    num_keypoints: int = 0,
 ) -> tf.data.Dataset:
     """Build the data set of batches for one input pipeline.
 
@@ -128,6 +130,7 @@ def build(
       views: of evaluation: (short_edge, long_edge) of further sizes in which each image is wanted,
         for test-time augmentation. They are padded to canvases of their own, made for these edges
         as `canvas_sizes` are, and then to the largest of their batch.
+      num_keypoints: K, as many as the label map has; 0 reads none.
 
     Returns:
       A data set of dicts, the batches of `schema.py`.
@@ -135,7 +138,8 @@ def build(
     Raises:
       FileNotFoundError: a pattern matches no file.
       ValueError: the files hold no record, one that cannot be read, or more damaged places than
-        may be; or the proposals are not of these records.
+        may be; the proposals are not of these records; or the keypoints that are wanted are not
+        those of the label map.
     """
     files = record_files.find(file_pattern)
     if proposals:
@@ -144,6 +148,12 @@ def build(
         files = damage.usable(files, skip_corrupt_records)
     if through:
         files = service.absolute(files)
+    mirrored_keypoints = label_map.keypoints.mirrored() if label_map.keypoints else ()
+    if num_keypoints and len(mirrored_keypoints) != num_keypoints:
+        raise ValueError(
+            f"{num_keypoints} keypoints are wanted of the records, but their label map has "
+            f"{len(mirrored_keypoints)}"
+        )
     index = record_index.of_files(files)
     if not len(index.file):
         raise ValueError(_no_records(files))
@@ -173,11 +183,15 @@ def build(
         example = decoder.decode(
             serialized, label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
         )
+        if num_keypoints:
+            example |= keypoints.decode(serialized, example, num_keypoints)
         if proposals:
             example |= proposals.join(example)
         size_hw = resized_hw(tf.shape(example[schema.IMAGE])[:2], row.short_edge)
         if is_training:
-            example = augment.random_flip_left_right(example, seeds, flip_probability)
+            example = augment.random_flip_left_right(
+                example, seeds, flip_probability, mirrored_keypoints
+            )
             if scale_jitter:
                 example, size_hw = augment.random_scale_and_crop(
                     example, seeds, size_hw, long_edge, scale_jitter
@@ -231,6 +245,9 @@ def build(
         else:
             is_blank = row.position < 0
             blank = _blank_example()
+            if num_keypoints:
+                blank[schema.GT_KEYPOINTS] = tf.zeros([0, num_keypoints, 2])
+                blank[schema.GT_KEYPOINTS_VALID] = tf.zeros([0, num_keypoints], tf.bool)
             if proposals:
                 blank[schema.PROPOSAL_BOXES] = tf.zeros([0, 4])
             example = tf.cond(is_blank, lambda: blank, lambda: load(row, serialized, seeds))

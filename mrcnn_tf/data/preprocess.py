@@ -18,7 +18,7 @@ Resizing follows one of these conventions, because trained weights carry them:
 
 import tensorflow as tf
 
-from mrcnn_tf.data import arena, schema
+from mrcnn_tf.data import arena, keypoints, schema
 
 CONVENTIONS = ("detectron2", "torchvision")
 CHANNEL_ORDERS = ("rgb", "bgr")
@@ -257,7 +257,7 @@ def scale_objects(example: dict[str, tf.Tensor], size_hw: tf.Tensor) -> dict[str
         lambda: arena.subsample(bits, sizes, frames, size_hw),
         lambda: (bits, sizes, frames),
     )
-    return {
+    return keypoints.scaled(example, scale[:2]) | {
         schema.GT_BOXES: example[schema.GT_BOXES] * scale,
         schema.GT_CLASSES: example[schema.GT_CLASSES],
         schema.GT_IS_CROWD: example[schema.GT_IS_CROWD],
@@ -296,7 +296,8 @@ def pad_objects(
         padded.set_shape([max_instances, *values.shape[1:]])
         return padded
 
-    return {
+    points = {key: pad(objects[key]) for key in keypoints.KEYS if key in objects}
+    return points | {
         schema.GT_BOXES: pad(objects[schema.GT_BOXES]),
         schema.GT_CLASSES: pad(objects[schema.GT_CLASSES]),
         schema.GT_IS_CROWD: pad(is_crowd),

@@ -44,6 +44,14 @@ AREA = "image/object/area"  # float32: the annotation's area, pixels
 MASK_PNG = (
     "image/object/mask"  # bytes per object: full-image PNG, non-zero inside (mask_format=png)
 )
+# Keypoints, where the data set has some: K entries per object, of all objects one after the other.
+# Coordinates are COCO's (the middle of pixel i has i), divided by the image's size; not clipped.
+KEYPOINT_X = "image/object/keypoint/x"  # float32 [n * K]; 0 where not annotated
+KEYPOINT_Y = "image/object/keypoint/y"  # float32 [n * K]
+# int64 [n * K]: 0 not annotated, 1 annotated but hidden, 2 seen
+KEYPOINT_VISIBILITY = "image/object/keypoint/visibility"
+KEYPOINT_TEXT = "image/object/keypoint/text"  # bytes [n * K]: names, UTF-8
+KEYPOINT_NUM = "image/object/keypoint/num"  # int64 [n]: how many of an object's are annotated
 
 OBJECT_ID = "image/object/id"  # (ours) int64: annotation id
 # (ours) One bytes value: raw little-endian float64 [n, 5], (x, y, width, height, area) as the
@@ -76,6 +84,9 @@ GT_MASK_FRAMES = (
     "gt_mask_frames"  # float32 [n, (y1, x1, y2, x2)]. Batch: [B, G, 4]; x1 > x2: flipped
 )
 GT_MASK_SIZES = "gt_mask_sizes"  # int32 [n, (height, width)] of each crop. Batch: [B, G, 2]
+# Only for a network with a keypoint head, K of them per object.
+GT_KEYPOINTS = "gt_keypoints"  # float32 [n, K, (y, x)], pixels, continuous. Batch: [B, G, K, 2]
+GT_KEYPOINTS_VALID = "gt_keypoints_valid"  # bool [n, K]: annotated, hidden or not. Batch: [B, G, K]
 
 # --- Batch only ---------------------------------------------------------------------------------
 # Crowds come last in G, so they are the first to be left out.
@@ -86,6 +97,7 @@ GT_MASKS_VALID = "gt_masks_valid"  # bool [B, G]: the object has a mask and it f
 OF_OBJECTS = (
     *(GT_BOXES, GT_CLASSES, GT_IS_CROWD, GT_VALID),
     *(GT_MASK_FRAMES, GT_MASK_SIZES, GT_MASK_OFFSETS, GT_MASKS_VALID),
+    *(GT_KEYPOINTS, GT_KEYPOINTS_VALID),
 )
 IMAGE_SIZE_HW = "image_size_hw"  # float32 [B, (height, width)]: the resized image inside the canvas
 # float32 [B, (height, width)]: the stored image; if it was cropped in training, that part of it

@@ -7,9 +7,13 @@ Both functions return a COCO-style dict:
                    "bbox": [x, y, width, height], "segmentation": compressed RLE}]
     categories:  [{"id", "name"}]
 
-Boxes and areas are float64 pixels of the stored image, exactly as annotated. Image ids are ints
-or text, category ids are the data set's own. `segmentation` is there only with `include_masks`;
-an object without any mask pixel has an empty one, which nothing can match: COCO's rule.
+and, in a data set with keypoints, "keypoints": [x, y, visibility, ...] and "num_keypoints" of each
+annotation, "keypoints": [name, ...] of each category that has them.
+
+Boxes and areas are float64 pixels of the stored image, exactly as annotated; keypoints of records
+to a thousandth of a pixel. Image ids are ints or text, category ids are the data set's own.
+`segmentation` is there only with `include_masks`; an object without any mask pixel has an empty
+one, which nothing can match: COCO's rule.
 """
 
 import logging
@@ -24,6 +28,7 @@ from mrcnn_tf.data import coco_check, coco_json, findings, record_files, rle, sc
 from mrcnn_tf.data.coco_annotation import ObjectEntry
 from mrcnn_tf.data.coco_data import CocoData, ImageEntry
 from mrcnn_tf.data.coco_masks import Mask
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.ops.coco_rle import crop_to_rle
 
@@ -95,18 +100,34 @@ def _from_data(data: CocoData, include_masks: bool) -> dict[str, list[dict]]:
             for image in data.images
         ],
         "annotations": [
-            _annotation(entry, image, include_masks)
+            _annotation(entry, image, include_masks, data.label_map.keypoints)
             for image in data.images
             for entry in data.objects.get(image.source_id, ())
         ],
-        "categories": [
-            {"id": i, "name": name}
-            for i, name in zip(data.label_map.ids, data.label_map.names, strict=True)
-        ],
+        "categories": _categories(data.label_map),
     }
 
 
-def _annotation(entry: ObjectEntry, image: ImageEntry, include_masks: bool) -> dict[str, Any]:
+def _categories(label_map: LabelMap) -> list[dict]:
+    """Return the categories in our form."""
+    keypoints = label_map.keypoints
+    rows: list[dict] = []
+    for k, (i, name) in enumerate(zip(label_map.ids, label_map.names, strict=True), start=1):
+        rows.append({"id": i, "name": name})
+        if keypoints and k in keypoints.classes:
+            rows[-1]["keypoints"] = list(keypoints.names)
+    return rows
+
+
+def _of_keypoints(keypoints: np.ndarray) -> dict[str, Any]:
+    """Return what an annotation says of its keypoints, float64 [K, (x, y, visibility)]."""
+    num_keypoints = int((keypoints[:, 2] > 0).sum())
+    return {"keypoints": keypoints.ravel().tolist(), "num_keypoints": num_keypoints}
+
+
+def _annotation(
+    entry: ObjectEntry, image: ImageEntry, include_masks: bool, keypoints: KeypointSet | None
+) -> dict[str, Any]:
     """Return one annotation in our form."""
     annotation: dict[str, Any] = {
         "id": entry.annotation_id,
@@ -119,6 +140,9 @@ def _annotation(entry: ObjectEntry, image: ImageEntry, include_masks: bool) -> d
     if include_masks:
         mask = entry.mask or Mask(None, np.array([image.height * image.width]))
         annotation["segmentation"] = mask.to_rle(image.height, image.width)
+    if keypoints:
+        nothing = np.zeros([len(keypoints.names), 3])
+        annotation |= _of_keypoints(nothing if entry.keypoints is None else entry.keypoints)
     return annotation
 
 
@@ -186,6 +210,10 @@ def from_records(
             record = _Record(example.features)
             image = record.image()
             of_image = list(record.annotations(image, include_masks))
+            if label_map.keypoints:
+                of_objects = record.keypoints(image, len(of_image), label_map.keypoints)
+                for annotation, keypoints in zip(of_image, of_objects, strict=True):
+                    annotation |= _of_keypoints(keypoints)
         except (ValueError, OverflowError, tf.errors.OpError) as error:
             text = getattr(error, "message", str(error))
             name = example.source_id.decode("utf-8", "replace")
@@ -200,11 +228,10 @@ def from_records(
                     f"{annotation['category_id']}, which is not in the label map: {label_map.ids}"
                 )
             annotations.append(annotation)
-    categories = zip(label_map.ids, label_map.names, strict=True)
     return {
         "images": list(images.values()),
         "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in categories],
+        "categories": _categories(label_map),
     }
 
 
@@ -262,6 +289,29 @@ class _Record:
                 "bbox": row[:4],
             }
             yield {**annotation, "segmentation": mask} if include_masks else annotation
+
+    def keypoints(self, image: dict, num_objects: int, keypoints: KeypointSet) -> np.ndarray:
+        """Return float64 [n, K, (x, y, visibility)] of the image's objects, as COCO counts pixels.
+
+        All 0 if the record has no keypoints: it may come from a data set without.
+        """
+        x, y = self._floats(schema.KEYPOINT_X), self._floats(schema.KEYPOINT_Y)
+        visibility = np.asarray(self._ints(schema.KEYPOINT_VISIBILITY), np.float64)
+        shape = num_objects, len(keypoints.names), 3
+        if not (x.size or y.size or visibility.size):
+            return np.zeros(shape)
+        if not x.size == y.size == visibility.size == shape[0] * shape[1]:
+            raise ValueError(
+                f"{x.size}, {y.size}, {visibility.size} numbers of keypoints (x, y, visibility); "
+                f"{shape[0]} objects with {shape[1]} each need {shape[0] * shape[1]}"
+            )
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError("a keypoint that is no number")
+        if not np.isin(visibility, (0, 1, 2)).all():
+            raise ValueError("a keypoint's visibility that is not 0, 1 or 2")
+        # Columns are float32 fractions: rounded, whole pixels are whole again.
+        pixels = np.stack([x * image["width"], y * image["height"]]).round(3)
+        return np.stack([*pixels, visibility], axis=-1).reshape(shape)
 
     def _boxes_and_areas(self, image: dict) -> list[list[float]]:
         """Return one (x, y, width, height, area) per object, in pixels."""
