@@ -61,6 +61,7 @@ def check(experiment: Experiment) -> None:
     _check_cascade(experiment.task.model)
     _check_point_rend(experiment.task.model)
     _check_mask_scoring(experiment.task)
+    _check_keypoints(experiment.task)
     _check_tta(experiment.task)
     _check_metric(experiment)
     _check_stages(experiment)
@@ -250,6 +251,41 @@ def _check_mask_scoring(task: Task) -> None:
         )
 
 
+def _check_keypoints(task: Task) -> None:
+    """Refuse a keypoint branch where there can be none."""
+    model = task.model
+    where = f"task.model.keypoint_head.num_keypoints: got {model.keypoint_head.num_keypoints}"
+    if model.keypoint_head.num_keypoints < 0:
+        raise ValueError(f"{where}, needs the number of keypoints, or 0 for no keypoint branch")
+    if not model.keypoint_head.num_keypoints:
+        return
+    if model.system == "rpn" or model.features != "fpn":
+        raise ValueError(
+            f"{where}, but there is a keypoint branch only in system: mask_rcnn or faster_rcnn on "
+            "features: fpn. Set it to 0"
+        )
+    others = {
+        "task.model.cascade": bool(model.cascade.positive_ious),
+        "task.model.point_rend": bool(model.point_rend.num_points),
+        "task.model.mask_scoring": bool(model.mask_scoring.conv_layers),
+    }
+    for other, is_there in others.items():
+        if is_there:
+            raise ValueError(
+                f"{where}, but a network with {other} has no keypoint branch. Leave one of them out"
+            )
+    if task.train_data.copy_paste.probability:
+        raise ValueError(
+            f"{where}, but objects are pasted (task.train_data.copy_paste) without keypoints. "
+            "Leave one of them out"
+        )
+    if task.tta.short_edges:
+        raise ValueError(
+            f"{where}, but test-time augmentation (task.tta.short_edges) does not unite keypoints. "
+            "Leave one of them out"
+        )
+
+
 def _check_tta(task: Task) -> None:
     """Refuse test-time augmentation of what it cannot be made for."""
     edges, model = tuple(task.tta.short_edges), task.model
@@ -298,6 +334,8 @@ def _check_metric(experiment: Experiment) -> None:
                 f"task.boundary_ap: true, but task.model.system: {model.system} makes no masks"
             )
         begins += ("boundary_",)
+    if model.keypoint_head.num_keypoints:
+        begins = (*begins, "keypoint_")
     if metric and not metric.startswith((*begins, "validation_loss")):
         raise ValueError(
             f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.model.system: "

@@ -328,6 +328,23 @@ class MaskScoring(Fields):
 
 
 @dataclasses.dataclass
+class KeypointHead(Fields):
+    """Keypoint branch (section 5), beside the others.
+
+    Attributes:
+      num_keypoints: K, as many as the label map has: 17 for COCO's persons. 0 for no such branch.
+      pool_size: side of the RoI feature; the map of a keypoint is four times as long: 56.
+      conv_layers: 3x3 convolutions before the deconvolution: 8.
+      conv_channels: of each.
+    """
+
+    num_keypoints: int = 0
+    pool_size: int = 14
+    conv_layers: int = 8
+    conv_channels: int = 512
+
+
+@dataclasses.dataclass
 class Detection(Fields):
     """Inference (section 3.1, "Inference").
 
@@ -384,6 +401,7 @@ class Model(Fields):
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
     point_rend: PointRend = dataclasses.field(default_factory=PointRend)
     mask_scoring: MaskScoring = dataclasses.field(default_factory=MaskScoring)
+    keypoint_head: KeypointHead = dataclasses.field(default_factory=KeypointHead)
     detection: Detection = dataclasses.field(default_factory=Detection)
 
 

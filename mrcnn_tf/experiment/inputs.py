@@ -78,6 +78,7 @@ def build(
         else model.rpn.post_nms_top_k_test,
         skip_corrupt_records=data.skip_corrupt_records,
         views=() if data.is_training else views(config),
+        num_keypoints=model.keypoint_head.num_keypoints,
     )
 
 

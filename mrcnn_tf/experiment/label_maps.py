@@ -28,6 +28,7 @@ def of_experiment(config: Task) -> LabelMap:
                 f"{label_map.num_classes - 1} categories: it must be {label_map.num_classes} "
                 "(background counts), or 0 to take it from there"
             )
+        _check_keypoints(config, label_map, path)
         return label_map
     if config.model.num_classes:
         ids = tuple(range(1, config.model.num_classes))
@@ -43,6 +44,26 @@ def of_experiment(config: Task) -> LabelMap:
         "or, where another converter made them, give the COCO file with their categories as "
         "task.annotation_file"
     )
+
+
+def _check_keypoints(config: Task, label_map: LabelMap, path: str) -> None:
+    """Refuse a keypoint branch for other keypoints than there are.
+
+    Raises:
+      ValueError: says which there are, and what to set.
+    """
+    wanted = config.model.keypoint_head.num_keypoints
+    if not wanted:
+        return
+    where = f"task.model.keypoint_head.num_keypoints is {wanted}, but {path}"
+    if label_map.keypoints is None:
+        raise ValueError(
+            f"{where} has no keypoints: convert annotations whose categories name some (COCO's "
+            "person_keypoints files), or set it to 0"
+        )
+    names = label_map.keypoints.names
+    if len(names) != wanted:
+        raise ValueError(f"{where} has {len(names)}: {', '.join(names)}. Set it to {len(names)}")
 
 
 def of_records(config: Task, data: fields.Data, label_map: LabelMap) -> LabelMap:

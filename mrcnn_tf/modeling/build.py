@@ -12,6 +12,7 @@ from mrcnn_tf.modeling import (
     c4,
     cascade,
     fpn,
+    keypoint_head,
     mask_heads,
     mask_scoring,
     metrics,
@@ -94,7 +95,8 @@ def loss_names(config: fields.Model) -> tuple[str, ...]:
     of_masks = (("point_loss",) if config.point_rend.num_points else ()) + (
         ("mask_iou_loss",) if config.mask_scoring.conv_layers else ()
     )
-    return of_rpn + of_heads + later + of_masks
+    of_keypoints = ("keypoint_loss",) if config.keypoint_head.num_keypoints else ()
+    return of_rpn + of_heads + later + of_masks + of_keypoints
 
 
 def metric_names(config: fields.Model) -> tuple[str, ...]:
@@ -113,6 +115,8 @@ def _detector(config: fields.Model) -> tuple[type[MaskRCNN], Callable]:
         return point_rend.PointRendRCNN, _point_rend_heads
     if config.mask_scoring.conv_layers:
         return mask_scoring.MaskScoringRCNN, _mask_scoring_heads
+    if config.keypoint_head.num_keypoints:
+        return keypoint_head.KeypointRCNN, _keypoint_heads
     return MaskRCNN, _c4_heads if config.features == "c4" else _fpn_heads
 
 
@@ -170,6 +174,22 @@ def _mask_scoring_heads(
     )
 
 
+def _keypoint_heads(
+    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+) -> keypoint_head.KeypointRoIHeads:
+    if config.features != "fpn":
+        raise ValueError(
+            f"keypoint_head: there is none on features: {config.features}, only on fpn"
+        )
+    has_masks = config.system == "mask_rcnn"
+    return keypoint_head.KeypointRoIHeads(
+        roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        mask_heads.build(config.mask_head, num_classes) if has_masks else None,
+        keypoint_head.KeypointHead(**vars(config.keypoint_head)),
+        roi_pooling.build(config.roi_align),
+    )
+
+
 def _c4_heads(config: fields.Model, num_classes: int, backbone: Any) -> c4.C4RoIHeads:
     """Stage 5 stands where the pyramid's heads have their hidden layers."""
     backbones.check_roi_stage(config.backbone)
@@ -196,5 +216,7 @@ def _create_variables(model: Model) -> None:
         if model.roi_heads.mask_head is not None:
             one = Detections(roi, classes, tf.ones([1, 1]), tf.constant([[True]]))
             model.add_masks(features, one)
+        if isinstance(model, keypoint_head.KeypointRCNN):
+            model.roi_heads.keypoints(features, roi)
         model.roi_heads.built = True
     model.built = True

@@ -1,7 +1,7 @@
 """From the box head's outputs to the final boxes.
 
 Shape letters: `B` images, `P` proposals, `N` classes with background, `K` (proposal, class)
-pairs that may become detections, `D` detections, `M` mask side.
+pairs that may become detections, `D` detections, `M` mask side, `O` keypoints.
 """
 
 from typing import NamedTuple
@@ -23,6 +23,8 @@ class Detections(NamedTuple):
       masks: float32 [B, D, M, M], probabilities inside the box; None without a mask branch.
       mask_scores: float32 [B, D], how good the masks are, by which they are ranked: the score times
         the IoU that the mask is expected to have; None where nothing says so.
+      keypoints: float32 [B, D, O, (y, x, score)], network-input pixels; None without a keypoint
+        branch. Of every object, also of a class that has no keypoints.
     """
 
     boxes: tf.Tensor
@@ -31,6 +33,7 @@ class Detections(NamedTuple):
     valid: tf.Tensor
     masks: tf.Tensor | None = None
     mask_scores: tf.Tensor | None = None
+    keypoints: tf.Tensor | None = None
 
 
 def select_detections(

@@ -1,12 +1,14 @@
 """The five losses of Mask R-CNN: L = L_rpn_class + L_rpn_box + L_class + L_box + L_mask.
 
+And that of keypoints, where a network has them.
+
 Each function returns a `LossSum`: the sum over what was sampled and the number to divide it by.
 They stay apart because with several replicas the numbers are summed over all of them before the
 division, so that two images on two devices weigh the same as two images on one. (Detectron2 and
 torchvision average each device by itself, so there an image's weight depends on its neighbours.)
 
 Shape letters: `B` images, `S` sampled anchors, `R` sampled RoIs, `N` classes with background, `M`
-mask side.
+mask side, `K` keypoints, `S` side of their maps.
 """
 
 from typing import NamedTuple
@@ -162,6 +164,23 @@ def mask_iou_loss(ious: tf.Tensor, target_ious: tf.Tensor, valid: tf.Tensor) -> 
     """
     learned = valid & (target_ious > 0.0)
     return LossSum(_sum_where(learned, 0.5 * (ious - target_ious) ** 2), _count(learned))
+
+
+def keypoint_loss(logits: tf.Tensor, target_cells: tf.Tensor, valid: tf.Tensor) -> LossSum:
+    """Cross-entropy of each keypoint over the places of its map (section 5).
+
+    Divided by the number of keypoints that teach, so that each weighs the same; Detectron2 (its
+    default) and torchvision do so. Section 5 does not say.
+
+    Args:
+      logits: float32 [B, R, K, S, S].
+      target_cells: int32 [B, R, K], row * S + column.
+      valid: bool [B, R, K], annotated keypoints inside positive RoIs.
+    """
+    places = logits.shape[3] * logits.shape[4]
+    flat = tf.reshape(logits, tf.concat([tf.shape(logits)[:3], [places]], axis=0))
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(target_cells, flat)
+    return LossSum(_sum_where(valid, entropy), _count(valid))
 
 
 def _sum_where(condition: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

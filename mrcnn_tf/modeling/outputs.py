@@ -1,7 +1,7 @@
 """What a network puts out in training: everything that the losses compare.
 
 Shape letters: `B` images, `S` sampled anchors, `R` sampled RoIs, `F` of them possibly positive, `N`
-classes with background, `M` mask side.
+classes with background, `M` mask side, `K` keypoints, `T` side of their maps.
 """
 
 from typing import NamedTuple
@@ -92,6 +92,20 @@ class BoxOutputs(NamedTuple):
         return self._replace(roi_targets=self.roi_targets._replace(valid=valid))
 
 
+class KeypointOutputs(NamedTuple):
+    """Of the keypoint branch.
+
+    Attributes:
+      logits: float32 [B, F, K, T, T], of the first F sampled RoIs, among which are all positives.
+      cells: int32 [B, F, K], where each keypoint is: row * T + column.
+      valid: bool [B, F, K], annotated keypoints inside positive RoIs.
+    """
+
+    logits: tf.Tensor
+    cells: tf.Tensor
+    valid: tf.Tensor
+
+
 class DetectorOutputs(NamedTuple):
     """Of Faster R-CNN and Mask R-CNN.
 
@@ -104,6 +118,7 @@ class DetectorOutputs(NamedTuple):
       later_stages: of the further box heads of a cascade.
       points: None unless the mask head decides points.
       mask_ious: None unless masks are scored.
+      keypoints: None without a keypoint branch.
     """
 
     rpn: RPNOutputs | None
@@ -114,12 +129,16 @@ class DetectorOutputs(NamedTuple):
     later_stages: tuple[BoxOutputs, ...] = ()
     points: PointOutputs | None = None
     mask_ious: MaskIoUOutputs | None = None
+    keypoints: KeypointOutputs | None = None
 
     def of_images(self, selected: tf.Tensor) -> "DetectorOutputs":
         """Leave out the images that are not `selected`, bool [B]: nothing of them counts."""
         real = selected[:, tf.newaxis]
         rois, masks, points = self.roi_targets, self.masks, self.points
         ious = self.mask_ious
+        keypoints = self.keypoints
+        if keypoints:
+            keypoints = keypoints._replace(valid=keypoints.valid & real[..., tf.newaxis])
         return self._replace(
             rpn=self.rpn.of_images(selected) if self.rpn else None,
             roi_targets=rois._replace(valid=rois.valid & real),
@@ -127,4 +146,5 @@ class DetectorOutputs(NamedTuple):
             later_stages=tuple(stage.of_images(selected) for stage in self.later_stages),
             points=points._replace(valid=points.valid & real) if points else None,
             mask_ious=ious._replace(valid=ious.valid & real) if ious else None,
+            keypoints=keypoints,
         )

@@ -228,6 +228,32 @@ FILES = (
             "stages.rpn_checkpoint=runs/rpn",
             "stages.rpn_checkpoint: which network is it of? Give stages.rpn_experiment too",
         ),
+        # Keypoints.
+        (
+            "maskrcnn_r50_c4",
+            "task.model.keypoint_head.num_keypoints=17",
+            "num_keypoints: got 17, but there is a keypoint branch only in system: mask_rcnn or",
+        ),
+        (
+            "cascade_maskrcnn_r50_fpn",
+            "task.model.keypoint_head.num_keypoints=17",
+            "num_keypoints: got 17, but a network with task.model.cascade has no keypoint branch",
+        ),
+        (
+            "keypointrcnn_r50_fpn",
+            "task.tta.short_edges=[800]",
+            "num_keypoints: got 17, but test-time augmentation (task.tta.short_edges) does not",
+        ),
+        (
+            "keypointrcnn_r50_fpn",
+            "task.model.keypoint_head.num_keypoints=-1",
+            "num_keypoints: got -1, needs the number of keypoints, or 0 for no keypoint branch",
+        ),
+        (
+            "keypointrcnn_r50_fpn",
+            "task.model.keypoint_head.num_keypoints=0",
+            "best_checkpoint_eval_metric: got 'keypoint_ap', but task.model.system: faster_rcnn is",
+        ),
         # Where to start.
         (
             "maskrcnn_r50_fpn",
@@ -281,6 +307,7 @@ def test_refused(experiment, override, message):
         ("maskrcnn_r50_c4", "trainer.best_checkpoint_eval_metric=box_ap75"),
         ("rpn_r50_fpn", "trainer.best_checkpoint_eval_metric=ar_small_1000"),
         ("rpn_r50_fpn", "trainer.best_checkpoint_eval_metric=validation_loss"),
+        ("keypointrcnn_r50_fpn", "trainer.best_checkpoint_eval_metric=keypoint_ap75"),
         ("fasterrcnn_r50_c4", "task.model.mask_head.mask_size=28"),  # it has no masks
         # From another network's weights everything may be frozen, whatever its norm.
         (
