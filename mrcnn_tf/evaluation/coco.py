@@ -18,8 +18,17 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.evaluation import boundary, detections, ground_truth, images, report, scoring
+from mrcnn_tf.evaluation import (
+    boundary,
+    detections,
+    ground_truth,
+    images,
+    keypoint_scoring,
+    report,
+    scoring,
+)
 
 _LOGGER = logging.getLogger(__name__)
 _RESULTS_OF_A_PART = 50_000  # some megabytes, of what processes tell each other at once
@@ -35,6 +44,7 @@ class CocoEvaluator:
       label_map: turns the network's classes into category ids; None if they are category ids.
       include_masks: whether to score masks beside boxes.
       include_boundaries: whether to score masks by their boundaries too, see `boundary.py`.
+      include_keypoints: whether to score keypoints beside them, of the categories that have some.
       max_detections: detections per image and category that count; more than 10.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
       cocoeval: who computes the numbers, "hotcoco" or "pycocotools"; see `scoring.py`.
@@ -54,6 +64,7 @@ class CocoEvaluator:
         cocoeval: str = scoring.DEFAULT,
         as_pycocotools: bool = False,
         include_boundaries: bool = False,
+        include_keypoints: bool = False,
     ) -> None:
         if max_detections <= 10:
             raise ValueError(f"max_detections must be more than 10, not {max_detections}")
@@ -61,6 +72,17 @@ class CocoEvaluator:
         self._label_map = label_map
         self._kinds = {"box": "bbox", "mask": "segm"} if include_masks else {"box": "bbox"}
         self._include_boundaries = include_boundaries and include_masks
+        names = {c["id"]: tuple(c["keypoints"]) for c in truth["categories"] if "keypoints" in c}
+        if include_keypoints and not names:
+            raise ValueError("keypoints are to be scored, but no category of the data has some")
+        of_network = label_map.keypoints if label_map else None
+        if include_keypoints and of_network and {of_network.names} != {*names.values()}:
+            given = "; ".join(", ".join(each) for each in {*names.values()})
+            raise ValueError(
+                f"the network's keypoints are {', '.join(of_network.names)}, those of the ground "
+                f"truth {given}: they must be the same, in this order"
+            )
+        self._keypoint_names = names if include_keypoints else {}
         self._max_detections = max_detections
         self._mask_paste = mask_paste
         self._cocoeval = scoring.library("pycocotools" if as_pycocotools else cocoeval)
@@ -87,7 +109,7 @@ class CocoEvaluator:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is scored: ("box", "mask"), or ("box",)."""
+        """What is scored by its overlap: ("box", "mask"), or ("box",)."""
         return tuple(self._kinds)
 
     @property
@@ -123,6 +145,7 @@ class CocoEvaluator:
         valid: np.ndarray,
         masks: np.ndarray | None = None,
         mask_scores: np.ndarray | None = None,
+        keypoints: np.ndarray | None = None,
     ) -> None:
         """Add the detections of one batch; filler images (all-zero source id) are skipped.
 
@@ -136,6 +159,7 @@ class CocoEvaluator:
           valid: bool [B, D].
           masks: float [B, D, M, M], probabilities inside the box; needed if masks are scored.
           mask_scores: float [B, D], by which masks are ranked; None: by `scores`, as boxes.
+          keypoints: float [B, D, K, (y, x, score)], network-input pixels; needed if scored.
 
         Raises:
           ValueError: the image is unknown, was added before or has another size than in the
@@ -143,6 +167,8 @@ class CocoEvaluator:
         """
         if "mask" in self._kinds and masks is None:
             raise ValueError("masks are to be scored, but the detections have none")
+        if self._keypoint_names and keypoints is None:
+            raise ValueError("keypoints are to be scored, but the detections have none")
         for b, row in enumerate(source_id):
             image = self._images.add_row(row, original_size_hw[b])
             if image is None:
@@ -161,15 +187,21 @@ class CocoEvaluator:
                 original_size_hw=(image["height"], image["width"]),
                 label_map=self._label_map,
                 mask_paste=self._mask_paste,
+                keypoints=None
+                if keypoints is None
+                else detections.keypoints_to_original_frame(
+                    keypoints[b][kept], image_size_hw[b], original_size_hw[b]
+                ),
+                keypoint_category_ids=self._keypoint_names,
             )
 
     def add_coco_results(self, results: list[dict[str, Any]]) -> None:
         """Add detections in COCO's result format, all those of an image in one call.
 
         Args:
-          results: [{"image_id", "category_id", "score", "bbox" and/or "segmentation"}], ids of
-            the data set, pixels of the stored image. A missing box is the mask's. Where there is a
-            "mask_score" too, masks are ranked by it.
+          results: [{"image_id", "category_id", "score", "bbox" and/or "segmentation"}] and
+            "keypoints" if they are scored, ids of the data set, pixels of the stored image. A
+            missing box is the mask's. Where there is a "mask_score" too, masks are ranked by it.
 
         Raises:
           ValueError: an image is unknown or was added before; masks are to be scored and a result
@@ -196,6 +228,12 @@ class CocoEvaluator:
             kept["bbox"] = box or coco_mask.toBbox(kept["segmentation"]).tolist()
             if not np.isfinite([kept["score"], kept.get("mask_score", 0.0), *kept["bbox"]]).all():
                 raise ValueError(f"{where}: score or bbox is not finite")
+            due = 3 * len(self._keypoint_names.get(result["category_id"], ()))
+            if due:
+                points = [float(value) for value in result.get("keypoints", ())]
+                if len(points) != due or not np.isfinite(points).all():
+                    raise ValueError(f"{where}: keypoints are to be scored: {due} finite numbers")
+                kept["keypoints"] = points
             if self._as_pycocotools and box:
                 kept["area"] = box[2] * box[3]
             self._results.append(kept)
@@ -234,7 +272,8 @@ class CocoEvaluator:
           `box_ap`, `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`, `box_ap_large`,
           `box_ar1`, `box_ar10`, `box_ar100` (named after `max_detections`), `box_ar_small`,
           `box_ar_medium`, `box_ar_large`, and the same with `mask_` and, if they are scored,
-          `boundary_`. AP of each category as `box_ap/NAME` and so on.
+          `boundary_`. AP of each category as `box_ap/NAME` and so on. Of keypoints
+          the ten numbers of `keypoint_scoring.score` with `keypoint_`, and `keypoint_ap/NAME`.
         """
         missing = self._images.num_missing
         if missing:
@@ -246,6 +285,8 @@ class CocoEvaluator:
         self._scores = {kind: self._score(kind) for kind in self._kinds}
         if self._include_boundaries:
             self._scores["boundary"] = self._named(boundary.score(self.rows("mask")))
+        if self._keypoint_names:
+            self._scores["keypoint"] = self._score_keypoints()
         numbers = {}
         labels = report.category_labels(self._truth["categories"])
         for kind, scores in self._scores.items():
@@ -334,6 +375,53 @@ class CocoEvaluator:
         category_ids = sorted(category["id"] for category in self._truth["categories"])
         return scores._replace(
             ap_by_category={i: scores.ap_by_category[k + 1] for k, i in enumerate(category_ids)}
+        )
+
+    def _score_keypoints(self) -> scoring.Scores:
+        ids = sorted(self._keypoint_names)
+        category = {category_id: k + 1 for k, category_id in enumerate(ids)}
+        annotations = [
+            {
+                "id": k + 1,
+                "image_id": self._images.number(annotation["image_id"]),
+                "category_id": category[annotation["category_id"]],
+                "iscrowd": annotation["iscrowd"],
+                "area": annotation["area"],
+                "bbox": annotation["bbox"],
+                "keypoints": annotation["keypoints"],
+                "num_keypoints": annotation["num_keypoints"],
+            }
+            for k, annotation in enumerate(self._truth["annotations"])
+            if annotation["category_id"] in category
+        ]
+        scored = [result for result in self._results if "keypoints" in result]
+        found: list[dict] = []
+        for k, result in enumerate(scored):
+            box = keypoint_scoring.extent(result["keypoints"])
+            found.append(
+                {
+                    "id": k + 1,
+                    "image_id": self._images.number(result["image_id"]),
+                    "category_id": category[result["category_id"]],
+                    "score": result["score"],
+                    "iscrowd": 0,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "keypoints": result["keypoints"],
+                }
+            )
+        rows = scoring.Rows(
+            images=self._images.numbered(),
+            category_ids=list(category.values()),
+            annotations=annotations,
+            detections=found,
+            iou_type="keypoints",
+            max_detections=keypoint_scoring.MAX_DETECTIONS,
+        )
+        sigmas = KeypointSet(self._keypoint_names[ids[0]]).sigmas()
+        scores = keypoint_scoring.score(rows, sigmas, self._cocoeval)
+        return scores._replace(
+            ap_by_category={i: scores.ap_by_category[number] for i, number in category.items()}
         )
 
 

@@ -1,11 +1,13 @@
 """Network output to COCO results: from the network-input frame to the stored image."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.ops.paste import paste_to_rles
 
-# Shape letters: B images, D detections, M mask side.
+# Shape letters: B images, D detections, M mask side, K keypoints.
 
 
 def decode_source_id(source_id: np.ndarray) -> str:
@@ -44,6 +46,8 @@ def to_coco_results(
     label_map: LabelMap | None,
     mask_paste: str = "pixel_centres",
     mask_scores: np.ndarray | None = None,
+    keypoints: np.ndarray | None = None,
+    keypoint_category_ids: Collection[int] = (),
 ) -> list[dict]:
     """Return one image's detections as COCO results; a box without area is none.
 
@@ -57,10 +61,14 @@ def to_coco_results(
       label_map: gives the category ids.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
       mask_scores: float [D], by which masks are ranked, or None.
+      keypoints: float64 [D, K, (y, x, score)], pixels of the stored image, or None.
+      keypoint_category_ids: of which categories keypoints are wanted.
 
     Returns:
       [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}] and, with masks,
-      "segmentation": compressed RLE, and "mask_score" where there are some.
+      "segmentation": compressed RLE, and "mask_score" where there are some; with keypoints, of
+      their categories, "keypoints": [x, y, score, ...], the middle of pixel i having the coordinate
+      i.
 
     Raises:
       ValueError: a class that the label map does not have, or a value that is not finite.
@@ -92,4 +100,31 @@ def to_coco_results(
     if mask_scores is not None:
         for result, score in zip(results, mask_scores[kept].astype(np.float64), strict=True):
             result["mask_score"] = float(score)
+    if keypoints is not None:
+        for result, points in zip(results, keypoints[kept], strict=True):
+            if result["category_id"] in keypoint_category_ids:
+                result["keypoints"] = to_coco_keypoints(points)
     return results
+
+
+def keypoints_to_original_frame(
+    keypoints: np.ndarray, image_size_hw: np.ndarray, original_size_hw: np.ndarray
+) -> np.ndarray:
+    """Map keypoints from network-input pixels to pixels of the stored image.
+
+    Args:
+      keypoints: float [..., (y, x, score)], network-input pixels.
+      image_size_hw: float [2], the resized image inside the canvas.
+      original_size_hw: float [2], the stored image.
+
+    Returns:
+      float64 [..., (y, x, score)].
+    """
+    scale_yx = np.asarray(original_size_hw, np.float64) / np.asarray(image_size_hw, np.float64)
+    return np.asarray(keypoints, np.float64) * [*scale_yx, 1.0]
+
+
+def to_coco_keypoints(keypoints: np.ndarray) -> list[float]:
+    """Return continuous keypoints [K, (y, x, score)] as COCO's list [x, y, score, ...]."""
+    y, x, scores = np.asarray(keypoints, np.float64).T
+    return np.stack([x - 0.5, y - 0.5, scores], axis=1).ravel().tolist()

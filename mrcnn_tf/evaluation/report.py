@@ -17,11 +17,11 @@ def category_labels(categories: list[dict]) -> dict[int, str]:
 
 
 def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> str:
-    """Return one line per category that has objects, then the twelve numbers of each kind.
+    """Return one line per category that has objects, then the numbers of each kind.
 
     Args:
       truth: the ground truth, see `ground_truth.py`.
-      scores: by kind ("box", "mask", "boundary").
+      scores: by kind ("box", "mask", "boundary", "keypoint").
 
     Returns:
       Text without a final line break; "-" where there is nothing to measure.
@@ -35,7 +35,9 @@ def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> s
     columns = "".join(f"{kind + ' AP':>{cell}}" for kind in scores)
     lines = [f"{'category':<{width}}{columns}{'objects':>9}"]
     for category_id in shown:
-        cells = "".join(_number(s.ap_by_category[category_id], cell) for s in scores.values())
+        # A category without keypoints has no score of them.
+        values = [s.ap_by_category.get(category_id, -1.0) for s in scores.values()]
+        cells = "".join(_number(value, cell) for value in values)
         name = labels[category_id][:_NAME_WIDTH]
         lines.append(f"{name:<{width}}{cells}{objects[category_id]:>9}")
     means = "".join(_number(s.summary["ap"], cell) for s in scores.values())
@@ -44,13 +46,14 @@ def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> s
         lines[-1] += f" + {crowds} crowd regions"
     if len(shown) < len(labels):
         lines.append(f"({len(labels) - len(shown)} categories without objects are not listed)")
-    heads = next(iter(scores.values())).summary
+    heads: tuple[str, ...] = ()
     first = max(5, *(len(kind) for kind in scores))
-    lines.append("\n" + " " * first + "".join(f"{_head(name):>7}" for name in heads))
     for kind, kind_scores in scores.items():
-        lines.append(
-            f"{kind:<{first}}" + "".join(_number(v, 7) for v in kind_scores.summary.values())
-        )
+        if heads != tuple(kind_scores.summary):  # keypoints have others
+            heads = tuple(kind_scores.summary)
+            lines.append("\n" + " " * first + "".join(f"{_head(name):>7}" for name in heads))
+        numbers = "".join(_number(v, 7) for v in kind_scores.summary.values())
+        lines.append(f"{kind:<{first}}" + numbers)
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ its matches.
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,7 +201,13 @@ def average_recalls(
     return recalls
 
 
-def evaluate(rows: Rows, max_detections: list[int], cocoeval: Library, area: str = "") -> Any:
+def evaluate(
+    rows: Rows,
+    max_detections: list[int],
+    cocoeval: Library,
+    area: str = "",
+    sigmas: Sequence[float] = (),
+) -> Any:
     """Match; return the library's COCOeval.
 
     Args:
@@ -208,6 +215,7 @@ def evaluate(rows: Rows, max_detections: list[int], cocoeval: Library, area: str
       max_detections: all caps, ascending.
       cocoeval: computes.
       area: one of `AREAS`, to match for that one alone; "" for all four.
+      sigmas: of keypoints, see `KeypointSet.sigmas`; the library's own are those of COCO's persons.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports progress with print
         truth, found = cocoeval.COCO(), cocoeval.COCO()
@@ -220,6 +228,8 @@ def evaluate(rows: Rows, max_detections: list[int], cocoeval: Library, area: str
             dataset.createIndex()
         run = cocoeval.COCOeval(truth, found, rows.iou_type)
         run.params.maxDets = max_detections
+        if sigmas:
+            run.params.kpt_oks_sigmas = np.array(sigmas)
         if area:
             run.params.areaRng = [run.params.areaRng[AREAS.index(area)]]
             run.params.areaRngLbl = [area]

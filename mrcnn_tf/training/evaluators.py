@@ -4,7 +4,7 @@ It is made before training starts: whatever would end the first evaluation is sa
 """
 
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.evaluation import coco, ground_truth, report
+from mrcnn_tf.evaluation import coco, ground_truth, keypoint_scoring, report
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
 from mrcnn_tf.experiment import label_maps, sources
 from mrcnn_tf.experiment.experiment import Task
@@ -49,6 +49,7 @@ def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
         mask_paste=config.model.detection.mask_paste,
         cocoeval=config.cocoeval,
         include_boundaries=config.boundary_ap,
+        include_keypoints=config.model.keypoint_head.num_keypoints > 0,
     )
     return evaluator, truth
 
@@ -69,7 +70,10 @@ def metric_names(config: Task, evaluator: Evaluator) -> list[str]:
     summary += [f"ap/{label}" for i, label in labels.items() if i in scored]
     kinds = ["mask", "box"] if config.model.system == "mask_rcnn" else ["box"]
     kinds += ["boundary"] if config.boundary_ap else []
-    return [f"{kind}_{name}" for kind in kinds for name in summary]
+    names = [f"{kind}_{name}" for kind in kinds for name in summary]
+    if config.model.keypoint_head.num_keypoints:
+        names += [f"keypoint_{name}" for name in keypoint_scoring.SUMMARY]
+    return names
 
 
 def _categories_to_score(truth: Truth, label_map: LabelMap) -> list[dict]:
