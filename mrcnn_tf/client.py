@@ -91,7 +91,13 @@ class Client:
                     image = file.read()
             answer = self._served.call(self._request(image))
             served = self._served
-            return answers.read_detections(answer, 0, served.category_names, served.mask_convention)
+            return answers.read_detections(
+                answer,
+                0,
+                served.category_names,
+                served.mask_convention,
+                answers.keypoints_of(served.description),
+            )
         except ServerError as error:
             raise error.about(name) from error
         except OSError as error:

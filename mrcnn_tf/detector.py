@@ -134,7 +134,9 @@ class Detector:
         return {name: value.numpy() for name, value in answer.items()}
 
     def _read(self, answer: answers.Answer, row: int) -> ImageDetections:
-        return answers.read_detections(answer, row, self._names, self.mask_paste)
+        return answers.read_detections(
+            answer, row, self._names, self.mask_paste, self.label_map.keypoints
+        )
 
     def export(
         self,

@@ -16,6 +16,7 @@ class Served:
     """In the place of a `ServedModel`: finds nothing, keeps what it was sent."""
 
     category_names = {}
+    description = {}
     mask_convention = "pixel_centres"
     suggested_score_threshold = None
 

@@ -120,7 +120,16 @@ def _network_input(
 
 
 def _outputs(found: Detections) -> dict[str, Any]:
-    """Name the detections of the one picture, without the batch's dimension."""
+    """Name the detections of the one picture, without the batch's dimension.
+
+    Raises:
+      ValueError: they have keypoints.
+    """
+    if found.keypoints is not None:
+        raise ValueError(
+            "a LiteRT or ONNX file has no keypoints yet: export a SavedModel, which has "
+            "(--format=saved_model)"
+        )
     outputs = {
         "boxes": found.boxes[0],
         "classes": found.classes[0],

@@ -38,6 +38,7 @@ _MASK_OPACITY = 0.45
 _MIN_LONG_EDGE = 480  # images are enlarged by the smallest whole factor that reaches this
 _MAX_CELL_EDGE = 1024  # contact sheets shrink larger images to this
 _GAP = 8  # pixels between images that are put together
+_MIN_KEYPOINT_SCORE = 0.05  # weaker keypoints are not drawn (Detectron2)
 _LONGEST_NAME = 40  # characters of a label
 # Fonts of Linux, macOS and Windows with more letters than Pillow's own, which ends with ASCII.
 _SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
@@ -53,6 +54,8 @@ def draw_detections(
     color_ids: Sequence[int] | None = None,
     is_crowd: Sequence[bool] | None = None,
     enlarge: bool = True,
+    keypoints: Sequence[np.ndarray | None] | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> np.ndarray:
     """Draw objects into a copy of an image.
 
@@ -66,6 +69,9 @@ def draw_detections(
         whatever the image. By default every object of the image has another one.
       is_crowd: per object; crowd regions are hatched in grey.
       enlarge: whether small images are enlarged.
+      keypoints: per object float [K, (y, x, score)], pixels of the image, continuous coordinates;
+        those with a score up to 0.05 are not drawn. Or None.
+      skeleton: positions, from 0 on, of keypoints that are joined by lines.
 
     Returns:
       uint8 [h * k, w * k, 3] RGB, where the whole factor k is 1 unless the image is small.
@@ -76,7 +82,7 @@ def draw_detections(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 [h, w, 3], not {image.dtype} {list(image.shape)}")
     count = len(boxes)
-    given = {"masks": masks, "names": names, "scores": scores}
+    given = {"masks": masks, "names": names, "scores": scores, "keypoints": keypoints}
     for name, values in {**given, "color_ids": color_ids, "is_crowd": is_crowd}.items():
         if values is not None and len(values) != count:
             raise ValueError(f"{count} boxes but {len(values)} {name}")
@@ -99,6 +105,11 @@ def draw_detections(
     draw = ImageDraw.Draw(drawing)
     for k in order:
         _draw_box(draw, boxes[k] * factor, colors[k], line_width)
+    for k in order:
+        points = None if keypoints is None else keypoints[k]
+        if points is not None:
+            scaled = points * [factor, factor, 1]
+            _draw_keypoints(draw, scaled, skeleton, colors[k], line_width)
     placed: list[tuple[int, int, int, int]] = []
     for k in order[::-1]:
         text = _label(names[k] if names else "", scores[k] if scores is not None else None)
@@ -249,6 +260,26 @@ def _draw_box(
     y1, x1, y2, x2 = (int(round(float(value))) for value in box)
     corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # Pillow's second corner is inside
     draw.rectangle(corners, outline=tuple(color.tolist()), width=line_width)
+
+
+def _draw_keypoints(
+    draw: ImageDraw.ImageDraw,
+    keypoints: np.ndarray,
+    skeleton: Sequence[tuple[int, int]],
+    color: np.ndarray,
+    line_width: int,
+) -> None:
+    """Join keypoints [K, (y, x, score)] as the skeleton says, and put a dot on each."""
+    ink = tuple(color.tolist())
+    places = [(float(x), float(y)) for y, x, _ in keypoints]
+    is_shown = keypoints[:, 2] > _MIN_KEYPOINT_SCORE
+    for a, b in skeleton:
+        if is_shown[a] and is_shown[b]:
+            draw.line((*places[a], *places[b]), ink, line_width)
+    for (x, y), shown in zip(places, is_shown, strict=True):
+        if shown:
+            dot = (x - line_width, y - line_width, x + line_width, y + line_width)
+            draw.ellipse(dot, "white", ink, max(1, line_width // 2))
 
 
 def _label(name: str, score: float | None) -> str:

@@ -1,6 +1,7 @@
 """An export of ours behind a server: what it takes, what it knows of itself, one call."""
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ class ServedModel:
     """Calls an export of ours through a server; may be called from several threads.
 
     Attributes:
+      description: all that the model says of itself, see `serving/signatures.py`.
       input_type: "image_bytes", "image_tensor" or "tf_example": what it was exported for.
       category_names: name by the data set's own id.
       mask_convention: see `ops/paste.py`.
@@ -88,6 +90,7 @@ class ServedModel:
                 f"{error}{self._advice(error)}", error.is_temporary, error.is_timeout
             ) from error
         description = json.loads(answer[0])
+        self.description: dict[str, Any] = description
         self.input_type: str = description["input_type"]
         self.category_names: dict[int, str] = {
             row["id"]: row["name"] for row in description["categories"]

@@ -10,15 +10,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from mrcnn_tf.data import pixel_polygons
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.results.detection import Detection
 from mrcnn_tf.results.found import Found, in_order
 
 FILE = "annotations.json"
 
 
-def head(categories: Mapping[int, str]) -> bytes:
-    """Return what stands before the first annotation."""
-    rows = [{"id": number, "name": name} for number, name in in_order(categories)]
+def head(categories: Mapping[int, str], keypoints: KeypointSet | None = None) -> bytes:
+    """Return what stands before the first annotation.
+
+    Args:
+      categories: names by the data set's own ids, in the order of the classes.
+      keypoints: of some of them.
+    """
+    of_keypoints: dict[str, Any] = {}
+    with_keypoints: list[int] = []
+    if keypoints:
+        skeleton = [[a + 1, b + 1] for a, b in keypoints.skeleton]
+        of_keypoints = {"keypoints": list(keypoints.names), "skeleton": skeleton}
+        with_keypoints = [i for k, i in enumerate(categories, 1) if k in keypoints.classes]
+    rows = [
+        {"id": number, "name": name, **(of_keypoints if number in with_keypoints else {})}
+        for number, name in in_order(categories)
+    ]
     return b'{"categories": ' + _encoded(rows) + b',\n"annotations": ['
 
 
@@ -46,6 +61,10 @@ def _annotation(detection: Detection) -> dict[str, Any]:
         "iscrowd": 0,
         "score": round(detection.score, 6),
     }
+    if detection.keypoints is not None:
+        count = len(detection.keypoints.points)
+        row["keypoints"] = detection.keypoints.to_coco([2] * count)  # 2: there and seen
+        row["num_keypoints"] = count
     if detection.mask is None:
         bbox = detection.to_coco("")["bbox"]
         return row | {"bbox": bbox, "area": round(bbox[2] * bbox[3], 3)}

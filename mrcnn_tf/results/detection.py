@@ -1,10 +1,12 @@
 """One object that was found, and the list of those of an image, wherever they come from."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrcnn_tf.data import rle
+from mrcnn_tf.data.keypoint_set import KeypointSet
 
 
 class Crop(NamedTuple):
@@ -21,6 +23,26 @@ class Crop(NamedTuple):
     pixels: np.ndarray
 
 
+class Keypoints(NamedTuple):
+    """Where the keypoints of an object are.
+
+    Attributes:
+      points: float64 [K, (y, x)], pixels of the upright image, continuous: the middle of the first
+        pixel is at 0.5.
+      scores: float64 [K], probability of each place, in [0, 1].
+      kinds: what they are called, and which are joined.
+    """
+
+    points: np.ndarray
+    scores: np.ndarray
+    kinds: KeypointSet
+
+    def to_coco(self, third: Sequence[float]) -> list[float]:
+        """Return COCO's list [x, y, third value, ...], in which the first pixel's middle is 0."""
+        rows = zip(self.points.tolist(), third, strict=True)
+        return [round(v, 3) for (y, x), last in rows for v in (x - 0.5, y - 0.5, last)]
+
+
 class Detection(NamedTuple):
     """One object in the frame of the image as it was given.
 
@@ -33,6 +55,7 @@ class Detection(NamedTuple):
         without masks.
       mask_score: how good the mask is, in [0, 1], if the network says so: its score times the IoU
         it expects of the mask. Box and class are ranked by `score`, masks by this.
+      keypoints: None for a network without, and for a category that has none.
     """
 
     box: np.ndarray
@@ -41,9 +64,10 @@ class Detection(NamedTuple):
     category: str
     mask: dict | None
     mask_score: float | None = None
+    keypoints: Keypoints | None = None
 
     def to_coco(self, image_id: str | int) -> dict:
-        """Return COCO's result dictionary, plus the category's name.
+        """Return COCO's result dictionary, plus the category's name; of keypoints, with scores.
 
         Pixels are rounded to thousandths; a side shorter than one is written as one.
         """
@@ -57,6 +81,8 @@ class Detection(NamedTuple):
         }
         if self.mask_score is not None:
             row["mask_score"] = round(self.mask_score, 6)
+        if self.keypoints is not None:
+            row["keypoints"] = self.keypoints.to_coco(self.keypoints.scores.tolist())
         if self.mask is None:
             return row
         counts = self.mask["counts"].decode("ascii")  # JSON knows no bytes

@@ -61,7 +61,11 @@ def piece(tile: int, window: Rectangle, detection: Detection) -> Piece:
     else:
         pixels = column_runs.of_box(box, window)
     bounds = pixels.bounds if pixels.x.size else None
-    return Piece(tile, detection._replace(box=box, mask=None), pixels, bounds, has_mask)
+    keypoints = detection.keypoints
+    if keypoints is not None:
+        keypoints = keypoints._replace(points=keypoints.points + [window.y1, window.x1])
+    moved = detection._replace(box=box, mask=None, keypoints=keypoints)
+    return Piece(tile, moved, pixels, bounds, has_mask)
 
 
 def join(
@@ -218,4 +222,5 @@ def _object(members: Sequence[Piece], height: int, width: int) -> Detection:
     mask = None
     if members[0].has_mask:
         mask = column_runs.union_to_rle([one.pixels for one in members], height, width)
+    # Its keypoints are those of the best piece.
     return best._replace(box=box, mask=mask)

@@ -3,10 +3,14 @@
 Whoever has an answer reads it here: a SavedModel's, a server's.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.ops import paste
-from mrcnn_tf.results.detection import Detection, ImageDetections
+from mrcnn_tf.results.detection import Detection, ImageDetections, Keypoints
 from mrcnn_tf.serving import detection_status
 
 Answer = dict[str, np.ndarray]
@@ -16,16 +20,28 @@ class RefusedPictureError(ValueError):
     """A server answered that it could not use one picture of a request."""
 
 
+def keypoints_of(description: Mapping[str, Any]) -> KeypointSet | None:
+    """Return the keypoints that an export describes itself to have; None if it has none."""
+    if "keypoints" not in description:
+        return None
+    return KeypointSet.from_dict(description["keypoints"], len(description["categories"]) + 1)
+
+
 def read_detections(
-    answer: Answer, row: int, category_names: dict[int, str], mask_convention: str
+    answer: Answer,
+    row: int,
+    category_names: dict[int, str],
+    mask_convention: str,
+    keypoints: KeypointSet | None = None,
 ) -> ImageDetections:
     """Read one image's rows of an answer and paste its masks.
 
     Args:
       answer: see `postprocessing.object_detection_outputs`.
       row: which image.
-      category_names: name by the data set's own id.
+      category_names: name by the data set's own id, in the order of the classes.
       mask_convention: see `ops/paste.py`.
+      keypoints: which they are, of a network that finds some.
 
     Returns:
       The image's detections, best first.
@@ -59,9 +75,18 @@ def read_detections(
     mask_scores: list[float | None] = [None] * count
     if "detection_mask_scores" in answer:
         mask_scores = answer["detection_mask_scores"][row, :count].tolist()
+    points: list[Keypoints | None] = [None] * count
+    if keypoints is not None and "detection_keypoints" in answer:
+        with_keypoints = {i for k, i in enumerate(category_names, 1) if k in keypoints.classes}
+        places = np.asarray(answer["detection_keypoints"][row, :count], np.float64)
+        places = places * [height, width]
+        of_places = np.asarray(answer["detection_keypoint_scores"][row, :count], np.float64)
+        points = [
+            Keypoints(places[k], of_places[k], keypoints) if i in with_keypoints else None
+            for k, i in enumerate(ids)
+        ]
+    rows = zip(boxes, scores, ids, masks, mask_scores, points, strict=True)
     return ImageDetections(
-        Detection(box, score, category_id, category_names[category_id], mask, mask_score)
-        for box, score, category_id, mask, mask_score in zip(
-            boxes, scores, ids, masks, mask_scores, strict=True
-        )
+        Detection(box, score, i, category_names[i], mask, mask_score, of_object)
+        for box, score, i, mask, mask_score, of_object in rows
     )

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,18 @@ def draw(pixels: np.ndarray, detections: Sequence[Detection], score_threshold: f
         masks=[d.mask for d in shown],
         names=[d.category for d in shown],
         scores=[d.score for d in shown],
+        **keypoints(shown),
     )
+
+
+def keypoints(shown: Sequence[Detection]) -> dict[str, Any]:
+    """Return what `drawing.draw_detections` is to know of detections with keypoints."""
+    found = [one.keypoints for one in shown]
+    kinds = next((one.kinds for one in found if one is not None), None)
+    if kinds is None:
+        return {}
+    rows = [None if k is None else np.concatenate([k.points, k.scores[:, None]], 1) for k in found]
+    return {"keypoints": rows, "skeleton": kinds.skeleton}
 
 
 def write(

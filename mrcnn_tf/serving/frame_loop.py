@@ -21,6 +21,7 @@ from mrcnn_tf.results.detection import Detection
 from mrcnn_tf.serving import (
     answers,
     any_predictor,
+    drawn,
     film_reader,
     film_writer,
     first_call,
@@ -260,6 +261,7 @@ class FrameLoop:
             scores=[found[k].score for k in shown],
             color_ids=[numbers[k] for k in shown],
             enlarge=False,
+            **drawn.keypoints([found[k] for k in shown]),
         )
         return _Drawn(one.place, one.frame, pixels)
 

@@ -50,7 +50,10 @@ def _reduced(
         mask = one.mask
         if mask is not None:
             mask = column_runs.from_rle(mask).every(step).to_rle(*pixels.shape[:2])
-        return one._replace(box=one.box / step, mask=mask)
+        keypoints = one.keypoints
+        if keypoints is not None:
+            keypoints = keypoints._replace(points=keypoints.points / step)
+        return one._replace(box=one.box / step, mask=mask, keypoints=keypoints)
 
     return pixels, [reduced(one) for one in detections]
 
@@ -355,7 +358,9 @@ def run(
     score_threshold, why = output_folder.threshold(
         score_threshold, detect.suggested_score_threshold
     )
-    in_forms = other_forms.OtherForms(forms, detect.category_names, folder.forms, score_threshold)
+    in_forms = other_forms.OtherForms(
+        forms, detect.category_names, folder.forms, score_threshold, detect.keypoints
+    )
     in_forms.check(images)
     this_run = ImageRun(
         detect,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.images import storage
 from mrcnn_tf.results import coco, forms
 from mrcnn_tf.results.detection import Detection
@@ -44,6 +45,7 @@ class OtherForms(contextlib.AbstractContextManager):
         categories: Mapping[int, str],
         output_dir: str,
         score_threshold: float,
+        keypoints: KeypointSet | None = None,
     ):
         """Prepare.
 
@@ -52,6 +54,7 @@ class OtherForms(contextlib.AbstractContextManager):
           categories: names by the data set's own ids.
           output_dir: each form gets a folder of its name in it.
           score_threshold: objects of this score or a better one are written.
+          keypoints: of the categories, if some have any.
 
         Raises:
           ValueError: a form cannot hold these categories.
@@ -59,6 +62,7 @@ class OtherForms(contextlib.AbstractContextManager):
         self.num_empty = 0
         self._threshold = score_threshold
         self._categories = categories
+        self._keypoints = keypoints
         self._folders = {name: os.path.join(output_dir, name) for name in names}
         self._of_images = {
             name: forms.OF_IMAGES[name](categories, folder)
@@ -96,7 +100,7 @@ class OtherForms(contextlib.AbstractContextManager):
         if forms.COCO in self._folders:
             path = os.path.join(self._folders[forms.COCO], coco.FILE)
             storage.make_folder(self._folders[forms.COCO])
-            head = coco.head(self._categories)
+            head = coco.head(self._categories, self._keypoints)
             self._coco = ResultsFile(path, head, lambda: coco.tail(self._images))
             self._coco.__enter__()
         return self

@@ -1,6 +1,6 @@
 """The network's detections in the terms of the TF Object Detection API, inside the graph.
 
-Shape letters: `B` images, `D` detections, `M` mask side.
+Shape letters: `B` images, `D` detections, `M` mask side, `K` keypoints.
 
 A client of the Object Detection API reads our answers unchanged: same names, same frames and, as
 its exporter casts every output to float32, the same types. Two outputs are ours: the exact
@@ -42,6 +42,9 @@ def object_detection_outputs(
         no masks.
       detection_mask_scores: float32 [B, D], by which masks are ranked; absent if they are by
         `detection_scores`.
+      detection_keypoints: float32 [B, D, K, (y, x)], fractions of the original image; absent
+        without a keypoint branch, as the next.
+      detection_keypoint_scores: float32 [B, D, K], probabilities.
       image_size: int32 [B, (height, width)], the original image, pixels.
 
     Source:
@@ -66,6 +69,10 @@ def object_detection_outputs(
         answer["detection_masks"] = detections.masks
     if detections.mask_scores is not None:
         answer["detection_mask_scores"] = detections.mask_scores
+    if detections.keypoints is not None:
+        size_hw = image_size_hw[:, tf.newaxis, tf.newaxis, :]
+        answer["detection_keypoints"] = detections.keypoints[..., :2] / size_hw
+        answer["detection_keypoint_scores"] = detections.keypoints[..., 2]
     return answer
 
 

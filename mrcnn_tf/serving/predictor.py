@@ -12,7 +12,7 @@ from mrcnn_tf.console import start_tensorflow
 from mrcnn_tf.images import reading
 from mrcnn_tf.results.detection import ImageDetections
 from mrcnn_tf.serving import preprocessing, views
-from mrcnn_tf.serving.answers import Answer, read_detections
+from mrcnn_tf.serving.answers import Answer, keypoints_of, read_detections
 
 
 class Prepared(NamedTuple):
@@ -88,6 +88,7 @@ class Predictor:
       category_names: name by the data set's own id.
       suggested_score_threshold: from which score on a detection should be believed, by the report
         that was there when it was exported; None without one.
+      keypoints: of the objects; None if the data set has none.
     """
 
     def __init__(self, saved_model: str, tta: bool = False):
@@ -112,6 +113,7 @@ class Predictor:
         self.input_type = description["input_type"]
         self.category_names = {row["id"]: row["name"] for row in description["categories"]}
         self.suggested_score_threshold: float | None = description.get("suggested_score_threshold")
+        self.keypoints = keypoints_of(description)
         self._mask_convention = description["mask_convention"]
         self._steps: _FromPixels | _FromViews | _FromFiles
         if tta:
@@ -152,7 +154,9 @@ class Predictor:
 
     def read(self, answer: Answer, row: int) -> ImageDetections:
         """Read one image's rows of an answer and paste its masks; the best detection first."""
-        return read_detections(answer, row, self.category_names, self._mask_convention)
+        return read_detections(
+            answer, row, self.category_names, self._mask_convention, self.keypoints
+        )
 
     def __call__(
         self, images: Sequence[reading.UprightImage | np.ndarray]

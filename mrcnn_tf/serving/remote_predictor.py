@@ -22,6 +22,7 @@ class RemotePredictor:
     Attributes:
       category_names: see `predictor.Predictor`, as the other.
       suggested_score_threshold: likewise.
+      keypoints: likewise.
     """
 
     def __init__(self, server: Server):
@@ -33,6 +34,7 @@ class RemotePredictor:
         self._served = ServedModel(server)
         self.category_names = self._served.category_names
         self.suggested_score_threshold = self._served.suggested_score_threshold
+        self.keypoints = answers.keypoints_of(self._served.description)
 
     def prepare(self, image: reading.UprightImage) -> predictor.Prepared:
         """Make the request of one image."""
@@ -59,7 +61,11 @@ class RemotePredictor:
           answers.RefusedPictureError: the server could not use this image.
         """
         return answers.read_detections(
-            answer, row, self._served.category_names, self._served.mask_convention
+            answer,
+            row,
+            self._served.category_names,
+            self._served.mask_convention,
+            self.keypoints,
         )
 
 

@@ -3,12 +3,14 @@
 What is drawn went through the whole data path, so a mistake on the way into the batch can be seen.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.data import schema
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.images import drawing
 from mrcnn_tf.ops.masks import arena_lookup
@@ -28,6 +30,13 @@ KEYS = (
     schema.GT_MASK_FRAMES,
     schema.GT_MASKS_VALID,
 )
+# And of one with keypoints.
+KEYPOINT_KEYS = (schema.GT_KEYPOINTS, schema.GT_KEYPOINTS_VALID)
+
+
+def keys_in(batch: Mapping[str, Any]) -> list[str]:
+    """What of a batch is drawn, as far as it has it."""
+    return [*KEYS, *(key for key in KEYPOINT_KEYS if key in batch)]
 
 
 class NetworkInput:
@@ -41,6 +50,8 @@ class NetworkInput:
 
     Attributes:
       names: of the classes, background first.
+      skeleton: which keypoints are joined.
+      keypoint_classes: which classes have keypoints.
     """
 
     def __init__(
@@ -52,6 +63,8 @@ class NetworkInput:
         pixel_std: tuple[float, ...],
     ):
         self.names = ("background", *label_map.names)
+        keypoints = label_map.keypoints or KeypointSet(())
+        self.skeleton, self.keypoint_classes = keypoints.skeleton, keypoints.classes
         self._channel_order = channel_order
         self._pixel_mean = np.array(pixel_mean, np.float32)
         self._pixel_std = np.array(pixel_std, np.float32)
@@ -71,13 +84,17 @@ class NetworkInput:
 
         Args:
           image: of `image`.
-          row: `KEYS` without the batch dimension; `schema.IMAGE` is not looked at.
+          row: `keys_in` a batch, without its dimension; `schema.IMAGE` is not looked at.
 
         Returns:
           uint8 [h * k, w * k, 3] RGB, see `drawing.draw_detections`.
         """
         objects = np.flatnonzero(row[schema.GT_VALID]).tolist()
         classes = row[schema.GT_CLASSES][objects].tolist()
+        keypoints = None
+        if schema.GT_KEYPOINTS in row:
+            valid = row[schema.GT_KEYPOINTS_VALID][objects, :, np.newaxis]
+            keypoints = [*np.concatenate([row[schema.GT_KEYPOINTS][objects], valid], axis=-1)]
         return drawing.draw_detections(
             image,
             row[schema.GT_BOXES][objects],
@@ -85,6 +102,8 @@ class NetworkInput:
             [self.names[k] for k in classes],
             color_ids=classes,
             is_crowd=row[schema.GT_IS_CROWD][objects].tolist(),
+            keypoints=keypoints,
+            skeleton=self.skeleton,
         )
 
 

@@ -338,7 +338,7 @@ class MaskRCNNTask(base_task.Task):
             terms = {name: (sums[name].mean(), sums[name].count) for name in self.loss_names}
             total = tf.unstack(tf.stack(list(terms.values())), axis=1)
             _update(metrics, terms | {VALIDATION_LOSS: total})
-        keys = {*_PLACES, *(network_input.KEYS if self._images else ())}
+        keys = {*_PLACES, *(network_input.keys_in(inputs) if self._images else ())}
         rows = {key: value for key, value in detections._asdict().items() if value is not None}
         return {key: inputs[key] for key in keys} | rows
 
@@ -389,7 +389,7 @@ class MaskRCNNTask(base_task.Task):
         before = state.num_added
         for replica in range(len(step_logs[schema.SOURCE_ID])):
             logs = {key: values[replica] for key, values in step_logs.items()}
-            drawn = {*network_input.KEYS} - {*_PLACES}
+            drawn = {*network_input.keys_in(logs)} - {*_PLACES}
             state.add(**{k: np.asarray(v) for k, v in logs.items() if k not in drawn})
             if self._images:
                 self._images.add(logs)

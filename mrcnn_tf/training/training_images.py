@@ -40,9 +40,13 @@ class TrainingImages:
 
         @tf.autograph.experimental.do_not_convert
         def look(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            keys = network_input.keys_in(batch)
+
+            def kept(*of_batch: np.ndarray) -> np.ndarray:
+                return self._keep(dict(zip(keys, of_batch, strict=True)))
+
             def keep() -> tf.Tensor:
-                of_batch = [batch[key] for key in network_input.KEYS]
-                return tf.numpy_function(self._keep, of_batch, tf.bool)
+                return tf.numpy_function(kept, [batch[key] for key in keys], tf.bool)
 
             is_wanted = tf.numpy_function(self._is_wanted, [], tf.bool)
             tf.cond(is_wanted, keep, lambda: tf.constant(False))
@@ -63,8 +67,7 @@ class TrainingImages:
     def _is_wanted(self) -> np.ndarray:
         return np.array(len(self._rows) < NUM_IMAGES)
 
-    def _keep(self, *of_batch: np.ndarray) -> np.ndarray:
-        batch = dict(zip(network_input.KEYS, of_batch, strict=True))
+    def _keep(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         wanted = NUM_IMAGES - len(self._rows)
         for row in range(min(wanted, len(batch[schema.SOURCE_ID]))):
             # A copy: TensorFlow uses the batch's memory again.

@@ -18,7 +18,7 @@ NUM_IMAGES = 8  # per evaluation
 MIN_SCORE = 0.5  # weaker detections are not drawn
 _MAX_EDGE = 1600  # pixels; larger pairs are shrunk, so that an evaluation takes a few MB of summary
 
-_DETECTION_KEYS = ("boxes", "classes", "scores", "valid", "masks")
+_DETECTION_KEYS = ("boxes", "classes", "scores", "valid", "masks", "keypoints")
 
 
 class ValidationImages:
@@ -51,7 +51,7 @@ class ValidationImages:
                 return
             source_id = decode_source_id(np.asarray(batch[schema.SOURCE_ID][row]))
             if source_id:
-                keys = (*network_input.KEYS, *_DETECTION_KEYS)
+                keys = (*network_input.keys_in(batch), *_DETECTION_KEYS)
                 of_image = {k: np.asarray(batch[k][row]) for k in keys if k in batch}
                 self.drawn[source_id] = self._draw(of_image)
 
@@ -85,4 +85,16 @@ class ValidationImages:
             [self._input.names[k] for k in classes],
             row["scores"][kept].tolist(),
             color_ids=classes,
+            keypoints=self._keypoints(row, kept, classes),
+            skeleton=self._input.skeleton,
         )
+
+    def _keypoints(
+        self, row: dict[str, np.ndarray], kept: np.ndarray, classes: list[int]
+    ) -> list[np.ndarray | None] | None:
+        """Of each detection that is drawn; None for a class without."""
+        if "keypoints" not in row:
+            return None
+        of_classes = self._input.keypoint_classes
+        points = row["keypoints"][kept]
+        return [points[k] if c in of_classes else None for k, c in enumerate(classes)]

@@ -120,6 +120,7 @@ class Seer:
     """Has the three steps of a `Predictor`, and sees everything."""
 
     category_names = CATEGORIES
+    keypoints = None
     suggested_score_threshold = None
 
     def __init__(self):

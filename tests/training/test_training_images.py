@@ -79,7 +79,7 @@ def test_no_more_is_looked_at_than_is_shown(inputs, monkeypatch):
     images = training_images.TrainingImages(inputs)
     looked = []
     keep = images._keep
-    monkeypatch.setattr(images, "_keep", lambda *batch: looked.append(len(batch)) or keep(*batch))
+    monkeypatch.setattr(images, "_keep", lambda batch: looked.append(len(batch)) or keep(batch))
     for _ in images.watch(batches().repeat(4)):
         pass
     assert looked == [len(network_input.KEYS)] * 2  # of twelve batches
@@ -89,7 +89,7 @@ def test_no_more_is_looked_at_than_is_shown(inputs, monkeypatch):
 def test_of_a_large_batch_no_more_is_kept_than_is_shown(inputs):
     images = training_images.TrainingImages(inputs)
     batch = tiny_network.batch([TWO_OBJECTS, EMPTY, WITH_CROWD] * 2)
-    images._keep(*(batch[key].numpy() for key in network_input.KEYS))
+    images._keep({key: batch[key].numpy() for key in network_input.KEYS})
     assert len(images._rows) == training_images.NUM_IMAGES
     assert not images._is_wanted()
 
@@ -98,7 +98,7 @@ def test_a_row_survives_its_batch(inputs, tmp_path):
     """What was kept is a copy: the memory of a batch is used again."""
     images = training_images.TrainingImages(inputs)
     batch = {key: value.numpy() for key, value in tiny_network.batch([TWO_OBJECTS]).items()}
-    images._keep(*(batch[key] for key in network_input.KEYS))
+    images._keep({key: batch[key] for key in network_input.KEYS})
     want = inputs.draw(inputs.image(_row(batch)), _row(batch))
     for value in batch.values():
         value.fill(0)

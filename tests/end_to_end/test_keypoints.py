@@ -1,0 +1,93 @@
+"""Keypoints through the commands: drawn, converted, trained, scored, exported, predicted."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf import train
+from mrcnn_tf.detector import Detector
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.serving import image_run
+from tests.end_to_end.conftest import TINY, script
+
+
+@pytest.fixture(scope="module")
+def arrows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arrows")
+    script(
+        "data_prep/create_shapes_coco.py",
+        *(f"--output_dir={folder / 'coco'}", "--num_train=8", "--num_val=6"),
+        *("--image_size=64", "--keypoints"),
+    )
+    for split in ("train", "val"):
+        script(
+            "data_prep/create_coco_tfrecord.py",
+            f"--image_dir={folder / 'coco' / split}",
+            f"--object_annotations_file={folder}/coco/annotations/instances_{split}.json",
+            f"--output_file_prefix={folder / 'records' / split}",
+            "--num_shards=2",
+        )
+    return folder
+
+
+def experiment(folder, **fields):
+    given = TINY | {
+        "task.model.keypoint_head.conv_layers": 1,
+        "task.model.keypoint_head.conv_channels": 8,
+        "task.train_data.input_path": f"{folder}/records/train-*.tfrecord",
+        "task.validation_data.input_path": f"{folder}/records/val-*.tfrecord",
+        "trainer.train_steps": 2,
+    }
+    return loading.load("keypointrcnn_shapes", params_override=json.dumps(given | fields))
+
+
+@pytest.mark.slow
+def test_train_evaluate_export_predict(arrows, tmp_path):
+    run = str(tmp_path / "run")
+    numbers = train.run(experiment(arrows), "train_and_eval", run)
+    assert 0 <= numbers["keypoint_ap"] <= 1
+    assert {"box_ap", "mask_ap", "keypoint_ap75", "keypoint_ar", "keypoint_ap/arrow"} <= set(
+        numbers
+    )
+    assert np.isfinite(numbers["keypoint_loss"])
+    detector = Detector.load(f"{run}/params.yaml", run)
+    images = sorted((arrows / "coco" / "val").iterdir())
+    ours = [one for found in detector(images) for one in found]
+    assert any(one.category == "arrow" for one in ours)
+    for one in ours:
+        assert (one.keypoints is not None) == (one.category == "arrow")
+
+    assert detector.export(str(tmp_path / "exported"), "image_bytes").matched_fraction >= 0.95
+    outputs = tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"]
+    assert outputs.structured_outputs["detection_keypoints"].shape.as_list() == [None, 20, 5, 2]
+    code = image_run.run(
+        str(tmp_path / "exported"), str(arrows / "coco" / "val"), str(tmp_path / "out"), 0.0, 2,
+        forms=("coco",),
+    )  # fmt: skip
+    assert code == 0
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert len(rows) == len(ours)
+    compared = 0
+    for row, one in zip(rows, ours, strict=True):
+        assert ("keypoints" in row) == (row["category"] == "arrow")
+        if "keypoints" in row and one.category == "arrow" and abs(row["score"] - one.score) < 1e-5:
+            theirs = np.reshape(row["keypoints"], [5, 3])
+            compared += np.abs(theirs[:, 1::-1] + 0.5 - one.keypoints.points).max() < 0.5
+    assert compared > 0
+    content = json.loads((tmp_path / "out" / "coco" / "annotations.json").read_text())
+    arrow = next(c for c in content["categories"] if c["name"] == "arrow")
+    assert arrow["keypoints"][0] == "tip"
+    assert any(a.get("num_keypoints") == 5 for a in content["annotations"])
+    assert len(list((tmp_path / "out" / "drawn").iterdir())) == len(images)
+
+
+@pytest.mark.slow
+def test_other_keypoints_than_the_records_have_are_refused(arrows, tmp_path):
+    with pytest.raises(ValueError, match=r"num_keypoints is 17, but .*label_map.json has 5: tip"):
+        train.run(
+            experiment(arrows, **{"task.model.keypoint_head.num_keypoints": 17}),
+            "train",
+            str(tmp_path / "run"),
+        )
