@@ -2,6 +2,7 @@
 
 import re
 
+from mrcnn_tf.data.keypoint_set import COCO_PERSON, KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.weights.recognize import Recognized
 
@@ -102,14 +103,26 @@ def label_map(recognized: Recognized) -> LabelMap | None:
     torchvision file with 91 outputs numbers them by their ids, so ten outputs, "N/A", were never
     trained: they are kept, because they take part in the softmax.
 
+    One class with 17 keypoints is taken to be COCO's person.
+
     Returns:
-      None if there is no classifier; numbered classes if it is not COCO's.
+      None if there is no classifier; numbered classes, and keypoints, if they are not COCO's.
     """
     if not recognized.num_classes:
         return None
+    if recognized.num_keypoints:
+        return _with_keypoints(recognized)
     if recognized.project == "detectron2" and recognized.num_classes == 81:
         return LabelMap(tuple(COCO), tuple(COCO.values()))
     ids = tuple(range(1, recognized.num_classes))
     if recognized.project == "torchvision" and recognized.num_classes == 91:
         return LabelMap(ids, tuple(COCO.get(i, "N/A") for i in ids))
     return LabelMap(ids, tuple(f"class {i}" for i in ids))
+
+
+def _with_keypoints(recognized: Recognized) -> LabelMap:
+    ids = tuple(range(1, recognized.num_classes))
+    if len(ids) == 1 and recognized.num_keypoints == len(COCO_PERSON.names):
+        return LabelMap(ids, (COCO[1],), COCO_PERSON)
+    names = tuple(f"keypoint {k}" for k in range(1, recognized.num_keypoints + 1))
+    return LabelMap(ids, tuple(f"class {i}" for i in ids), KeypointSet(names, (), ids))

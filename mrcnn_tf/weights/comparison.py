@@ -58,6 +58,8 @@ def differences(needed: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[li
     answers: list[str] = []
     free: list[str] = []
     without_use = _fields_without_use(needed["system"], needed["features"])
+    if not needed["keypoint_head"]["num_keypoints"]:
+        without_use += ("keypoint_head.pool_size", "keypoint_head.conv_")
     for field, value in flat_needed.items():
         other = flat_given.get(field)
         if field.startswith(without_use) or _same(field, value, other):

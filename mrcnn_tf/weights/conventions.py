@@ -75,7 +75,16 @@ def _torchvision(
     if recognized.system == "backbone":
         backbone["norm_epsilon"] = 1e-5
         return fields, ["norm epsilon 1e-5, as torchvision's classifiers have"]
+    of_keypoints: list[str] = []
+    if recognized.num_keypoints:  # what training differs in from the experiment's
+        fields["rpn"] = {"post_nms_top_k_train": 2000} | fields.get("rpn", {})
+        fields["box_head"] = {"smooth_l1_beta": 1.0 / 9.0} | fields.get("box_head", {})
+        of_keypoints = [
+            "torchvision learns COCO's coordinates as they are, in which the middle of a pixel is "
+            "a whole number: keypoints found lie half a pixel of the photo up and to the left"
+        ]
     notes = [
+        *of_keypoints,
         "background's box deltas and its mask, which are never used, are dropped",
         "torchvision's files hold neither anchors nor pixel statistics: its defaults are taken, "
         f"{_DEFAULT_ANCHORS} and ImageNet's pixels in RGB. Others are set by "
@@ -108,6 +117,9 @@ def _detectron2(
         counts = _DETECTRON2_PROPOSALS[recognized.features, recognized.system == "rpn"]
         fields["rpn"] = dict(zip(_PROPOSAL_COUNTS, counts, strict=True)) | fields.get("rpn", {})
         fields["box_head"] = {"rois_per_image": 512} | fields.get("box_head", {})
+    if recognized.num_keypoints:
+        fields["rpn"]["post_nms_top_k_train"] = 1500
+        fields["box_head"] = {"smooth_l1_beta": 0.5} | fields["box_head"]
     if recognized.num_box_heads > 1:
         fields["cascade"] = dict(_DETECTRON2_CASCADE)
         fields["rpn"]["post_nms_top_k_train"] = 2000

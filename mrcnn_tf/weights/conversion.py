@@ -81,6 +81,8 @@ def import_weights(
         needed, concluded = conventions.model_fields(recognized)
         notes += concluded
         base = _BASES[recognized.system] + ("c4" if recognized.features == "c4" else "fpn")
+        if recognized.num_keypoints and recognized.system == "faster_rcnn":
+            base = "keypointrcnn_r50_fpn"
         name = os.path.basename(os.path.normpath(output_dir))
         layer: dict[str, Any] = {"name": name, "init_checkpoint": output_dir, "model": needed}
         # Both projects pad to the next multiple of 32, and what is padded leaks into features.

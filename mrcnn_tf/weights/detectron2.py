@@ -15,6 +15,7 @@ import tf_keras
 
 from mrcnn_tf.modeling.c4 import C4RoIHeads
 from mrcnn_tf.modeling.cascade import CascadeRoIHeads
+from mrcnn_tf.modeling.keypoint_head import KeypointRoIHeads
 from mrcnn_tf.modeling.point_rend import PointRendMaskHead
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
@@ -54,8 +55,8 @@ def load(model: tf_keras.Model, state_dict: Mapping[str, Any]) -> assign.Report:
     """Assign a state dict of Detectron2 to a model built with `preset: detectron2`.
 
     Args:
-      model: RPN, Faster or Mask R-CNN, with a cascade or PointRend or without, with batch or group
-        norms, its variables created, as many classes as the file.
+      model: RPN, Faster or Mask R-CNN, with a cascade, PointRend or keypoints or without, with
+        batch or group norms, its variables created, as many classes as the file.
       state_dict: {name: array or CPU tensor}, the `model` entry of a released pickle.
 
     Returns:
@@ -105,6 +106,8 @@ def entries(model: tf_keras.Model, norms_folded: bool = False) -> list[Entry]:
         listed += _box_heads(model.roi_heads, channels)
         if model.roi_heads.mask_head is not None:
             listed += _mask_head(model.roi_heads.mask_head)
+        if isinstance(model.roi_heads, KeypointRoIHeads):
+            listed += _keypoint_head(model.roi_heads.keypoint_head)
     return listed
 
 
@@ -262,3 +265,11 @@ def _point_rend(head: PointRendMaskHead) -> list[Entry]:
         Entry(points.predictor_kernel, weight, layouts.CONV_1D),
         Entry(points.predictor_bias, bias, layouts.SAME),
     ]
+
+
+def _keypoint_head(head: Any) -> list[Entry]:
+    name = "roi_heads.keypoint_head"
+    listed = []
+    for i, layer in enumerate(head.convs):
+        listed += assign.with_bias(layer.conv, f"{name}.conv_fcn{i + 1}")
+    return [*listed, *assign.with_bias(head.deconv, f"{name}.score_lowres")]

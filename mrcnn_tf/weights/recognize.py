@@ -33,7 +33,6 @@ _DEPTHS: dict[
 }
 # Names that only a model of another kind has; the first that is found is reported.
 _REFUSED = {
-    r"roi_heads\.keypoint_(head|predictor)\.": "a Keypoint R-CNN: there is no keypoint head here",
     r"sem_seg_head\.": "a model for panoptic or semantic segmentation: there is no such head here",
     r"roi_heads\.mask_head\.parameter_head\.": "Implicit PointRend, whose head does not exist here",
     r"\.reduce_channel_dim_conv\.": "a PointRend on features of several levels, which ours is not",
@@ -95,16 +94,26 @@ class Recognized:
     num_box_heads: int
     told: dict[str, dict[str, Any]]
 
+    @property
+    def num_keypoints(self) -> int:
+        """Of the keypoint head; 0 where there is none."""
+        return self.sizes.get("keypoint_head", {}).get("num_keypoints", 0)
+
     def __str__(self) -> str:
         """E.g. detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and background."""
         backbone = f"{'ResNet' if self.groups == 1 else 'ResNeXt'}-{self.depth}"
         system = ("Cascade " if self.num_box_heads > 1 else "") + SYSTEMS[self.system]
         if "point_rend" in self.sizes:
             system += " with PointRend"
+        if self.num_keypoints:
+            is_plain = self.system == "faster_rcnn"
+            system = "Keypoint R-CNN" if is_plain else f"{system} with keypoints"
         parts = [system, "-".join(filter(None, (backbone, self.features.upper())))]
         if self.num_classes:
             count = self.num_classes - 1
             parts.append(f"{count} class{'es' if count != 1 else ''} and background")
+        if self.num_keypoints:
+            parts.append(f"{self.num_keypoints} keypoints")
         version = " version 2" if self.version == 2 else ""
         return f"{self.project}{version}: {', '.join(parts)}"
 
@@ -301,6 +310,16 @@ def _sizes(shapes: Mapping[str, Shape], num_box_heads: int) -> dict[str, dict[st
             sizes["mask_head"]["conv_layers"] = _count(shapes, convs)
             sizes["mask_head"] |= _norm(shapes, r"roi_heads\.mask_head\..*")
     sizes |= _point_rend(shapes)
+    heat = _first(
+        shapes, r"roi_heads\.(keypoint_head\.score|keypoint_predictor\.kps_score)_lowres\.weight"
+    )
+    if heat:
+        convs = r"roi_heads\.keypoint_head\.(conv_fcn)?\d+\.weight"
+        sizes["keypoint_head"] = {
+            "num_keypoints": heat[1],
+            "conv_layers": _count(shapes, convs),
+            "conv_channels": heat[0],
+        }
     deltas = shapes.get("roi_heads.box_predictor.bbox_pred.weight")
     # Of one class alone it makes no difference, except that a cascade's are never said to be per
     # class.
@@ -361,6 +380,13 @@ def _is_detectron2(shapes: Mapping[str, Shape]) -> bool:
 
 def _check_variants(recognized: Recognized, shapes: Mapping[str, Shape]) -> None:
     """Refuse variants of the known models that do not exist here."""
+    keypoints = next((n for n in shapes if re.search(r"roi_heads\.keypoint_", n)), None)
+    is_whole = recognized.num_keypoints and recognized.sizes["keypoint_head"]["conv_layers"]
+    if keypoints and (recognized.features != "fpn" or not is_whole or recognized.num_box_heads > 1):
+        raise ValueError(
+            "this is a model with a keypoint head that is not Keypoint R-CNN's on a pyramid "
+            f"({keypoints!r})"
+        )
     agnostic = recognized.sizes.get("box_head", {}).get("class_agnostic", False)
     if agnostic and recognized.project == "torchvision":
         raise ValueError(

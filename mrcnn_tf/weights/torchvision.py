@@ -13,6 +13,7 @@ from typing import Any
 
 import tf_keras
 
+from mrcnn_tf.modeling.keypoint_head import KeypointRoIHeads
 from mrcnn_tf.modeling.resnet import ResNet
 from mrcnn_tf.weights import assign, layouts
 from mrcnn_tf.weights.assign import Entry
@@ -69,6 +70,8 @@ def entries(model: tf_keras.Model) -> list[Entry]:
         listed += _box_head(model.roi_heads.box_head, model.pyramid.channels)
         if model.roi_heads.mask_head is not None:
             listed += _mask_head(model.roi_heads.mask_head)
+        if isinstance(model.roi_heads, KeypointRoIHeads):
+            listed += _keypoint_head(model.roi_heads.keypoint_head)
     return listed
 
 
@@ -158,3 +161,12 @@ def _mask_head(head: Any) -> list[Entry]:
         Entry(head.predictor_kernel, (f"{logits}.weight",), kernel),
         Entry(head.predictor_bias, (f"{logits}.bias",), rows),
     ]
+
+
+def _keypoint_head(head: Any) -> list[Entry]:
+    """Entries of a keypoint head: a sequence there, each convolution followed by its ReLU."""
+    listed = []
+    for i, layer in enumerate(head.convs):
+        listed += assign.with_bias(layer.conv, f"roi_heads.keypoint_head.{2 * i}")
+    predictor = "roi_heads.keypoint_predictor.kps_score_lowres"
+    return [*listed, *assign.with_bias(head.deconv, predictor)]

@@ -89,7 +89,7 @@ def torchvision_backbone(sizes, prefix="", classifier=True):
     return shapes | (_layer("fc", 10, out_channels(sizes, 5)) if classifier else {})
 
 
-def torchvision(sizes, system="mask_rcnn", outputs=91, newer=False):
+def torchvision(sizes, system="mask_rcnn", outputs=91, newer=False, keypoints=0):
     """Version 1, in the released spelling or the one since 0.14."""
     c = sizes.channels
     shapes = torchvision_backbone(sizes, "backbone.body.", classifier=False)
@@ -110,6 +110,11 @@ def torchvision(sizes, system="mask_rcnn", outputs=91, newer=False):
             shapes |= _layer(f"roi_heads.mask_head.{name}", c, c, 3, 3)
         shapes |= _layer("roi_heads.mask_predictor.conv5_mask", c, c, 2, 2)
         shapes |= _layer("roi_heads.mask_predictor.mask_fcn_logits", outputs, c, 1, 1)
+    if keypoints:  # eight convolutions of 512, each with its ReLU
+        for i in range(8):
+            shapes |= _layer(f"roi_heads.keypoint_head.{2 * i}", 2 * c, 2 * c if i else c, 3, 3)
+        logits = "roi_heads.keypoint_predictor.kps_score_lowres"
+        shapes |= _layer(logits, 2 * c, keypoints, 4, 4, outputs=keypoints)
     return shapes
 
 
@@ -169,7 +174,13 @@ def caffe2_backbone(sizes, norm="bn", stem="res_conv1", leaves=("s", "b")):
 
 
 def detectron2(
-    sizes, system="mask_rcnn", features="fpn", classes=80, cascade=False, point_rend=False
+    sizes,
+    system="mask_rcnn",
+    features="fpn",
+    classes=80,
+    cascade=False,
+    point_rend=False,
+    keypoints=0,
 ):
     """With `cascade`, `CascadeROIHeads`: three box heads whose boxes are of all classes.
 
@@ -213,6 +224,11 @@ def detectron2(
         inputs = roi if features == "c4" else c
         shapes |= _layer("roi_heads.mask_head.deconv", inputs, c, 2, 2, outputs=c)
         shapes |= _layer("roi_heads.mask_head.predictor", classes, c, 1, 1)
+    if keypoints:
+        name = "roi_heads.keypoint_head"
+        for i in range(8):
+            shapes |= _layer(f"{name}.conv_fcn{i + 1}", 2 * c, 2 * c if i else c, 3, 3)
+        shapes |= _layer(f"{name}.score_lowres", 2 * c, keypoints, 4, 4, outputs=keypoints)
     return shapes
 
 

@@ -105,6 +105,23 @@ def test_detectron2s_pointrend_is_the_experiment():
     assert all("backbone.weights" in text for text in free), free
 
 
+def test_detectron2s_keypoints_are_the_experiment():
+    given = loading.load("keypointrcnn_r50_fpn").task.model
+    shapes = foreign.detectron2(R50, "faster_rcnn", classes=1, keypoints=17)
+    needed = model_of(shapes)
+    answers, free = comparison.differences(needed.as_dict(), given.as_dict())
+    assert answers == []
+    assert all("backbone.weights" in text for text in free), free
+    label_map = classes.label_map(recognized(shapes))
+    assert label_map.names == ("person",)
+    assert label_map.keypoints.names[:3] == ("nose", "left_eye", "right_eye")
+    assert label_map.keypoints.names[-1] == "right_ankle"
+    assert label_map.keypoints.mirrored()[5:7] == (6, 5)
+    joined = {tuple(label_map.keypoints.names[k] for k in e) for e in label_map.keypoints.skeleton}
+    assert ("left_ankle", "left_knee") in joined
+    assert ("left_shoulder", "right_shoulder") in joined
+
+
 def test_backbones():
     msra = model_of(foreign.caffe2_backbone(R50))
     assert msra.backbone.stride_in_1x1

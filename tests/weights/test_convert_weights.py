@@ -125,6 +125,11 @@ def test_torchvisions_classes_keep_their_ids(tmp_path):
             foreign.detectron2(SMALL, classes=3, cascade=True),
             "regression weights 10/5, 20/10 and 30/15 of the three box heads",
         ),
+        (
+            "torchvision",
+            foreign.torchvision(SMALL, "faster_rcnn", outputs=2, keypoints=17),
+            "keypoints found lie half a pixel of the photo up and to the left",
+        ),
     ],
 )
 def test_other_systems_are_whole_checkpoints(tmp_path, source, shapes, said):

@@ -54,6 +54,18 @@ def found(shapes):
         (foreign.detectron2(R101, features="dc5"), "detectron2: Mask R-CNN, ResNet-101-DC5, 80 cl"),
         (foreign.detectron2_norms(R50), "detectron2: Mask R-CNN, ResNet-50-FPN, 80 classes and"),
         (foreign.caffe2_backbone(R101, "gn", "conv1"), "detectron2: ImageNet backbone, ResNet-101"),
+        (
+            foreign.detectron2(R50, "faster_rcnn", classes=1, keypoints=17),
+            "detectron2: Keypoint R-CNN, ResNet-50-FPN, 1 class and background, 17 keypoints",
+        ),
+        (
+            foreign.torchvision(R50, "faster_rcnn", outputs=2, keypoints=17),
+            "torchvision: Keypoint R-CNN, ResNet-50-FPN, 1 class and background, 17 keypoints",
+        ),
+        (
+            foreign.detectron2(R50, classes=3, keypoints=5),
+            "detectron2: Mask R-CNN with keypoints, ResNet-50-FPN, 3 classes and background, 5 k",
+        ),
         (foreign.detectron2(R101, "rpn", "c4"), "detectron2: RPN without RoI heads, ResNet-101-C4"),
         (foreign.detectron2(R50, "rpn", "fpn"), "detectron2: RPN without RoI heads, ResNet-50-FPN"),
         (foreign.detectron2_backbone(R50), "detectron2: ImageNet backbone, ResNet-50"),
@@ -131,8 +143,11 @@ def test_names_and_shapes_are_those_of_released_files(shared):
 
 TV, D2 = foreign.torchvision(R50), foreign.detectron2(R50)
 REFUSED = {
-    "keypoint, torchvision": (TV, "roi_heads.keypoint_predictor.kps_score_lowres.weight", "Keyp"),
-    "keypoint, Detectron2": (D2, "roi_heads.keypoint_head.conv_fcn1.weight", "a Keypoint R-CNN"),
+    "half a keypoint head": (
+        D2,
+        "roi_heads.keypoint_head.conv_fcn1.weight",
+        "a keypoint head that",
+    ),
     "panoptic": (D2, "sem_seg_head.predictor.weight", "panoptic"),
     "Implicit PointRend": (D2, "roi_heads.mask_head.parameter_head.fc1.weight", "Implicit Po"),
     "deformable": (D2, "backbone.bottom_up.res3.0.conv2_offset.weight", "deformable"),

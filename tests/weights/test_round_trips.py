@@ -48,6 +48,18 @@ DETECTORS = {
         foreign.detectron2(SMALL, "faster_rcnn", classes=3, cascade=True),
     ),
     "Detectron2 PointRend": (detectron2, foreign.detectron2(SMALL, classes=3, point_rend=True)),
+    "Detectron2 Keypoint R-CNN": (
+        detectron2,
+        foreign.detectron2(SMALL, "faster_rcnn", classes=1, keypoints=17),
+    ),
+    "Detectron2 Mask R-CNN with keypoints": (
+        detectron2,
+        foreign.detectron2(SMALL, classes=3, keypoints=5),
+    ),
+    "torchvision Keypoint R-CNN": (
+        torchvision,
+        foreign.torchvision(SMALL, "faster_rcnn", outputs=2, keypoints=17),
+    ),
     "Detectron2 RPN FPN": (detectron2, foreign.detectron2(SMALL, "rpn")),
     "Detectron2 Mask R-CNN C4": (detectron2, foreign.detectron2(SMALL, features="c4", classes=3)),
     "Detectron2 Faster R-CNN C4": (
@@ -138,6 +150,25 @@ def test_box_rows_of_c4_and_its_stage_5():
     np.testing.assert_array_equal(
         np.reshape(model.rpn.head.deltas.bias, (15, 4)), anchors[:, [1, 0, 3, 2]]
     )
+
+
+@pytest.mark.parametrize("project", ["Detectron2", "torchvision"])
+def test_the_keypoint_head(project):
+    """Spot checks: the last convolution, and one tap of the deconvolution for one keypoint."""
+    module, shapes = DETECTORS[f"{project} Keypoint R-CNN"]
+    state = foreign.state_dict(shapes)
+    model = model_for(state)
+    module.load(model, state)
+    name, maps = {
+        "Detectron2": ("keypoint_head.conv_fcn8", "keypoint_head.score_lowres"),
+        "torchvision": ("keypoint_head.14", "keypoint_predictor.kps_score_lowres"),
+    }[project]
+    head = model.roi_heads.keypoint_head
+    theirs = state[f"roi_heads.{name}.weight"]
+    np.testing.assert_array_equal(head.convs[7].conv.kernel, theirs.transpose(2, 3, 1, 0))
+    theirs = state[f"roi_heads.{maps}.weight"]  # [in, keypoints, 4, 4]
+    np.testing.assert_array_equal(head.deconv.kernel[1, 2, 16], theirs[:, 16, 1, 2])
+    np.testing.assert_array_equal(head.deconv.bias, state[f"roi_heads.{maps}.bias"])
 
 
 def test_the_box_heads_of_a_cascade():
