@@ -5,7 +5,7 @@ has them for one category, "person".
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeGuard
 
 # Per keypoint, by how much annotators differ, in units of the square root of the object's area:
 # COCO's `kpt_oks_sigmas`, by which OKS calls a keypoint near.
@@ -113,7 +113,7 @@ COCO_PERSON = KeypointSet(
 )
 
 
-def are_names(value: Any) -> bool:
+def are_names(value: Any) -> TypeGuard[list[str]]:
     """Whether a JSON value is a list of different names of keypoints, at least one."""
     return (
         isinstance(value, list)
@@ -123,7 +123,7 @@ def are_names(value: Any) -> bool:
     )
 
 
-def are_edges(value: Any, first: int, count: int) -> bool:
+def are_edges(value: Any, first: int, count: int) -> TypeGuard[list[list[int]]]:
     """Whether a JSON value is a list of pairs of positions, `first` being that of the first."""
     return isinstance(value, list) and all(
         isinstance(edge, list)
