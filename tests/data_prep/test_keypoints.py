@@ -45,7 +45,7 @@ def test_corners_lie_on_the_arrow():
     """Each corner is where the shape's own frame has it: inside it a little, outside a little."""
     for u, v in shape_scene.CORNERS_UV.values():
         inner, outer = np.array([u, v]) * 0.97, np.array([u, v]) * 1.03
-        assert shape_scene._inside_shape("arrow", *inner, hole=0.5) == (v != shape_scene._WING_V)
+        assert shape_scene._inside_shape("arrow", *inner, hole=0.5)
         assert not shape_scene._inside_shape("arrow", *outer, hole=0.5)
     rng = np.random.default_rng(3)
     for _ in range(20):

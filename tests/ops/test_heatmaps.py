@@ -115,7 +115,7 @@ BOXES = [
 ]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_decoding_is_that_of_a_slow_twin(compiled):
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, [2, 5, 2, 12, 12]).astype(np.float32)
