@@ -15,7 +15,6 @@ import tf_keras
 from mrcnn_tf.data import schema
 from mrcnn_tf.experiment.fields import KeypointHead as Defaults
 from mrcnn_tf.modeling import losses
-from mrcnn_tf.modeling import targets as targets_lib
 from mrcnn_tf.modeling.conv import MSRA, ConvNormReLU
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
@@ -135,22 +134,20 @@ class KeypointRCNN(MaskRCNN):
         found = leading.only(rows, keypoints, detections.boxes, detections.valid)
         return detections._replace(keypoints=found)
 
-    def train_forward(
+    def with_later_parts(
         self,
+        outputs: DetectorOutputs,
+        features: dict[int, tf.Tensor],
         batch: dict[str, tf.Tensor],
         seed: int,
         step: tf.Tensor,
-        training: bool = True,
-        features: dict[int, tf.Tensor] | None = None,
+        training: bool,
     ) -> DetectorOutputs:
-        """The network, and the keypoint branch on its positive RoIs; see `MaskRCNN.train_forward`.
+        """The outputs, then those of the keypoint branch on their positive RoIs; see `MaskRCNN`.
 
         The batch has keypoints.
         """
-        if features is None:
-            features = self.features(batch[schema.IMAGE], training)
-        outputs = super().train_forward(batch, seed, step, training, features)
-        batch = targets_lib.without_padding(batch)
+        del seed, step
         rois = outputs.roi_targets
         count = leading.num_rows(rois.is_positive[:, : self.roi_heads.box_head.max_positives])
         logits = self.roi_heads.keypoints(features, rois.rois[:, :count], training)
