@@ -63,9 +63,12 @@ class Trainer(base_trainer.Trainer):
         self.stop = StopRequest(self.workers)
         # First: it sets the seed that the order of the images depends on.
         model = task.build_model()
-        train_dataset = None
+        # Both here: what Model Garden's constructor raises, it adds a line of its own to.
+        train_dataset = validation_dataset = None
         if training:
             train_dataset = self._distributed(task, experiment.task.train_data, first_step)
+        if evaluating:
+            validation_dataset = self._distributed(task, experiment.task.validation_data, 0)
         super().__init__(
             experiment,
             task,
@@ -74,6 +77,7 @@ class Trainer(base_trainer.Trainer):
             train=training,
             evaluate=evaluating,
             train_dataset=train_dataset,
+            validation_dataset=validation_dataset,
         )
         if training:
             # Left to the first step, it would be traced a second time for having created variables.

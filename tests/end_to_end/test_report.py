@@ -75,5 +75,9 @@ def test_a_damaged_image_is_named_without_a_traceback(override, shapes, tmp_path
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"error: {run}/ckpt-4 could not be scored: " in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert line == done.stderr.splitlines()[-1]
+    assert "configurable" not in line
+    assert line.startswith(f"error: {damaged}/val-")
+    assert "Invalid JPEG data" in line
     assert not (run / "report").exists()
