@@ -95,8 +95,9 @@ class Workers:
         """Send a worker a signal."""
         self._processes[index].send_signal(number)
 
-    def wait(self) -> list[int]:
-        """Wait for all; return their exit codes, -9 for a killed one."""
+    def wait(self, seconds: float = float("inf")) -> list[int]:
+        """Wait for all, so long at most; return their exit codes, -9 for a killed one."""
+        self._end = min(self._end, time.monotonic() + seconds)
         while any(process.poll() is None for process in self._processes):
             self._sleep("they did not end")
         return [process.returncode for process in self._processes]
