@@ -131,7 +131,7 @@ class Run:
 
     With several, each machine has a supervisor that knows of no other, as the loop over ssh of
     docs/many-machines.md: what has ended with anything but 0, 1 and 130 is started again after a
-    pause; what has ended with 0, too, if another has not.
+    pause. So who was killed while the others left with 0 comes back alone.
 
     Args:
       flags: of `mrcnn_tf.train`.
@@ -175,7 +175,7 @@ class Run:
             return
         for k, life in enumerate(self.lives):
             due = life.code is not None and time.monotonic() - life.ended >= self._pauses[k]
-            if due and (life.code or any(other.code != 0 for other in self.lives)):
+            if due and life.code:
                 self.lives[k] = self._life(k)
 
     def kill(self, victims: Sequence[int]) -> list[int]:
@@ -268,8 +268,8 @@ class Killer:
             killed = time.monotonic()
             self.kills[moment] += 1
             self.victims[" and ".join(map(str, dead))] += 1
-            # Who was killed comes back meanwhile, or not yet.
-            while any(life in run.lives and not run.failed for life in lives):
+            # Who was killed comes back meanwhile, or not yet; who has left with 0 does not.
+            while any(life in run.lives and life.code != 0 and not run.failed for life in lives):
                 run.read(0.01)
                 if time.monotonic() - killed > LONGEST_LIFE:
                     raise RuntimeError(f"stuck after a kill: {run.last_lines()}")

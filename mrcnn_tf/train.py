@@ -25,7 +25,7 @@ from absl import app, flags, logging
 
 from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import experiment as experiment_lib
-from mrcnn_tf.experiment import inputs, loading, precision
+from mrcnn_tf.experiment import inputs, label_maps, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import (
@@ -49,6 +49,7 @@ from mrcnn_tf.training.workers import WorkerGone, Workers
 
 MODES = ("train_and_eval", "train", "train_and_post_eval", "eval", "continuous_eval", "find_lr")
 _OF_ONE_MACHINE = ("continuous_eval", "find_lr")
+_TRAINING = ("train_and_eval", "train", "train_and_post_eval")
 
 
 def run(
@@ -84,6 +85,8 @@ def run(
     experiment = copy.deepcopy(experiment)
     if experiment.runtime.deterministic:
         determinism.enable(experiment.runtime)
+    if not strategy and (ended := _ended(experiment, mode, model_dir)) is not None:
+        return ended
     strategy = strategy or devices.strategy(experiment.runtime)
     experiment.runtime = cluster.of_any_machine(experiment.runtime)
     workers = Workers(strategy)
@@ -104,7 +107,43 @@ def run(
         workers.raise_if_gone(error)
         workers.report(error)
         raise
+    except KeyboardInterrupt:  # before the first step; later it is a `Stopped`
+        workers.report(RuntimeError("stopped by SIGINT"))
+        raise
     return numbers
+
+
+def _ended(experiment: Experiment, mode: str, model_dir: str) -> dict[str, float] | None:
+    """Say of a run of several machines that it has ended, before the others are waited for.
+
+    A worker that was killed while the others left comes back alone, and they do not. What does not
+    fit here is said where all are together, by all of them.
+
+    Returns:
+      The numbers of the last evaluation, or {}; None if there is something to do.
+    """
+    machines = cluster.find(experiment.runtime)
+    if not machines or not machines.others or mode not in _TRAINING:
+        return None
+    experiment, folder = copy.deepcopy(experiment), RunFolder(model_dir)
+    experiment.runtime = cluster.of_any_machine(experiment.runtime)
+    replicas = len(machines.hosts) * devices.replicas_of_a_machine()
+    try:
+        _refuse_several_runs(experiment)
+        images_per_step = inputs.batch_size(experiment.task.train_data, replicas)
+        loading.scale_to_batch(experiment, images_per_step)
+        standing = folder.standing(images_per_step)
+        if not standing:
+            return None
+        folder.check(experiment, label_maps.of_experiment(experiment.task))
+        evaluations = folder.evaluations(standing.images)
+    except (ValueError, OSError, tf.errors.OpError):
+        return None
+    end = _Plan(experiment.trainer, mode, standing, evaluations).end
+    if not end:
+        return None
+    print(f"worker {machines.task_index}: {model_dir}: {end}")
+    return evaluations[-1] if evaluations else {}
 
 
 def _run(

@@ -53,6 +53,11 @@ def strategy(runtime: config_definitions.RuntimeConfig) -> tf.distribute.Strateg
         ) from error
 
 
+def replicas_of_a_machine() -> int:
+    """Return how many replicas `strategy` makes on each of several machines."""
+    return len(tf.config.list_physical_devices("GPU")) or 1
+
+
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """Let Ctrl-C end the process while TensorFlow waits, where Python would not notice it."""

@@ -192,7 +192,7 @@ SHORT = {"trainer.train_steps": 2, "trainer.validation_interval": 2}
 def test_a_folder_is_not_taken_for_what_it_is_not(trained, faulty, override, tmp_path):
     """Another network, other classes, another optimizer: refused, the folder as it was.
 
-    The last one is a rerun of the same: it says that all is done, and touches nothing.
+    The last two are reruns of the same: they say that all is done, and touch nothing.
     """
     run, _ = trained
     before = contents(run)
@@ -210,8 +210,13 @@ def test_a_folder_is_not_taken_for_what_it_is_not(trained, faulty, override, tmp
         ({"trainer.optimizer_config.optimizer.type": "sgd"}, r"optimizer.type: adam -> sgd"),
         ({"task.train_data.flip_probability": 0.25}, r"flip_probability: 0.5 -> 0.25"),
         (None, "finished, at step 2, after 4 images. Nothing to do"),
+        (None, f"worker 1: {run}: finished, at step 2, after 4 images. Nothing to do"),
     ]
     flags = [flags_of(override, run, **(SHORT | (fields or {}))) for fields, _ in cases]
+    # The second of two machines, the first of which is not there: killed when the run ended.
+    alone = {"runtime.worker_hosts": "127.0.0.1:1,127.0.0.1:2", "runtime.task_index": 1}
+    alone["runtime.distribution_strategy"] = "multi_worker_mirrored"
+    flags[-1] = flags_of(override, run, **SHORT, **alone)
     flags[1] += ["--params_override=" + json.dumps(json.loads(override) | SHORT | cases[1][0])]
     for (fields, message), (code, out) in zip(cases, commands(*flags), strict=True):
         assert code == (1 if fields else 0), (fields, out)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from benchmarks.worker_processes import Workers
+from benchmarks.worker_processes import Workers, free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -146,10 +146,14 @@ def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(overr
     rows = rows_of(run_dir / "train.jsonl")
     assert [row["step"] for row in rows] == list(range(1, step + 3))
     assert [row["step"] for row in rows_of(run_dir / "metrics.jsonl")] == [step + 2]
-    # And once more there is nothing to do, for none of them.
-    codes, out = run([command(override, run_dir, **short)] * 2, tmp_path / "third")
-    assert codes == [0, 0], out
-    assert "finished, at step" in out[0]
+    # And once more there is nothing to do, not even to wait: one was killed while the other left.
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    for index in (0, 1):
+        where = {"runtime.worker_hosts": ",".join(hosts), "runtime.task_index": index}
+        alone = command(override, run_dir, **short, **where)
+        codes, (out,) = run([alone], tmp_path / f"alone {index}", seconds=200.0)
+        assert codes == [0], out
+        assert out.startswith(f"worker {index}: {run_dir}: finished, at step {step + 2}, after ")
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -166,6 +170,19 @@ def test_who_is_left_over_says_who_is_gone(override, tmp_path, killed):
     assert "Traceback" not in out
     (line,) = [x for x in out.splitlines() if "gone" in x]
     assert line.startswith(f"worker {left}: worker {killed} ({host}) is gone: ")
+
+
+def test_ctrl_c_before_the_first_step_ends_all_for_good(override, tmp_path):
+    """With 130 and 1, after which no supervisor starts anything again."""
+    with Workers([command(override, tmp_path / "run", **RPN)] * 2, tmp_path / "logs") as workers:
+        workers.wait_for("worker 1: maskrcnn_shapes: train_and_eval on 2 CPUs", 1)
+        workers.send(signal.SIGINT, 1)
+        codes = workers.wait(seconds=120.0)
+        chief, other, host = workers.printed(0), workers.printed(1), workers.hosts[1]
+    assert codes == [1, 130], chief + other
+    assert other.splitlines()[-1] == "worker 1: stopped by SIGINT"
+    assert f"worker 0: worker 1 ({host}) failed: stopped by SIGINT\n" in chief
+    assert "Traceback" not in chief + other
 
 
 def test_workers_that_were_not_started_by_the_same_command_say_so(override, tmp_path):
