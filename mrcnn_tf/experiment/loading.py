@@ -83,13 +83,15 @@ def _with_bases(path: str, folder: pathlib.Path) -> list[tuple[str, dict[str, An
     or of that file if it ends in .yaml.
 
     Raises:
-      ValueError: there is no such experiment, or the bases go round in a circle.
+      ValueError: there is no such experiment, one is empty, or the bases go round in a circle.
     """
     layers: list[tuple[str, dict[str, Any]]] = []
     while True:
         if path in [source for source, _ in layers]:
             raise ValueError(f"{path}: base: the experiment is based on itself")
         fields = overrides.read(path)
+        if not fields:
+            raise ValueError(f"{path}: this file is empty, so it is no experiment")
         base = fields.pop("base", "")
         layers.insert(0, (path, fields))
         if not base:

@@ -26,6 +26,7 @@ METRICS = "metrics.jsonl"  # a line per evaluation
 LOSSES = "train.jsonl"  # a line per loop of training
 RECORDS = "train_records.json"  # how many records the run trains on, and a digest of them
 
+_GROUPS = ("task", "trainer", "runtime")  # of fields, in every PARAMS, in this order
 # A run may go on with other values of these: they say how long, how fast, on what machine, from
 # which copy of the records, and how it is scored; or what only a beginning needs. All other fields
 # say what is trained.
@@ -223,8 +224,23 @@ class RunFolder:
         return found[-1] if found and found[-1]["images"] == images else None
 
     def _saved(self) -> dict[str, Any]:
+        """Read PARAMS; {} if it is gone.
+
+        Raises:
+          ValueError: it is empty, cut off, or something else.
+        """
         path = os.path.join(self.path, PARAMS)
-        return overrides.read(path) if tf.io.gfile.exists(path) else {}
+        if not tf.io.gfile.exists(path):
+            return {}
+        saved = overrides.read(path)
+        for group in _GROUPS:
+            if not isinstance(saved.get(group), dict):
+                raise ValueError(
+                    f"{path}: there are no fields of {group!r} in it, so it was emptied or cut "
+                    "off. Nothing was changed. Without this file, only the weights tell whether "
+                    "it is the same network"
+                )
+        return saved
 
 
 def standing_at(checkpoint: str, images_per_step: int, default_batch: int | None) -> Standing:

@@ -97,6 +97,11 @@ def test_a_damaged_folder_is_mended_or_refused_and_never_begun_anew(run_of_six, 
             r"error: \S+params.yaml: expected fields, got str",
             None,
         ),
+        "params emptied": (
+            lambda run: (run / "params.yaml").write_text(""),
+            r"error: \S+params.yaml: there are no fields of 'task' in it",
+            None,
+        ),
         "no text": (
             lambda run: (run / "label_map.json").write_bytes(b"\xff\xfe\x00"),
             r"error: \S+label_map.json: not a label map",

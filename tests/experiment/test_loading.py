@@ -168,6 +168,14 @@ def test_a_preset_of_the_base_lies_below_the_whole_chain(folder):
     assert (model.rpn.smooth_l1_beta, model.box_head.smooth_l1_beta) == (0.5, 0.25)
 
 
+@pytest.mark.parametrize("text", ["", "# all of it was commented out\n"])
+def test_an_empty_file_is_no_experiment(folder, text):
+    """A run's params.yaml that was emptied would otherwise be all defaults."""
+    write(folder, "nothing", text)
+    with pytest.raises(ValueError, match=r"nothing.yaml: this file is empty"):
+        loading.load("nothing", folder=folder)
+
+
 def test_an_unknown_base_is_named_with_the_file_that_wants_it(folder):
     write(folder, "orphan", "base: nobody")
     with pytest.raises(ValueError, match=r"orphan.yaml: base: unknown experiment 'nobody'.*small"):

@@ -147,6 +147,27 @@ def test_other_records_are_said(tmp_path):
         assert line.startswith("train_records.json cannot be read")
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+@pytest.mark.parametrize("group", ["", "trainer", "runtime"])
+def test_a_params_yaml_that_was_emptied_or_cut_is_refused(tmp_path, group, is_begun):
+    """Cut right behind a group's name, which leaves YAML; with and without a checkpoint."""
+    folder, path = RunFolder(str(tmp_path)), tmp_path / "params.yaml"
+    folder.write(experiment_of(), LABEL_MAP)
+    text = path.read_text()
+    end = f"\n{group}:" if group else ""
+    assert end in text
+    path.write_text(text[: text.index(end) + len(end)])
+    if is_begun:
+        checkpoint(tmp_path, 2, 2)
+        with pytest.raises(ValueError, match=f"^{path}: there are no fields of .* was emptied or"):
+            folder.standing(2)
+    with pytest.raises(ValueError, match=f"^{path}: there are no fields of .* was emptied or cut"):
+        folder.check(experiment_of(), LABEL_MAP)
+    path.unlink()
+    (line,) = folder.check(experiment_of("trainer.train_steps=9"), LABEL_MAP)
+    assert line.startswith("params.yaml is gone: only the weights tell")
+
+
 def test_a_file_that_says_the_same_is_left_alone(tmp_path):
     folder = RunFolder(str(tmp_path))
     folder.write(experiment_of(), LABEL_MAP)
