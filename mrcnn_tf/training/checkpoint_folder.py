@@ -13,6 +13,8 @@ from mrcnn_tf import checkpoints
 from mrcnn_tf.console import whole_file
 
 DAMAGED = ".damaged"  # behind the names of the files of a damaged checkpoint
+# What runs call their checkpoints. Whatever else lies in a folder is a person's, and stays.
+_OURS = r"((?:best_)?ckpt-(\d+))"
 
 
 def tidy(folder: str, newest: checkpoints.Newest) -> None:
@@ -20,10 +22,10 @@ def tidy(folder: str, newest: checkpoints.Newest) -> None:
 
     The files of damaged checkpoints get other names, so that a person may still look at them and
     nothing takes them for checkpoints. What was being written or deleted when the process was
-    killed is removed.
+    killed is removed, if it has a name that runs give.
 
     Args:
-      folder: of checkpoints; need not exist. No other process writes into it.
+      folder: of checkpoints; need not exist. No other process writes checkpoints into it.
       newest: what `checkpoints.find_newest` has found in it.
     """
     if not tf.io.gfile.isdir(folder):
@@ -46,20 +48,22 @@ def tidy(folder: str, newest: checkpoints.Newest) -> None:
 def remove_half_written(folder: str) -> None:
     """Remove the folders in which checkpoints are written before they get their names."""
     for name in tf.io.gfile.listdir(folder):
-        if re.fullmatch(r".*-\d+_temp/?", name):
+        if re.fullmatch(_OURS + "_temp/?", name):
             tf.io.gfile.rmtree(os.path.join(folder, name))
 
 
 def _is_left_over(folder: str, name: str, names: list[str]) -> bool:
-    """Whether a checkpoint that no list names is half written or half deleted."""
+    """Whether a run's checkpoint that no list names is half written or half deleted."""
+    if not re.fullmatch(_OURS, name):
+        return False
     if f"{name}.index" not in names:
         return True
     return f"{name}_temp" in names and bool(checkpoints.damage(os.path.join(folder, name)))
 
 
 def _write_list(folder: str, newest: str, listed: list[str]) -> None:
-    """List all that is there, so that the manager of checkpoints deletes the oldest in time."""
-    names = (re.fullmatch(r"(.*-(\d+))\.index", name) for name in tf.io.gfile.listdir(folder))
+    """List all of the run's that is there: its manager deletes the oldest of a list in time."""
+    names = (re.fullmatch(_OURS + r"\.index", name) for name in tf.io.gfile.listdir(folder))
     numbers = {name[1]: int(name[2]) for name in names if name}
     others = sorted(numbers.keys() - {*listed}, key=numbers.__getitem__)
     wanted = [newest, *(name for name in listed if name in numbers and name != newest)]

@@ -106,3 +106,24 @@ def test_what_the_list_does_not_name_is_the_oldest(tmp_path):
     saved(tmp_path, 30)
     assert files(tmp_path) == of(10, 20, 30)
     assert checkpoints.listed_in(str(tmp_path)) == ["ckpt-30", "ckpt-20", "ckpt-10"]
+
+
+def test_what_has_other_names_is_a_persons_and_stays(tmp_path):
+    """A folder, a checkpoint without its index, and a whole one, which no manager may delete."""
+    saved(tmp_path, 8, 9, 10)
+    manager_of(tmp_path / "other").save(checkpoint_number=7)
+    for path in (tmp_path / "other").glob("ckpt-7*"):
+        path.rename(tmp_path / path.name.replace("ckpt", "model"))
+    for name in ("session-3_temp", "old-ckpt-3_temp", "ckpt-11_temp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("kept")
+    (tmp_path / "weights-5.data-00000-of-00001").write_bytes(b"kept")
+    (tmp_path / "checkpoint").unlink()
+    kept = ["model-7.data-00000-of-00001", "model-7.index", "old-ckpt-3_temp", "other"]
+    kept += ["session-3_temp", "weights-5.data-00000-of-00001"]
+    assert tidy(tmp_path) == "ckpt-10"
+    assert files(tmp_path) == sorted(of(8, 9, 10) + kept)
+    assert (tmp_path / "session-3_temp" / "notes.txt").read_text() == "kept"
+    assert checkpoints.listed_in(str(tmp_path)) == ["ckpt-10", "ckpt-9", "ckpt-8"]
+    saved(tmp_path, 11)
+    assert files(tmp_path) == sorted(of(9, 10, 11) + kept)
