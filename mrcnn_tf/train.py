@@ -203,7 +203,7 @@ def _train(
     # All that can be known before the first step is known to be right, and nothing is written yet.
     write_dir = workers.folder_to_write(model_dir)
     if workers.is_chief:
-        folder.begin(standing.images if standing else 0)
+        folder.begin(standing.images if standing else 0, bool(plan.interval))
         folder.write(experiment, task.label_map)
         if records is not None:
             folder.write_records(records)
@@ -217,7 +217,7 @@ def _train(
         print(f"going on {_standing_text(standing)}, from {standing.checkpoint}")
         _print_notes(f"other than before: {line}" for line in changed)
     if not standing or standing.step == checkpoints.position(standing.checkpoint).step:
-        loop.begin(plan.evaluated)
+        loop.begin(bool(plan.interval), plan.evaluated)
     answer = "stopping after this loop of steps; again to stop at once"
     with strategy.scope(), trainer.stop.listen(answer):
         return _to_the_end(loop, experiment.trainer, plan)

@@ -55,18 +55,21 @@ class Loop:
         """Steps taken."""
         return int(self._trainer.global_step.numpy())
 
-    def begin(self, is_evaluated: bool) -> None:
+    def begin(self, is_evaluating: bool, is_evaluated: bool) -> None:
         """Drop what a run that was killed has drawn for TensorBoard beyond this step.
 
         Only where steps count in the batch in which they always have.
 
         Args:
+          is_evaluating: whether this run evaluates; else another process may be drawing now
+            (--mode=continuous_eval), and what is drawn of evaluations is its own.
           is_evaluated: whether this step is; what was drawn of it is kept then.
         """
         folder, validation = self._manager.directory, self._config.validation_summary_subdir
         curves.drop_beyond(os.path.join(folder, "train"), self.step)
-        last = self.step if is_evaluated else self.step - 1
-        curves.drop_beyond(os.path.join(folder, validation), max(0, last))
+        if is_evaluating:
+            last = self.step if is_evaluated else self.step - 1
+            curves.drop_beyond(os.path.join(folder, validation), max(0, last))
 
     def train_until(self, step: int) -> None:
         """Take steps up to a step, and leave a checkpoint of it.
@@ -201,7 +204,8 @@ class Loop:
         standing = run_folder.standing_at(last, batch, default_batch=batch)
         with self._trainer.strategy.scope():
             self._trainer.restore(last, standing.step, batch)
-        run_folder.drop_rows_beyond(self._manager.directory, standing.images)
+        losses = os.path.join(self._manager.directory, run_folder.LOSSES)
+        run_folder.drop_rows_beyond(losses, standing.images)
         self._drop_curves_beyond(standing.step)
         assert self._training_log is not None
         self._training_log.pause()  # its next rate counts from here

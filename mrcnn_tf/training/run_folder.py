@@ -196,14 +196,17 @@ class RunFolder:
         _write(os.path.join(self.path, PARAMS), loading.to_yaml(experiment))
         _write(os.path.join(self.path, schema.LABEL_MAP_FILE), label_map.to_json())
 
-    def begin(self, images: int) -> None:
+    def begin(self, images: int, is_evaluating: bool) -> None:
         """Put aside what no run knows that goes on from here: see `tidy` and `drop_rows_beyond`.
 
         Args:
           images: seen so far, 0 for a run that begins.
+          is_evaluating: whether the run evaluates; else METRICS are another process's, which may
+            write them now (--mode=continuous_eval).
         """
         checkpoint_folder.tidy(self.path, self.newest)
-        drop_rows_beyond(self.path, images)
+        for name in (LOSSES, METRICS) if is_evaluating else (LOSSES,):
+            drop_rows_beyond(os.path.join(self.path, name), images)
 
     def evaluations(self, images: float = math.inf) -> list[dict[str, float]]:
         """Return the numbers of the run's evaluations up to so many images, in their order.
@@ -278,23 +281,21 @@ def append_row(path: str, row: dict[str, Any]) -> None:
         file.write(start + json.dumps(row) + "\n")
 
 
-def drop_rows_beyond(folder: str, images: int) -> None:
-    """Drop from METRICS and LOSSES what a run will write once more, and what was cut off.
+def drop_rows_beyond(path: str, images: int) -> None:
+    """Drop from METRICS or LOSSES what a run will write once more, and what was cut off.
 
     Args:
-      folder: of the run.
+      path: of the file, into which no other process writes; need not exist.
       images: seen where the run goes on. Scores of other checkpoints are of no such place.
     """
-    for name in (METRICS, LOSSES):
-        path = os.path.join(folder, name)
-        lines = _lines(path)
-        kept = []
-        for line in lines:
-            row = _row(line)
-            if row and ("checkpoint" in row or row.get("images", 0) <= images):
-                kept.append(line.removesuffix("\n") + "\n")
-        if kept != lines:
-            whole_file.write(path, "".join(kept))
+    lines = _lines(path)
+    kept = []
+    for line in lines:
+        row = _row(line)
+        if row and ("checkpoint" in row or row.get("images", 0) <= images):
+            kept.append(line.removesuffix("\n") + "\n")
+    if kept != lines:
+        whole_file.write(path, "".join(kept))
 
 
 def as_plain(experiment: Experiment) -> dict[str, Any]:

@@ -166,17 +166,22 @@ def drawn(folder, name=METRIC):
     return [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(name)]
 
 
+def files_of(folder):
+    """{file: (which one, its bytes)}; a file that was written again is another one."""
+    return {path: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()}
+
+
 def test_tensorboard_shows_once_what_was_drawn_twice(trainer, tmp_path):
     """Evaluated at steps 7, 8 and 9; then a run goes on at 8, and one at 9 without its line.
 
     The second one was killed: its file is cut in the middle of a record.
     """
 
-    def evaluate(*steps, begins=None, is_evaluated=True):
+    def evaluate(*steps, begins=None, is_evaluated=True, is_evaluating=True):
         loop = Loop(trainer, str(tmp_path), None, lambda _: None)
         if begins is not None:
             trainer.global_step.assign(begins)
-            loop.begin(is_evaluated)
+            loop.begin(is_evaluating, is_evaluated)
         for step in steps:
             trainer.global_step.assign(step)
             loop.evaluate()
@@ -193,6 +198,9 @@ def test_tensorboard_shows_once_what_was_drawn_twice(trainer, tmp_path):
     evaluate(9, 10, begins=9, is_evaluated=False)
     assert drawn(tmp_path / "validation") == [(7, 0.25), (8, 0.25), (9, 0.25), (10, 0.25)]
     assert first.read_bytes() == before
+    before = files_of(tmp_path / "validation")
+    evaluate(begins=7, is_evaluating=False)  # --mode=train, beside a process that draws there
+    assert files_of(tmp_path / "validation") == before
     evaluate(begins=7)  # the checkpoints behind it were damaged
     assert drawn(tmp_path / "validation") == [(7, 0.25)]
 

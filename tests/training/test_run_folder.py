@@ -222,16 +222,20 @@ def test_going_on_drops_what_was_cut_off_and_what_comes_again(folder, tmp_path):
         append_row(path, {"step": 6, "images": 12})
         with tf.io.gfile.GFile(path, "a") as file:
             file.write('{"step": 8, "ima')  # killed while it wrote
-        drop_rows_beyond(folder, 8)
+        drop_rows_beyond(path, 8)
         before = tf.io.gfile.stat(path).mtime_nsec
-        drop_rows_beyond(folder, 8)
+        drop_rows_beyond(path, 8)
         assert tf.io.gfile.stat(path).mtime_nsec == before  # nothing to do, so nothing is written
         append_row(path, {"step": 6, "images": 12})
         assert [row["step"] for row in rows(path)] == [2, 9, 4, 6]
         with tf.io.gfile.GFile(path) as file:
             assert all(json.loads(line) for line in file.read().splitlines())
-    drop_rows_beyond(folder, 0)  # killed before the first checkpoint: a run that begins
+    RunFolder(folder).begin(0, is_evaluating=False)  # killed before the first checkpoint
     assert [row["step"] for row in rows(f"{folder}/train.jsonl")] == [9]
+    # The other file is that of a process which scores beside this one, and may be writing.
+    assert [row["step"] for row in rows(f"{folder}/metrics.jsonl")] == [2, 9, 4, 6]
+    RunFolder(folder).begin(0, is_evaluating=True)
+    assert [row["step"] for row in rows(f"{folder}/metrics.jsonl")] == [9]
 
 
 @pytest.mark.parametrize("folder", ["{}", "ram://glued"])
@@ -248,7 +252,7 @@ def test_a_row_is_not_glued_to_half_a_line(folder, tmp_path):
 
 def test_a_row_is_whole_although_its_line_has_no_end(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"step": 2, "images": 4}')
-    drop_rows_beyond(str(tmp_path), 4)
+    drop_rows_beyond(str(tmp_path / "train.jsonl"), 4)
     assert (tmp_path / "train.jsonl").read_text() == '{"step": 2, "images": 4}\n'
 
 
