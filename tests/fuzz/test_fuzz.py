@@ -16,7 +16,8 @@ KEPT: dict[str, list[tuple[int, int]]] = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("annotations", 30), ("pictures", 150), ("records", 30), ("weights", 300)]
+    ("kind", "count"),
+    [("annotations", 30), ("pictures", 150), ("records", 30), ("weights", 300), ("requests", 20)],
 )
 def test_some_inputs(kind, count, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "WorkerPool", shards.WorkerPool)  # which the door replaces
