@@ -29,6 +29,7 @@ from mrcnn_tf.experiment import inputs, label_maps, loading, precision
 from mrcnn_tf.experiment.experiment import Experiment
 from mrcnn_tf.staged import stages
 from mrcnn_tf.training import (
+    checkpoints_to_come,
     cluster,
     determinism,
     devices,
@@ -42,7 +43,7 @@ from mrcnn_tf.training import (
 from mrcnn_tf.training.early_stopping import EarlyStopping
 from mrcnn_tf.training.loop import Loop, first_lines
 from mrcnn_tf.training.run_folder import RunFolder, Standing
-from mrcnn_tf.training.stopping import Stopped
+from mrcnn_tf.training.stopping import Stopped, StopRequest
 from mrcnn_tf.training.task import MaskRCNNTask
 from mrcnn_tf.training.trainer import Trainer
 from mrcnn_tf.training.workers import WorkerGone, Workers
@@ -402,25 +403,37 @@ def _evaluate_as_they_come(
     all_images = config.train_steps * config.reference_batch_size
     numbers: dict[str, float] = {}
     loop: Loop | None = None
-    for path in tf.train.checkpoints_iterator(model_dir, timeout=config.continuous_eval_timeout):
-        where = checkpoints.position(path)
-        batch = where.images_per_step or config.reference_batch_size
-        if loop is None:  # the label map is there now
-            task = _task(experiment, model_dir, of=path)
-            _print_notes(preflight.check_validation(task, config))
-            preflight.check_best(task, config)
-            with strategy.scope():
-                trainer = _trainer(experiment, task, images_per_step=batch)
-            trainer.keep_best(model_dir)
-            loop = Loop(trainer, model_dir, None, progress.EvaluationLog(trainer, model_dir))
-        if folder.evaluation_at(where.step * batch) is None:
-            with strategy.scope():
-                trainer.restore(path, where.step, batch)
-                with trainer.stop.listen("stopping after this batch"):
+    stop, timeout = StopRequest(), config.continuous_eval_timeout
+    with stop.listen("stopping, at the end of a batch if one is being scored"):
+        for path in checkpoints_to_come.each(model_dir, timeout, stop):
+            try:
+                where = checkpoints.position(path)
+                batch = where.images_per_step or config.reference_batch_size
+                if loop is None:  # the label map is there now
+                    task = _task(experiment, model_dir, of=path)
+                    _print_notes(preflight.check_validation(task, config))
+                    preflight.check_best(task, config)
+                    with strategy.scope():
+                        trainer = _trainer(experiment, task, images_per_step=batch)
+                    trainer.stop = stop
+                    trainer.keep_best(model_dir)
+                    log = progress.EvaluationLog(trainer, model_dir)
+                    loop = Loop(trainer, model_dir, None, log)
+                is_new = folder.evaluation_at(where.step * batch) is None
+                if is_new:
+                    with strategy.scope():
+                        trainer.restore(path, where.step, batch)
+            except ValueError as error:
+                if not checkpoints.damage(path):
+                    raise
+                print(f"{path} was removed before it was read: {error}", flush=True)
+                continue
+            if is_new:
+                with strategy.scope():
                     numbers = loop.evaluate()
-        if (where.step + 0.5) * batch >= all_images:
-            return numbers
-    print(f"no new checkpoint in {model_dir} for {config.continuous_eval_timeout:,} s")
+            if (where.step + 0.5) * batch >= all_images:
+                return numbers
+    print(f"no new checkpoint in {model_dir} for {timeout:,} s")
     return numbers
 
 

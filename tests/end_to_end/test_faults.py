@@ -269,6 +269,30 @@ def test_a_signal_during_an_evaluation_gives_it_up_and_the_next_run_makes_it(
 
 
 @pytest.mark.slow
+def test_who_scores_beside_a_run_outlives_damage_and_says_that_it_was_stopped(
+    run_of_six, override, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(run_of_six, run)
+    (run / "metrics.jsonl").unlink()
+    flip(data_of(run, 6))
+    with start(flags_of(override, run, mode="continuous_eval", **EIGHT)) as process:
+        out = ""
+        for line in process.stdout:
+            out += line
+            if line.startswith("evaluated at step 4"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 128 + signal.SIGTERM, out + rest
+    assert re.search(r"ckpt-6 is damaged \(.*\): taking the one before, \S+ckpt-4", out), out
+    said = "stopped by SIGTERM while waiting for a checkpoint; the same command goes on"
+    assert rest.splitlines()[-1] == said, rest
+    assert "Traceback" not in out + rest
+    assert steps_of(run, "metrics.jsonl") == [4]
+
+
+@pytest.mark.slow
 def test_evaluations_come_at_multiples_of_the_interval_wherever_a_run_was_stopped(
     override, tmp_path
 ):
