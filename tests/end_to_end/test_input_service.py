@@ -18,7 +18,7 @@ from tests.end_to_end.test_workers import ALONE, RPN, command, rows_of
 
 pytestmark = pytest.mark.slow
 
-_STARTED = re.compile(r"```\n(CUDA_VISIBLE_DEVICES= python -c .*?)```", re.DOTALL)
+_STARTED = re.compile(r"```sh\n(CUDA_VISIBLE_DEVICES= python -c .*?)```", re.DOTALL)
 
 
 class InputService:

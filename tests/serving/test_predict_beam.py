@@ -471,7 +471,7 @@ def test_a_record_file_that_cannot_be_read_for_a_moment_is_not_one_unread_image(
 
 
 def test_beam_knows_the_options_that_the_docs_name(caplog, capsys):
-    blocks = re.findall("```\n(.*?)```", (ROOT / "docs/beam.md").read_text("utf-8"), re.DOTALL)
+    blocks = re.findall("```sh\n(.*?)```", (ROOT / "docs/beam.md").read_text("utf-8"), re.DOTALL)
     commands = " ".join(blocks).replace("\\\n", " ").splitlines()
     given = [line.partition(" -- ")[2].split() for line in commands if " -- " in line]
     assert {"--runner=DataflowRunner", "--runner=FlinkRunner", "--runner=SparkRunner"} <= {
