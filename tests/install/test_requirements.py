@@ -27,6 +27,7 @@ EXTRAS = {
     "mrcnn-create-coco-tfrecord": [],
     "mrcnn-create-shapes-coco": [],
     "mrcnn-demo": [],  # itself; it calls the others
+    "mrcnn-env": [],
     "mrcnn-export": ["train"],
     "mrcnn-finetune": [],  # itself; it calls the others
     "mrcnn-inspect-data": ["train"],  # with --experiment only
