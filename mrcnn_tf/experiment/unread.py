@@ -8,7 +8,7 @@ _STRATEGIES = ("mirrored", "one_device", "multi_worker_mirrored")
 _NO_TPU = "networks run on GPUs and CPUs here, not on TPUs"
 
 # {field: (the value that does nothing, why there is no other)}.
-_UNREAD: dict[str, tuple[Any, str]] = {
+UNREAD: dict[str, tuple[Any, str]] = {
     "runtime.tpu": (None, _NO_TPU),
     "runtime.tpu_enable_xla_dynamic_padder": (None, _NO_TPU),
     "runtime.num_cores_per_replica": (1, _NO_TPU),
@@ -41,7 +41,7 @@ def check(experiment: Experiment) -> None:
     Raises:
       ValueError: with the field, its value, and what to do instead.
     """
-    for field, (default, why) in _UNREAD.items():
+    for field, (default, why) in UNREAD.items():
         value: Any = experiment
         for name in field.split("."):
             value = getattr(value, name, default)
