@@ -203,3 +203,23 @@ NOT_RUN = {
 
 # {page: the tests that run its blocks of Bash}.
 BASH = {"docs/many-machines.md": "tests/docs/test_scripts.py"}
+
+# {(page, words that its block of Python and no other of the page has): the test that runs it, or
+# why none does}. Those that `test_python_blocks.py` runs itself stand there.
+PYTHON = {
+    ("docs/edge.md", "import detect"): "tests/edge/test_device.py has the helper's functions",
+    ("docs/predict.md", "supervision.MaskAnnotator"): (
+        "not installed where tests run; tests/results/test_forms.py has a stand-in for it"
+    ),
+    ("docs/predict.md", "from sahi.predict"): (
+        "not installed where tests run; tests/test_sahi_model.py has a stand-in for it"
+    ),
+    ("docs/serving.md", "Client("): "tests/serving/test_client.py::test_the_python_client",
+    ("docs/tfds.md", "CocoFolder("): (
+        "tests/data_prep/test_tfds_builder.py builds by download_and_prepare"
+    ),
+    (
+        "docs/tfds.md",
+        "def full_masks",
+    ): "tests/data_prep/test_tfds_builder.py::test_an_example_by_hand",
+}
