@@ -182,11 +182,9 @@ def _of_tensorflow() -> dict[str, str]:
             said = errors.read().decode(errors="replace").strip().splitlines()
             why = f"{_ended(child.exitcode)}{': ' + said[-1] if said else ''}"
             return {"import": f"fails, {why}"}
-        if found is None:
-            child.kill()
-            return {"import": f"not ended after {_SECONDS_FOR_IMPORT} s"}
-        child.join()
-        return found
+        child.join(0 if found is None else 5)
+        child.kill()
+        return found or {"import": f"not ended after {_SECONDS_FOR_IMPORT} s"}
 
 
 def _ended(code: int | None) -> str:

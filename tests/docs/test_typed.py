@@ -37,6 +37,52 @@ def run(words: tuple[str, ...], folder: pathlib.Path, **places: str) -> str:
     return done.stdout
 
 
+# Takes a command's own flags, and parses command lines without running anything.
+PARSE = """
+import importlib, json, sys
+from absl import flags
+from mrcnn_tf.console import command_line
+defines = []
+command_line.run = lambda description, define_flags, main: defines.append(define_flags)
+importlib.import_module(sys.argv[1]).run_main()
+defines[0]()
+for words in json.loads(sys.argv[2]):
+    flags.FLAGS.unparse_flags()
+    print(json.dumps(flags.FLAGS(words)))
+"""
+_ON_THEIR_OWN = {"tfds_build.py", "env.py"}  # TFDS's flags; none
+_OF_BEAM = {"predict_beam.py", "beam_convert.py"}  # whose package is not there
+
+
+def command_lines() -> dict[str, list[list[str]]]:
+    """{module: its command lines}, of those that are written out."""
+    found: dict[str, list[list[str]]] = {}
+    for command in [*commands.in_blocks(), *commands.in_prose()]:
+        file, words = command.file, list(command.words)
+        if not file or file.parent.name not in ("mrcnn_tf", "data_prep"):
+            continue
+        if "..." in words or file.name in _ON_THEIR_OWN | _OF_BEAM:
+            continue
+        given = words[2 + (words[1] == "-m") :] if words[0] == "python" else words[1:]
+        found.setdefault(f"{file.parent.name}.{file.stem}", []).append([file.name, *given])
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(command_lines()))
+def test_command_lines_are_taken_by_their_commands(module):
+    lines = command_lines()[module]
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, module, json.dumps(lines)],
+        cwd=pages.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    left = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert left == [[line[0]] for line in lines], "something was taken for no flag"
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A checkout's folders, `photos/` with `export.json`, and others to validate on."""
