@@ -78,6 +78,15 @@ def test_files_that_are_named_are_there():
                 assert (pages.ROOT / name).is_file(), f"{page.path}:{line}: {name}"
 
 
+def test_every_room_and_every_command_is_on_the_page_of_files():
+    """A room without a row of its own stands in that of the rooms that share one."""
+    package = pages.ROOT / "mrcnn_tf"
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    files = {path.name for path in package.glob("*.py") if path.name != "__init__.py"}
+    text = " ".join(span for _, span in pages.read("docs/files.md").spans())
+    assert {name for name in rooms | files if name not in text} == set()
+
+
 def test_a_page_is_taken_apart(tmp_path, monkeypatch):
     text = (
         "# A `b` (c), d!\n## Twice\n## Twice\n[x](y.md#z) ![p](<q.png>) `[no](link)` `a\nb`\n"
