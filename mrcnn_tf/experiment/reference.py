@@ -52,7 +52,6 @@ _UNITS = {
     "ious": "IoU",
     "fraction": "part",
     "probability": "part",
-    "threshold": "part",
     "score_threshold": "probability",
     "repeat_threshold": "part of the images",
     "anchor_sizes": "pixels",

@@ -53,9 +53,8 @@ def test_every_field_has_its_row_a_meaning_and_if_it_is_a_number_a_unit(referenc
     for path, group in reference.groups(default):
         for name, value, meaning, _ in reference.rows(path, group):
             assert meaning, f"{path}.{name}: nothing is said of it"
-            assert reference.unit(name, value) is not None, (
-                f"{path}.{name}: add the unit to mrcnn_tf/experiment/reference.py"
-            )
+            has_unit = reference.unit(name, value) is not None or meaning.startswith("*refused*")
+            assert has_unit, f"{path}.{name}: add the unit to mrcnn_tf/experiment/reference.py"
             described.add(f"{path}.{name}")
     assert set(unread.UNREAD) - described == {"trainer.optimizer_config.ema"}
     assert set(reference._OF_MODEL_GARDEN) <= described
