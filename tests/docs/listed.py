@@ -164,7 +164,7 @@ NOT_RUN = {
         "on Dataflow; tests/data_prep/test_tfds_beam.py has the runner that comes with Beam"
     ),
     "mrcnn_tf/predict_beam.py --manifest --output_dir --saved_model": (
-        "on Dataflow; tests/serving/test_predict_beam.py has the flags on a runner of this machine"
+        "tests/serving/test_predict_beam.py gives the same from Python; one is for Dataflow"
     ),
     "mrcnn_tf/convert_weights.py --input --output --target": (
         "tests/weights/test_convert_weights.py writes every target from Python"
@@ -177,6 +177,7 @@ NOT_RUN = {
     " --val_images": "half an hour; without photos to validate on it is run",
     "mrcnn_tf/train.py --experiment": "an experiment of the paper's size; others are run",
     "mrcnn_tf/train.py --experiment --params_override": "the same, with a field",
+    "make beam-test": "is how tests are run that need Beam",
     "make bench*": _MEASURES,
     "make demo": "ten minutes; its stages are run by tests/end_to_end",
     "make lint": "is how tests are run",
@@ -187,6 +188,7 @@ NOT_RUN = {
     "pip install *": _INSTALLS,
     "beam/bin/pip install *": _INSTALLS,
     "python3.11 -m venv *": "tests/install makes environments from Python",
+    "cat found/unread-*": "input of the next one",
     "cd kit": "a step to the next command",
     "docker compose up -d": "there is no Docker where tests run; test_kit.py checks the file",
     "sudo ln -s $PWD /kit": "changes the machine",
