@@ -127,6 +127,7 @@ _INSTALLS = "downloads; tests/install holds files of pins and extras against eac
 
 # {command: why no test runs it}.
 NOT_RUN = {
+    "benchmarks/*": _MEASURES,
     "mrcnn_tf/export.py --checkpoint_path --experiment --export_dir --params_override": (
         "test_systems.py exports a network that looks several times from Python"
     ),
@@ -136,29 +137,11 @@ NOT_RUN = {
     "mrcnn_tf/train.py --checkpoint_path --experiment --mode": (
         "test_train_to_predict.py scores a checkpoint from Python, the newest by the command"
     ),
-    "benchmarks/edge.py --checkpoint --experiment --input_size --pictures --records": _MEASURES,
-    "benchmarks/evaluation.py --cocoeval --images": _MEASURES,
-    "benchmarks/evaluation.py --images --report": _MEASURES,
     "benchmarks/kills.py --kills --seed": "hours; test_faults.py makes a few by the same code",
     "benchmarks/kills.py --kills --seed --workers": "the same with two processes",
     "benchmarks/model_server.py --model_base_path --model_name": (
         "runs until it is stopped; tests/serving/served.py starts it as a class"
     ),
-    "benchmarks/op_choices.py": _MEASURES,
-    "benchmarks/parts.py --dtype --markdown --task": _MEASURES,
-    "benchmarks/parts.py --task": _MEASURES,
-    "benchmarks/predict.py": _MEASURES,
-    "benchmarks/resume.py --records": _MEASURES,
-    "benchmarks/roi_align.py": _MEASURES,
-    "benchmarks/run.py --only": _MEASURES,
-    "benchmarks/serving.py --memory_requests --requests": _MEASURES,
-    "benchmarks/serving.py --model_base_path": _MEASURES,
-    "benchmarks/serving.py --model_base_path --protocol": _MEASURES,
-    "benchmarks/soak.py --minutes --model_base_path": _MEASURES,
-    "benchmarks/start_up.py": _MEASURES,
-    "benchmarks/steady_memory.py --evaluated --predicted --steps": _MEASURES,
-    "benchmarks/systems_on_shapes.py": _MEASURES,
-    "benchmarks/workers.py --kills --steps --workers": _MEASURES,
     "tests/serving/large_picture_script.py": "asks for 20 GB of pixels",
     "data_prep/tfds_build.py --beam_pipeline_options --data_dir --manual_dir --num_shards": (
         "on Dataflow; tests/data_prep/test_tfds_beam.py has the runner that comes with Beam"
