@@ -81,6 +81,7 @@ _UNITS = {
     "subdivisions": "doublings",
     "soft_nms_sigma": "IoU squared",
     "num_classes": "classes",
+    "num_keypoints": "keypoints",
     "max_instances": "objects per image",
     "brightness": "part",
     "contrast": "part",

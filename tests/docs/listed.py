@@ -127,6 +127,9 @@ _INSTALLS = "downloads; tests/install holds files of pins and extras against eac
 
 # {command: why no test runs it}.
 NOT_RUN = {
+    f"data_prep/create_coco_tfrecord.py --image_dir --min_keypoints --noinclude_masks {_INTO}": (
+        "COCO's persons; tests/data_prep/test_keypoints.py converts some from Python"
+    ),
     "benchmarks/*": _MEASURES,
     "mrcnn_tf/export.py --checkpoint_path --experiment --export_dir --params_override": (
         "test_systems.py exports a network that looks several times from Python"
