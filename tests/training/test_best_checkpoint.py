@@ -117,7 +117,7 @@ class _Task:
     def build_metrics(self, training):
         return []
 
-    def build_inputs(self, data, input_context=None):
+    def build_inputs(self, data, input_context=None, first_step=0, start=""):
         return tf.data.Dataset.from_tensors(tf.ones([1, 1]))
 
     def validation_step(self, inputs, model, metrics):
