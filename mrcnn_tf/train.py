@@ -39,6 +39,7 @@ from mrcnn_tf.training import (
     optimizers,
     preflight,
     progress,
+    same_weights,
 )
 from mrcnn_tf.training.early_stopping import EarlyStopping
 from mrcnn_tf.training.loop import Loop, first_lines
@@ -200,7 +201,8 @@ def _train(
         _print_notes(preflight.check_validation(task, experiment.trainer))
         preflight.check_best(task, experiment.trainer)
     trainer = _trainer_at(standing, experiment, task, strategy, images_per_step, plan)
-    workers.numbers(0)  # which ends here if one of them has failed
+    with strategy.scope():
+        same_weights.check(workers, trainer.checkpoint)  # ends here if one of them has failed
     # All that can be known before the first step is known to be right, and nothing is written yet.
     write_dir = workers.folder_to_write(model_dir)
     if workers.is_chief:
@@ -387,6 +389,7 @@ def _evaluate(
         trainer = _trainer(experiment, task, images_per_step=where.images_per_step or 0)
         checkpoints.load(trainer.evaluated_model, checkpoint)
         trainer.global_step.assign(where.step)
+        same_weights.check(trainer.workers, trainer.checkpoint)
     write_dir = trainer.workers.folder_to_write(model_dir)
     tf.io.gfile.makedirs(write_dir)
     log = progress.EvaluationLog(trainer, write_dir, None if is_own else checkpoint)

@@ -10,7 +10,14 @@ import tensorflow as tf
 
 from mrcnn_tf.data import damage, record_files
 from mrcnn_tf.experiment import fields, sources
-from mrcnn_tf.training import checkpoint_folder, curves, input_watch, progress, run_folder
+from mrcnn_tf.training import (
+    checkpoint_folder,
+    curves,
+    input_watch,
+    progress,
+    run_folder,
+    same_weights,
+)
 from mrcnn_tf.training.trainer import Trainer, numbers
 
 _BEHIND_THE_MESSAGE = ("\t", "Traceback", "Original stack trace", "Detected at node")
@@ -204,6 +211,7 @@ class Loop:
         standing = run_folder.standing_at(last, batch, default_batch=batch)
         with self._trainer.strategy.scope():
             self._trainer.restore(last, standing.step, batch)
+            same_weights.check(self._trainer.workers, self._trainer.checkpoint)
         losses = os.path.join(self._manager.directory, run_folder.LOSSES)
         run_folder.drop_rows_beyond(losses, standing.images)
         self._drop_curves_beyond(standing.step)
