@@ -13,6 +13,7 @@ step is taken in `training/task.py`; `mrcnn_tf.export` makes a SavedModel of wha
 import contextlib
 import copy
 import os
+import traceback
 from collections.abc import Iterable
 
 from mrcnn_tf.console import command_line, threads, xla_cache
@@ -92,9 +93,11 @@ def run(
     strategy = strategy or devices.strategy(experiment.runtime)
     experiment.runtime = cluster.of_any_machine(experiment.runtime)
     workers = Workers(strategy)
-    if workers.count > 1 and mode in _OF_ONE_MACHINE:
-        raise ValueError(f"--mode={mode} runs on one machine: start it there, without the others")
     try:
+        if workers.count > 1 and mode in _OF_ONE_MACHINE:
+            raise ValueError(
+                f"--mode={mode} runs on one machine: start it there, without the others"
+            )
         preflight.check_workers(workers, experiment, mode)
         if not workers.is_chief:  # nobody would see them
             experiment.task.allow_image_summary = False
@@ -105,7 +108,9 @@ def run(
         with contextlib.suppress(tf.errors.OpError, RuntimeError):
             workers.leave()
         raise
-    except (tf.errors.OpError, RuntimeError, ValueError, OSError, FloatingPointError) as error:
+    except WorkerGone:  # known by now
+        raise
+    except Exception as error:  # of any kind: the others would wait, or take this one for gone
         workers.raise_if_gone(error)
         workers.report(error)
         raise
@@ -558,6 +563,9 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt as interrupt:
         print("stopped by SIGINT", flush=True)
         raise SystemExit(130) from interrupt
+    except Exception as error:  # nobody has thought of it: where it comes from is worth knowing
+        traceback.print_exc()
+        raise SystemExit(f"error: {type(error).__name__}: {error}") from error
 
 
 def run_main() -> None:

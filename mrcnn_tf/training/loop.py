@@ -248,8 +248,8 @@ class Loop:
         try:
             yield
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a record that it quotes
-            self._trainer.workers.raise_if_gone(error)
             input_watch.raise_if_forgotten(error)
+            self._trainer.workers.raise_if_gone(error)
             found = self._what_diverged()
             if found:
                 raise self._floating_point_error(f"the loss was {found}") from error

@@ -33,7 +33,11 @@ _GONE = re.compile(
     r"Collective ops is aborted by|from remote target /job:|heartbeat|[Cc]oordination ?[Ss]ervice"
 )
 _PEER = r"/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)"
-_LONGEST_GOODBYE_MS = 60_000
+_LONGEST_WAIT_MS = 60_000
+_KEYS = "mrcnn_tf"  # what begins the names of our words at TensorFlow's coordination service
+_FAILING, _FAILED = f"{_KEYS}/failing", f"{_KEYS}/failed"
+_FIRST_WORD_MS = 5_000
+_GOODBYE_SECONDS = 1.0
 _MARK = "this worker failed: "  # before what `report` says: TensorFlow reports errors, too
 _REPORTED = re.compile(rf"Error reported from {_PEER}: {_MARK}(.*)")
 
@@ -168,9 +172,8 @@ class Workers:
         from tensorflow.python.eager import context
 
         with contextlib.suppress(tf.errors.OpError):
-            context.context().wait_at_barrier("leave", _LONGEST_GOODBYE_MS)
-        if self.is_chief:
-            time.sleep(1.0)  # the others hear of it from here
+            context.context().wait_at_barrier("leave", _LONGEST_WAIT_MS)
+        self._let_others_hear()
 
     def folder_to_write(self, model_dir: str) -> str:
         """Return where this process writes: the run's folder, or one that is gone at its end."""
@@ -200,9 +203,16 @@ class Workers:
         reported = _REPORTED.search(text)
         if reported:
             role, task, why = reported.groups()
+            self._let_others_hear()
             raise WorkerGone(f"{self.name(self._place(role, int(task)))} failed: {why}", 1)
-        if not _GONE.search(text):
+        if not all(_GONE.search(cause) for cause in _causes(text)):
+            self._write(_FAILING, str(self.index))  # why takes longer to say, see `report`
             return
+        failed = self._failed()
+        if failed:
+            peer, why = failed
+            self._let_others_hear()
+            raise WorkerGone(f"{self.name(peer)} failed: {why}", 1) from error
         found = (self._place(role, int(task)) for role, task in re.findall(_PEER, text))
         peers = sorted({peer for peer in found if peer != self.index and peer < self.count})
         who = " and ".join(map(self.name, peers)) or "another worker"
@@ -215,22 +225,74 @@ class Workers:
     def report(self, error: Exception) -> None:
         """Tell the others, who would wait for this worker, what has ended it.
 
+        They hear of it in two ways, since TensorFlow says that a collective has failed, but not
+        why, to those who are in one before this worker can say anything.
+
         Args:
           error: that this worker cannot go on from.
         """
         if self.count == 1:
             return
-        # The only door to it: without, the others see that this worker is gone but not why.
         from tensorflow.python.eager import context
 
-        text = _MARK + str(error).partition("\n")[0]
+        self._write(_FAILING, str(self.index))
+        self._write(_FAILED, json.dumps([self.index, said(error)]))
+        text = _MARK + said(error)
         with contextlib.suppress(tf.errors.OpError):  # the chief, who passes it on, is gone
             context.context().report_error_to_cluster(tf.errors.INVALID_ARGUMENT, text)
+        self._let_others_hear()
+
+    def _let_others_hear(self) -> None:
+        """Wait a moment where they fetch all words from: from the chief's process."""
         if self.is_chief:
-            time.sleep(1.0)  # the others fetch it from here
+            time.sleep(_GOODBYE_SECONDS)
+
+    def _failed(self) -> tuple[int, str] | None:
+        """Return which other worker has failed, and what it says of it; None if none says so."""
+        failing = self._read(_FAILING, _FIRST_WORD_MS)
+        if failing is None or int(failing) == self.index:
+            return None
+        words = self._read(_FAILED, _LONGEST_WAIT_MS)
+        if words is None:
+            return int(failing), "see what it printed"
+        peer, why = json.loads(words)
+        return peer, why
+
+    def _write(self, key: str, text: str) -> None:
+        """Tell all workers something, unless another one has already: the first failure counts."""
+        from tensorflow.python.eager import context
+
+        with contextlib.suppress(tf.errors.OpError):  # there already, or the chief is gone
+            context.context().set_config_key_value(key, text)
+
+    def _read(self, key: str, patience_ms: int) -> str | None:
+        """Return what a worker has told all; None if nobody has for so long."""
+        from tensorflow.python.eager import context
+
+        try:
+            text: str = context.context().get_config_key_value(key, patience_ms)
+        except tf.errors.OpError:
+            return None
+        return text
 
     def _place(self, role: str | None, task: int | None) -> int:
         return (task or 0) + (self._chiefs if role == "worker" else 0)
+
+
+def _causes(text: str) -> list[str]:
+    """Return what TensorFlow says of an error, one by one where it joins several."""
+    _, joined, rest = text.partition(" root error(s) found.")
+    return re.split(r"^ *\(\d+\) ", rest, flags=re.MULTILINE)[1:] if joined else [text]
+
+
+def said(error: Exception) -> str:
+    """Return an error as one line: its message, with the type of what nobody has thought of."""
+    text = getattr(error, "message", None) or str(error)
+    line = text.strip().partition("\n")[0]
+    known = ValueError | OSError | FloatingPointError | RuntimeError | tf.errors.OpError
+    if isinstance(error, known):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _packed(value: Any) -> np.ndarray:

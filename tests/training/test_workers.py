@@ -33,6 +33,17 @@ failed: a record cannot be read
 The error could be from a previous operation."""
 
 
+@pytest.fixture(autouse=True)
+def board(monkeypatch):
+    """In the place of what TensorFlow's coordination service keeps for all: {key: text}."""
+    said = {}
+    monkeypatch.setattr(Workers, "_write", lambda _, key, text: said.setdefault(key, text))
+    monkeypatch.setattr(workers, "_GOODBYE_SECONDS", 0.0)
+    monkeypatch.setattr(context.Context, "report_error_to_cluster", lambda *_: None)
+    monkeypatch.setattr(Workers, "_read", lambda _, key, patience_ms: said.get(key))
+    return said
+
+
 def worker(index, hosts=("a:1", "b:2", "c:3"), chiefs=0):
     """One of several, without the others."""
     one = Workers()
@@ -59,6 +70,48 @@ def test_what_tensorflow_says_of_the_others_becomes_one_line(text, me, said, cod
     assert str(gone.value).startswith(said)
     assert "\n" not in str(gone.value)
     assert gone.value.exit_code == code
+
+
+ABORTED = """Collective ops is aborted by: truncated record at 0
+Additional GRPC error information from remote target /job:worker/replica:0/task:1 while calling \
+/tensorflow.WorkerService/RecvBuf:"""
+JOINED = """Graph execution error:
+
+Detected at node IteratorGetNext defined at (most recent call last):
+2 root error(s) found.
+  (0) DATA_LOSS:  truncated record at 0
+\t [[{{node IteratorGetNext}}]]
+  (1) INTERNAL:  Collective ops is aborted by: truncated record at 0
+The error could be from a previous operation. Restart your program to reset.
+\t [[{{node CollectiveReduceV2}}]]
+0 successful operations.
+0 derived errors ignored."""
+
+
+@pytest.mark.parametrize("text", [ABORTED, RESET, REPORTED.replace("this worker failed: ", "")])
+def test_who_is_told_by_tensorflow_that_a_step_failed_asks_why(board, text):
+    error = tf.errors.DataLossError(None, None, text)
+    failing, other = worker(1), worker(0)
+    failing.raise_if_gone(tf.errors.DataLossError(None, None, "truncated record at 0"))
+    with pytest.raises(WorkerGone, match=r"^worker 1 \(b:2\) failed: see what it printed$"):
+        other.raise_if_gone(error)  # its machine is gone before it has found words
+    failing.report(ValueError("step 4 failed: train.tfrecord: record 1\nand more"))
+    with pytest.raises(WorkerGone) as gone:
+        other.raise_if_gone(error)
+    assert str(gone.value) == "worker 1 (b:2) failed: step 4 failed: train.tfrecord: record 1"
+    assert gone.value.exit_code == 1
+    # The first one counts: what fails because of it says nothing.
+    worker(2).report(ValueError("also"))
+    with pytest.raises(WorkerGone, match=r"^worker 1 \(b:2\) failed: step 4"):
+        other.raise_if_gone(error)
+
+
+def test_of_joined_errors_a_workers_own_counts(board):
+    worker(1).raise_if_gone(tf.errors.DataLossError(None, None, JOINED))
+    assert list(board.values()) == ["1"]
+    both = JOINED.replace("DATA_LOSS:  truncated", "INTERNAL:  Collective ops is aborted by: ")
+    with pytest.raises(WorkerGone, match="failed: see what it printed"):
+        worker(0).raise_if_gone(tf.errors.InternalError(None, None, both))
 
 
 def test_other_errors_are_left_alone():
