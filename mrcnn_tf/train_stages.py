@@ -23,6 +23,7 @@ from mrcnn_tf.console import running
 from mrcnn_tf.console.durations import duration
 from mrcnn_tf.experiment import precision
 from mrcnn_tf.staged import stages
+from mrcnn_tf.training import cluster
 
 
 def _define_flags() -> None:
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> None:
     try:
         override = precision.laid_over(values.params_override, values.mixed_precision)
         schedule = stages.Schedule(values.experiment, model_dir, values.config_file, override)
+        cluster.check_alone(schedule.detector.runtime, "train_stages")
         seconds = running.run(schedule.stages, model_dir)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error

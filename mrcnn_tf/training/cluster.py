@@ -77,6 +77,37 @@ def find(runtime: config_definitions.RuntimeConfig) -> Cluster | None:
     return found
 
 
+def check_alone(runtime: config_definitions.RuntimeConfig, what: str) -> None:
+    """Refuse several machines for what runs on one.
+
+    Args:
+      runtime: as for `find`.
+      what: the command.
+
+    Raises:
+      ValueError: there are several; or see `find`.
+    """
+    machines = find(runtime)
+    if machines and machines.others:
+        raise ValueError(
+            f"{what} runs on one machine, but there are {', '.join(machines.hosts)}: start it on "
+            "one of them, without TF_CONFIG and runtime.worker_hosts"
+        )
+
+
+def tell_tensorflow(machines: Cluster) -> None:
+    """Have TF_CONFIG name the machines, since TensorFlow asks nobody else.
+
+    Some schedulers set it without a cluster, to `{"environment": "cloud"}` for one.
+    """
+    if _of_environment():
+        return
+    task = {"type": "worker", "index": machines.task_index}
+    os.environ["TF_CONFIG"] = json.dumps(
+        {"cluster": {"worker": list(machines.hosts)}, "task": task}
+    )
+
+
 def of_any_machine(runtime: config_definitions.RuntimeConfig) -> config_definitions.RuntimeConfig:
     """Return the fields without the machines, so that params.yaml is good for any other ones."""
     if runtime.distribution_strategy != STRATEGY:

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from official.common import distribute_utils
@@ -11,6 +11,7 @@ from official.core import config_definitions
 
 from mrcnn_tf.console import labelled_lines
 from mrcnn_tf.training import cluster
+from mrcnn_tf.training.workers import Workers
 
 
 def strategy(runtime: config_definitions.RuntimeConfig) -> tf.distribute.Strategy:
@@ -21,7 +22,7 @@ def strategy(runtime: config_definitions.RuntimeConfig) -> tf.distribute.Strateg
 
     Raises:
       ValueError: there are not as many GPUs; or see `cluster.find`; or the machines do not come
-        together.
+        together, or have not as many GPUs each.
     """
     machines = cluster.find(runtime)
     visible = len(tf.config.list_physical_devices("GPU"))
@@ -37,13 +38,16 @@ def strategy(runtime: config_definitions.RuntimeConfig) -> tf.distribute.Strateg
             f"runtime.num_gpus: {runtime.num_gpus}, but of several machines all {visible} GPUs "
             "that TensorFlow sees on each are used. CUDA_VISIBLE_DEVICES says which those are"
         )
-    distribute_utils.configure_cluster(",".join(machines.hosts), machines.task_index)
+    cluster.tell_tensorflow(machines)
     if machines.others:
         labelled_lines.label_output(f"worker {machines.task_index}: ")
         print(f"waiting for {', '.join(machines.others)}", flush=True)
     try:
         with _interruptible():
-            return _strategy(runtime, visible)
+            used = _strategy(runtime, visible)
+            workers = Workers(used)
+            assert workers.count == len(machines.hosts), (workers.hosts, machines.hosts)
+            said = workers.before_collectives("devices", describe_replicas(visible))
     except (tf.errors.OpError, RuntimeError) as error:
         text = getattr(error, "message", str(error)).strip().splitlines()[0]
         raise ValueError(
@@ -51,6 +55,30 @@ def strategy(runtime: config_definitions.RuntimeConfig) -> tf.distribute.Strateg
             f"{', '.join(machines.others)} do not come together: {text}. Does another process "
             "hold the port?"
         ) from error
+    check_equal(workers, said)
+    return used
+
+
+def check_equal(workers: Workers, said: Sequence[str]) -> None:
+    """Refuse machines with other replicas than the chief's: TensorFlow takes them for equal.
+
+    Args:
+      workers: on all machines.
+      said: `describe_replicas` of each.
+
+    Raises:
+      ValueError: on every worker, with the differences.
+    """
+    wrong = [
+        f"{workers.name(k)} has {theirs}; the chief has {said[0]}"
+        for k, theirs in enumerate(said)
+        if theirs != said[0]
+    ]
+    if wrong:
+        raise ValueError(
+            "every machine of a run needs as many GPUs as the others (nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES say which TensorFlow sees):\n  " + "\n  ".join(wrong)
+        )
 
 
 def replicas_of_a_machine() -> int:
@@ -84,6 +112,14 @@ def _strategy(runtime: config_definitions.RuntimeConfig, visible: int) -> tf.dis
 
 def describe(used: tf.distribute.Strategy) -> str:
     """Return "8 GPUs", "1 CPU"."""
-    count = used.num_replicas_in_sync
-    kind = "GPU" if "GPU" in used.extended.worker_devices[0] else "CPU"
+    return _counted(used.num_replicas_in_sync, "GPU" in used.extended.worker_devices[0])
+
+
+def describe_replicas(visible: int) -> str:
+    """Return what a machine brings into a run of several: all its GPUs, else its processor."""
+    return _counted(visible or 1, bool(visible))
+
+
+def _counted(count: int, are_gpus: bool) -> str:
+    kind = "GPU" if are_gpus else "CPU"
     return f"{count} {kind}{'s' if count > 1 else ''}"

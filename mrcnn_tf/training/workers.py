@@ -162,6 +162,31 @@ class Workers:
         """Return the chief's value; see `gather`. Whatever it has done before is done then."""
         return self.gather(value if self.is_chief else None)[0]
 
+    def before_collectives(self, what: str, text: str) -> list[str]:
+        """Return what every worker says, told by TensorFlow's coordination service.
+
+        That takes no collective, for which all have to have as many replicas. Once per `what`.
+
+        Args:
+          what: is said.
+          text: this worker's.
+
+        Raises:
+          OpError: another worker is gone.
+        """
+        if self.count == 1:
+            return [text]
+        from tensorflow.python.eager import context
+
+        service = context.context()
+        service.set_config_key_value(f"{_KEYS}/{what}/{self.index}", text)
+        keys = [f"{_KEYS}/{what}/{k}" for k in range(self.count)]
+        told = [service.get_config_key_value(key, _LONGEST_WAIT_MS) for key in keys]
+        with contextlib.suppress(tf.errors.OpError):
+            # The chief's process, which may be about to end, is the service: all have heard it.
+            service.wait_at_barrier(f"{_KEYS}/{what}", _LONGEST_WAIT_MS)
+        return told
+
     def leave(self) -> None:
         """Return when all workers have done everything, and need nothing of each other."""
         self.gather("done")

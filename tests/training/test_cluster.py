@@ -1,8 +1,10 @@
 """cluster.py: one machine, several, and all that contradicts itself."""
 
 import json
+import os
 
 import pytest
+import tensorflow as tf
 from official.core import config_definitions
 
 from mrcnn_tf.training import cluster
@@ -152,3 +154,26 @@ def test_params_of_a_run_name_no_machines():
     assert plain.enable_xla
     assert fields.task_index == 1
     assert cluster.of_any_machine(plain) == plain
+
+
+@pytest.mark.parametrize(
+    "said", ["", "{}", {"cluster": {}, "task": {}}, {"environment": "cloud"}, {"task": {}}]
+)
+def test_tensorflow_hears_of_the_machines_that_the_fields_name(tf_config, said):
+    """It looks at TF_CONFIG alone, which some schedulers set without a cluster."""
+    tf_config(said)
+    machines = cluster.find(runtime("a:1,b:2", 1))
+    cluster.tell_tensorflow(machines)
+    assert json.loads(os.environ["TF_CONFIG"]) == TWO
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    assert resolver.cluster_spec().as_dict() == TWO["cluster"]
+    assert (resolver.task_type, resolver.task_id) == ("worker", 1)
+    assert cluster.find(runtime()) == machines
+
+
+def test_a_tf_config_that_names_them_stays_what_it_is(tf_config):
+    said = {"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "rpc_layer": "grpc"}
+    said["task"] = {"type": "worker", "index": 0}
+    tf_config(said)
+    cluster.tell_tensorflow(cluster.find(runtime("a:1,b:2", 1)))
+    assert json.loads(os.environ["TF_CONFIG"]) == said
