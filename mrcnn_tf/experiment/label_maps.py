@@ -102,14 +102,18 @@ def _find(config: Task) -> tuple[str, LabelMap] | None:
     return None
 
 
-def _beside(data: fields.Data) -> list[tuple[str, LabelMap]]:
-    """The label maps in the folders of the records, if any are named: (path, label map)."""
+def paths(data: fields.Data) -> list[str]:
+    """Return the files of the label maps in the folders of the records, if any are named."""
     patterns = record_files.patterns(sources.patterns(data)) if sources.is_given(data) else []
     folders = dict.fromkeys(os.path.dirname(p) for p in patterns)
+    candidates = (os.path.join(folder, schema.LABEL_MAP_FILE) for folder in folders)
+    return [path for path in candidates if tf.io.gfile.exists(path)]
+
+
+def _beside(data: fields.Data) -> list[tuple[str, LabelMap]]:
+    """The label maps in the folders of the records: (path, label map)."""
     found = []
-    for folder in folders:
-        path = os.path.join(folder, schema.LABEL_MAP_FILE)
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path, "rb") as file:
-                found.append((path, LabelMap.from_json(file.read(), path)))
+    for path in paths(data):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            found.append((path, LabelMap.from_json(file.read(), path)))
     return found

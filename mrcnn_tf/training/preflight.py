@@ -15,8 +15,9 @@ from pycocotools import mask as coco_mask
 from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data import damage, record_files, record_index, schema, service_processes
 from mrcnn_tf.evaluation import images
-from mrcnn_tf.experiment import fields, sources
+from mrcnn_tf.experiment import fields, label_maps, sources
 from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
+from mrcnn_tf.staged import proposals
 from mrcnn_tf.training import evaluators, run_folder
 from mrcnn_tf.training.task import VALIDATION_LOSS, MaskRCNNTask
 from mrcnn_tf.training.workers import Workers
@@ -54,7 +55,7 @@ _SAME_ON_ALL_MACHINES = (
 
 
 def check_workers(workers: Workers, experiment: Experiment, mode: str) -> None:
-    """Refuse workers that were started with other fields than the chief, or see other records.
+    """Refuse workers that were started with other fields than the chief, or see other files.
 
     They would train on as if nothing were wrong, each with images of an order of its own.
 
@@ -73,10 +74,18 @@ def check_workers(workers: Workers, experiment: Experiment, mode: str) -> None:
         if field in _SAME_ON_ALL_MACHINES or not field.startswith("runtime."):
             mine[field] = value
     mine = {field: value for field, value in mine.items() if field not in _PATHS}
-    if mode != "eval":
-        mine["records of task.train_data"] = _files_of(experiment.task.train_data)
-    if "eval" in mode:
-        mine["records of task.validation_data"] = _files_of(experiment.task.validation_data)
+    task = experiment.task
+    used = {"train_data": mode != "eval", "validation_data": "eval" in mode}
+    for name in (name for name, is_used in used.items() if is_used):
+        data = getattr(task, name)
+        mine[f"records of task.{name}"] = _files_of(data)
+        if data.proposals:
+            meta = os.path.join(data.proposals, proposals.META)
+            mine[f"{proposals.META} of task.{name}.proposals"] = _digest_of(meta)
+    # Both, whatever is used: where the records of one have none, the classes are the other's.
+    mine |= {f"label map {path}": digest for path, digest in _label_maps_of(task)}
+    if task.annotation_file:
+        mine["content of task.annotation_file"] = _digest_of(task.annotation_file)
     said = workers.gather(mine)
     wrong = [
         f"{workers.name(k)}: {field}: {theirs.get(field)}; the chief has {said[0].get(field)}"
@@ -115,6 +124,31 @@ def _files_of(data: fields.Data) -> str:
         digest = hashlib.sha256(places.encode()).hexdigest()[:8]
         said += f" and more, {len(damages):,} places in all (digest: {digest})"
     return said
+
+
+def _label_maps_of(task: Task) -> Iterator[tuple[str, str]]:
+    """What tells the label maps in the folders of the records from others: (which, digest)."""
+    for name in ("train_data", "validation_data"):
+        data = getattr(task, name)
+        try:
+            paths = label_maps.paths(data)
+        except (OSError, ValueError, tf.errors.OpError):  # said of the records
+            continue
+        for k, path in enumerate(paths):
+            yield f"{k + 1} of task.{name}", _digest_of(path)
+
+
+def _digest_of(path: str) -> str:
+    """Return what tells a file's content from another; or that it cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            while block := file.read(2**24):
+                digest.update(block)
+                size += len(block)
+    except (OSError, tf.errors.OpError) as error:
+        return f"cannot be read ({type(error).__name__})"  # nothing of the path, which may differ
+    return f"{size:,} bytes (digest: {digest.hexdigest()[:8]})"
 
 
 _DAMAGED = (

@@ -61,3 +61,42 @@ def test_paths_may_differ_and_nothing_else(experiment, field, is_told):
     two.gather = lambda value: told.append(value) or [value, value]
     preflight.check_workers(two, experiment, "train")
     assert (field in told[0]) == is_told
+
+
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [
+        ("label_map.json", "label map 1 of task.train_data"),
+        ("val.json", "content of task.annotation_file"),
+        ("proposals/meta.json", "meta.json of task.train_data.proposals"),
+    ],
+)
+def test_files_of_another_content_are_told(experiment, tmp_path, file, field):
+    """A class more in one copy; all that is compared of records, names and sizes, is the same."""
+    experiment.task.annotation_file = str(tmp_path / "val.json")
+    experiment.task.train_data.proposals = str(tmp_path / "proposals")
+    told = []
+    two = Two({})
+    two.gather = lambda value: told.append(value) or [value, value]
+    (tmp_path / "proposals").mkdir()
+    for content in ("", "{}", "{ }"):
+        for name in ("label_map.json", "val.json", "proposals/meta.json"):
+            (tmp_path / name).write_text("")
+        (tmp_path / file).write_text(content)
+        preflight.check_workers(two, experiment, "train")
+    # The SHA-256 of nothing begins with e3b0c442, that of "{}" with 44136fa3.
+    assert [said[field] for said in told[:2]] == [
+        "0 bytes (digest: e3b0c442)",
+        "2 bytes (digest: 44136fa3)",
+    ]
+    changed = {name for name in told[1] if told[1][name] != told[2][name]}
+    assert changed == {field}
+    with pytest.raises(ValueError, match=rf"worker 1 \(b:2\): {field}: 0 bytes .*; the chief has"):
+        preflight.check_workers(Two({field: told[0][field]}), experiment, "train")
+
+
+def test_a_file_that_one_alone_has_is_told_without_its_path(experiment, tmp_path):
+    experiment.task.annotation_file = str(tmp_path / "nowhere.json")
+    field = "content of task.annotation_file"
+    with pytest.raises(ValueError, match=r"the chief has cannot be read \(NotFoundError\)"):
+        preflight.check_workers(Two({field: "2 bytes"}), experiment, "train")
