@@ -1,12 +1,15 @@
 """A run on several machines: real processes, each with an address of its own on this one."""
 
 import json
+import os
 import re
+import shutil
 import signal
 
 import pytest
 
 from benchmarks.worker_processes import Workers, free_ports
+from tests.end_to_end.conftest import script
 
 pytestmark = pytest.mark.slow
 
@@ -92,36 +95,71 @@ def test_the_chief_alone_writes(trained):
     assert "loss" not in other
 
 
-def test_evaluation_is_shared_out_and_scores_as_one_process(trained, override, tmp_path):
-    """AP and AR to the last digit, losses up to the network's own rounding; one line in all."""
+@pytest.fixture(scope="module")
+def five(tmp_path_factory):
+    """Five validation images, high ones and wide ones: no two canvases have the same number."""
+    folder = tmp_path_factory.mktemp("five")
+    numbers = ("--num_train=0", "--num_val=5", "--image_size=40-96", "--seed=2")
+    script("data_prep/create_shapes_coco.py", f"--output_dir={folder}", *numbers)
+    annotations = folder / "annotations" / "instances_val.json"
+    script(
+        "data_prep/create_coco_tfrecord.py",
+        f"--image_dir={folder / 'val'}",
+        f"--object_annotations_file={annotations}",
+        f"--output_file_prefix={folder / 'records' / 'val'}",
+        "--num_shards=2",
+    )
+    images = json.loads(annotations.read_text())["images"]
+    assert {image["height"] > image["width"] for image in images} == {True, False}
+    return {
+        "task.validation_data.input_path": f"{folder}/records/val-*.tfrecord",
+        "task.validation_data.long_edge": 128,
+        "task.validation_data.global_batch_size": 0,
+        "task.validation_data.images_per_replica": 1,
+    }
+
+
+def test_evaluation_is_shared_out_and_scores_as_one_process(trained, override, five, tmp_path):
+    """In a run's folder; AP and AR to the last digit, losses up to the network's own rounding.
+
+    Two workers have an odd number of images between them, on several canvases, so one of them is
+    given blank ones.
+    """
     folder, _ = trained
-    fields = {"task.validation_data.global_batch_size": 0}
-    fields["task.validation_data.images_per_replica"] = 1
-    checkpoint = f"--checkpoint_path={folder / 'one' / 'ckpt-4'}"
     rows = []
     for name, count in (("one", 1), ("two", 2)):
+        run_dir = shutil.copytree(folder / "one", tmp_path / name)
+        before = files_of(run_dir)
         strategy = ALONE if count == 1 else {}
-        eval_ = command(override, tmp_path / name, checkpoint, mode="eval", **fields, **strategy)
+        eval_ = command(override, run_dir, mode="eval", **five, **strategy)
         codes, out = run([eval_] * count, tmp_path / f"logs {name}", knows="fields")
         assert codes == [0] * count, out
-        assert files_of(tmp_path / name) - {"metrics.jsonl"} == {
-            file for file in files_of(tmp_path / name) if "tfevents" in file
-        }
-        rows += rows_of(tmp_path / name / "metrics.jsonl")
-    assert len(rows) == 2
+        assert f"eval of {run_dir}/ckpt-4" in out[0]
+        assert all("tfevents" in file for file in files_of(run_dir) - before)
+        *_, row = rows_of(run_dir / "metrics.jsonl")
+        assert len(rows_of(run_dir / "metrics.jsonl")) == 2  # training's own, and this one
+        rows.append(row)
     losses = [{k: row.pop(k) for k in list(row) if k.endswith("loss")} for row in rows]
     assert losses[0]["validation_loss"] > 0
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    assert rows[0]["box_ap"] > 0
+    assert rows[0]["box_ar100"] > 0
     assert rows[0] == rows[1]
 
 
-def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(override, tmp_path):
+def best_of(run_dir):
+    """Step of the best checkpoint: what info.json says, and what is there."""
+    (file,) = (run_dir / "best").glob("best_ckpt-*.index")
+    step = json.loads((run_dir / "best" / "info.json").read_text())["best_ckpt_global_step"]
+    assert file.name == f"best_ckpt-{step:.0f}.index"
+    return step
+
+
+def test_a_worker_that_gets_a_signal_takes_all_of_them_along_and_they_go_on(override, tmp_path):
     long = RPN | {"trainer.train_steps": 2000, "trainer.checkpoint_interval": 2000}
-    long["trainer.validation_interval"] = 2000
+    long["trainer.validation_interval"] = 50  # in between there is time for a signal
     run_dir = tmp_path / "run"
     with Workers([command(override, run_dir, **long)] * 2, tmp_path / "logs") as workers:
-        workers.wait_for("step     3/2,000")
+        workers.wait_for("evaluated at step 50")
         workers.send(signal.SIGTERM, 1)
         assert workers.wait() == [42, 42]
         host = workers.hosts[1]
@@ -137,7 +175,18 @@ def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(overr
     step = int(found[1])
     assert found[2] == found[1]
     assert [row["step"] for row in rows_of(run_dir / "train.jsonl")] == list(range(1, step + 1))
-    # Restarted, they go on; here to an end that is near.
+    assert best_of(run_dir) == 50
+    # Restarted, they go on, and Ctrl-C at one of them ends both.
+    with Workers([command(override, run_dir, **long)] * 2, tmp_path / "interrupted") as workers:
+        workers.wait_for(f"step {step + 1:5d}/2,000")
+        workers.send(signal.SIGINT, 0)
+        assert workers.wait() == [130, 130]
+        chief, other = workers.printed(0), workers.printed(1)
+    for k, out in enumerate((chief, other)):
+        assert f"worker {k}: going on at step {step}" in out
+        assert f"worker {k}: stopped by SIGINT to worker 0 (" in out
+    step = rows_of(run_dir / "train.jsonl")[-1]["step"]
+    # And once more, to an end that is near.
     short = RPN | {"trainer.train_steps": step + 2, "trainer.validation_interval": step + 2}
     codes, (chief, other) = run([command(override, run_dir, **short)] * 2, tmp_path / "again")
     assert codes == [0, 0], chief + other
@@ -145,7 +194,11 @@ def test_a_worker_that_gets_sigterm_takes_all_of_them_along_and_they_go_on(overr
         assert f"worker {k}: going on at step {step}" in out
     rows = rows_of(run_dir / "train.jsonl")
     assert [row["step"] for row in rows] == list(range(1, step + 3))
-    assert [row["step"] for row in rows_of(run_dir / "metrics.jsonl")] == [step + 2]
+    *before, last = rows_of(run_dir / "metrics.jsonl")
+    assert last["step"] == step + 2
+    best = max(before, key=lambda row: row["ar_1000"])  # the first of equal ones
+    is_better = last["ar_1000"] > best["ar_1000"] or last["ar_1000"] == 0
+    assert best_of(run_dir) == (last if is_better else best)["step"]
     # And once more there is nothing to do, not even to wait: one was killed while the other left.
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     for index in (0, 1):
@@ -245,3 +298,39 @@ def test_who_has_everything_waits_for_the_others_before_leaving(tmp_path):
     has = float(re.search(r"has everything at (\S+)", chief)[1])
     left = [float(re.search(r"may go at (\S+)", out)[1]) for out in (chief, other)]
     assert min(left) > has  # of one clock
+
+
+def test_a_record_that_one_worker_cannot_read_ends_all_with_its_words(override, shapes, tmp_path):
+    """Its copy is cut while they train, when the places of the records are known."""
+    theirs = shutil.copytree(shapes / "records", tmp_path / "copy")
+    long = RPN | {"trainer.train_steps": 2000, "trainer.validation_interval": 2000}
+    texts = (override, override.replace(f"{shapes}/records", str(theirs)))
+    commands = [command(text, tmp_path / "run", **long) for text in texts]
+    with Workers(commands, tmp_path / "logs") as workers:
+        workers.wait_for("step     3/2,000")
+        for file in theirs.glob("train-*.tfrecord"):
+            os.truncate(file, 60)
+        codes = workers.wait()
+        chief, other = workers.printed(0), workers.printed(1)
+    assert codes == [1, 1], chief + other
+    assert re.search(rf"worker 1: error: step [\d,]+ failed: .*{theirs}/train-0000", other), other
+    assert re.search(
+        rf"worker 0: worker 1 \(.*\) failed: step [\d,]+ failed: .*{theirs}/train-0000", chief
+    ), chief
+    assert "Traceback" not in chief + other
+
+
+def test_workers_that_start_from_other_weights_say_so(trained, override, tmp_path):
+    """Paths may differ from machine to machine; what is behind them may not."""
+    commands = [
+        command(override, tmp_path / "run", **RPN, **{"task.init_checkpoint": str(path)})
+        for path in (trained[0] / "one" / "ckpt-2", trained[0] / "one")
+    ]
+    codes, out = run(commands, tmp_path / "logs")
+    assert codes == [1, 1], out
+    for text in out:
+        assert "error: the workers do not stand at the same weights" in text
+        assert re.search(
+            r"worker 1 \(.*\): [\d,]+ of [\d,]+ variables are not those of the chief", text
+        )
+    assert not (tmp_path / "run").exists()
