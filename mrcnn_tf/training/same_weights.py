@@ -9,7 +9,6 @@ checkpoint of the run), so what came of them is compared, as checksums.
 import zlib
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -65,4 +64,4 @@ def _checksum(variable: Any) -> int:
     strategy = tf.distribute.get_strategy()
     # Not `variable.numpy()`, which would add up over the workers what each keeps by itself.
     first = strategy.experimental_local_results(variable)[0]
-    return zlib.crc32(np.ascontiguousarray(first.numpy()).reshape(-1).view(np.uint8))
+    return zlib.crc32(first.numpy().tobytes())
