@@ -173,7 +173,7 @@ def test_leaving_takes_all_of_them(monkeypatch):
 
     monkeypatch.setattr(context, "context", Coordination)
     monkeypatch.setattr(workers.time, "sleep", lambda seconds: steps.append(("sleep", seconds)))
-    for index, last in ((0, [("sleep", 1.0)]), (1, [])):
+    for index, last in ((0, [("sleep", workers._GOODBYE_SECONDS)]), (1, [])):
         me = worker(index)
         monkeypatch.setattr(me, "gather", lambda value: steps.append(value))
         steps.clear()
