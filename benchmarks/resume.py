@@ -1,10 +1,11 @@
 """Seconds until the first batch of a run that goes on: records to that batch (CPU).
 
 python benchmarks/resume.py
+python benchmarks/resume.py --experiment=cascade_maskrcnn_r50_fpn  # several short edges
 
-Writes records of tiny pictures of several shapes, and asks the input of `maskrcnn_r50_fpn` for the
-batch after `--step` steps of 16 images, as a run does that was stopped there: once without an index
-of the records, once with the one that the first time left. Prints one JSON line.
+Writes records of tiny pictures of several shapes, and asks an experiment's input for the batch after
+`--step` steps of 16 images, as a run does that was stopped there: once without an index of the
+records, once with the one that the first time left. Prints one JSON line.
 """
 
 import argparse
@@ -28,13 +29,14 @@ _SHARDS = 16
 def main() -> None:
     """Print the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", default="maskrcnn_r50_fpn")
     parser.add_argument("--records", type=int, default=118_000)
     parser.add_argument("--step", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         _write(pathlib.Path(name), args.records)
-        config = loading.load("maskrcnn_r50_fpn", params_override="task.model.num_classes=2")
+        config = loading.load(args.experiment, params_override="task.model.num_classes=2")
         data = config.task.train_data
         data.input_path = config.task.validation_data.input_path = f"{name}/*.tfrecord"
         data.global_batch_size = args.batch
