@@ -230,8 +230,14 @@ def _no_masks(num_objects: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _check_source_id(source_id: tf.Tensor) -> None:
-    """Refuse an image id that a batch cannot carry."""
+    """Refuse an image id that a batch cannot carry, or an error could not name."""
     length = tf.strings.length(source_id)
+    # A point matches no byte that belongs to no character.
+    tf.debugging.Assert(
+        tf.strings.regex_full_match(source_id, "(?s).*"),
+        [f"a record's {schema.IMAGE_SOURCE_ID} is no UTF-8; in Base64:"]
+        + [tf.io.encode_base64(tf.strings.substr(source_id, 0, schema.SOURCE_ID_BYTES))],
+    )
     tf.debugging.Assert(
         (length > 0) & (length <= schema.SOURCE_ID_BYTES),
         [f"a record's {schema.IMAGE_SOURCE_ID} must have 1 to {schema.SOURCE_ID_BYTES} bytes, not"]

@@ -121,6 +121,11 @@ def test_gray_jpeg_becomes_rgb(scene_type, serialize):
         ({schema.MASK_RUNS: [1, 1]}, ["photo-9", "mask pixels"]),
         ({schema.IMAGE_SOURCE_ID: [b""]}, [schema.IMAGE_SOURCE_ID, "128"]),
         ({schema.IMAGE_SOURCE_ID: [b"x" * 129]}, [schema.IMAGE_SOURCE_ID, "129"]),
+        ({schema.IMAGE_SOURCE_ID: [b"a\x92\xff"]}, [schema.IMAGE_SOURCE_ID, "no UTF-8", "YZL_"]),
+        (
+            {schema.IMAGE_SOURCE_ID: [b"\x92"], schema.IS_CROWD: [0]},
+            [schema.IMAGE_SOURCE_ID, "no UTF-8", "kg"],
+        ),
     ],
 )
 def test_wrong_data_is_refused_by_name(make_scene, serialize, columns, words):

@@ -226,7 +226,7 @@ class Replay:
         detections = tf.function(self.model.call)(self.images, self.image_size_hw)
         valid = detections.valid[0]
         return detections._replace(
-            **{k: v[0][valid].numpy() for k, v in detections._asdict().items()}
+            **{k: v[0][valid].numpy() for k, v in detections._asdict().items() if v is not None}
         )
 
     @functools.cached_property
