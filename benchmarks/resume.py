@@ -4,8 +4,8 @@ python benchmarks/resume.py
 python benchmarks/resume.py --experiment=cascade_maskrcnn_r50_fpn  # several short edges
 
 Writes records of tiny pictures of several shapes, and asks an experiment's input for the batch
-after `--step` steps of 16 images, as a run does that was stopped there: once without an index of the
-records, once with the one that the first time left. Prints one JSON line.
+after `--step` steps of 16 images, as a run does that was stopped there: once without an index of
+the records, once with the one that the first time left. Prints one JSON line.
 """
 
 import argparse
