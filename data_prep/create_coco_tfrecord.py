@@ -193,9 +193,10 @@ def run(job: "conversion.Job", workers: "shards.Workers | None" = None) -> None:
         )
         return
     _print_summary(job.prefix, summary, time.monotonic() - start)
+    experiment = "maskrcnn_r50_fpn" if summary.counts.get("masks") else "fasterrcnn_r50_fpn"
     command_line.print_next(
         "where training and validation records are both there:\n"
-        "  python -m mrcnn_tf.train --experiment=maskrcnn_r50_fpn --params_override=FIELDS\n"
+        f"  python -m mrcnn_tf.train --experiment={experiment} --params_override=FIELDS\n"
         "with these ones in FIELDS, separated from other fields by a comma, as one of\n"
         f"  task.train_data.input_path='{job.prefix}-*.tfrecord'\n"
         f"  task.validation_data.input_path='{job.prefix}-*.tfrecord'"

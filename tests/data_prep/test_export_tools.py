@@ -455,6 +455,8 @@ def test_what_was_odd_reaches_the_person(folder):
         assert line in finished.stdout
         assert line in report
     assert "warning: none of 27 objects has a mask" in finished.stderr
+    assert "--experiment=fasterrcnn_r50_fpn" in finished.stdout
+    assert "maskrcnn" not in finished.stdout
     assert "repaired: no area: annotation 1 of image 1 (pic1.jpg): area None; it is 768" in report
 
 
