@@ -240,8 +240,8 @@ class RunFolder:
             if not isinstance(saved.get(group), dict):
                 raise ValueError(
                     f"{path}: there are no fields of {group!r} in it, so it was emptied or cut "
-                    "off. Nothing was changed. Without this file, only the weights tell whether "
-                    "it is the same network"
+                    "off. Nothing was changed. Remove it to go on without it: then only the "
+                    "weights tell whether it is the same network"
                 )
         return saved
 
