@@ -325,7 +325,7 @@ def _faulty(folder: pathlib.Path) -> Door:
         if number == 6:
             time.sleep(1000)
         if number == 8:
-            np.ones(2**28)  # 2 GB
+            np.ones(2**26)  # 0.54 GB
         return "taken"
 
     return fail
