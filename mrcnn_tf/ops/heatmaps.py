@@ -125,7 +125,7 @@ def _highest(maps: tf.Tensor, sides: tf.Tensor, is_box: tf.Tensor) -> tuple[tf.T
       float32 [N, K] and int32 [N, K, (row, column)].
     """
     count, num_keypoints, side = tf.shape(maps)[0], maps.shape[1], maps.shape[2]
-    num_tiles = -(-sides // _TILE)  # [N, 2]
+    num_tiles = (sides + _TILE - 1) // _TILE  # [N, 2]
     of_box = tf.where(is_box, num_tiles[:, 0] * num_tiles[:, 1], 0)
     ends = tf.cumsum(of_box)  # [N]: where the items of each box end
     num_items = tf.reduce_sum(of_box)

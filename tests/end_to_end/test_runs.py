@@ -470,7 +470,8 @@ def test_records_that_were_added_are_said_once(override, shapes, tmp_path):
 
     An RPN, which is traced sooner.
     """
-    run, rpn = tmp_path / "run", {"task.model.system": "rpn"}
+    run = tmp_path / "run"
+    rpn = {"task.model.system": "rpn", "trainer.best_checkpoint_eval_metric": "ar_1000"}
     more = {"task.train_data.input_path": [f"{shapes}/records/{n}-*" for n in ("train", "val")]}
     answers = commands(
         *(
