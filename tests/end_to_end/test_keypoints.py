@@ -76,7 +76,7 @@ def test_train_evaluate_export_predict(arrows, tmp_path):
             theirs = np.reshape(row["keypoints"], [5, 3])
             compared += np.abs(theirs[:, 1::-1] + 0.5 - one.keypoints.points).max() < 0.5
     assert compared > 0
-    content = json.loads((tmp_path / "out" / "coco" / "annotations.json").read_text())
+    content = json.loads((tmp_path / "out" / "results" / "coco" / "annotations.json").read_text())
     arrow = next(c for c in content["categories"] if c["name"] == "arrow")
     assert arrow["keypoints"][0] == "tip"
     assert any(a.get("num_keypoints") == 5 for a in content["annotations"])
