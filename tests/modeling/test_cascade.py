@@ -11,6 +11,7 @@ from mrcnn_tf.modeling import build, cascade, metrics, roi_heads
 from mrcnn_tf.modeling.proposals import Proposals
 from mrcnn_tf.modeling.roi_pooling import RoIAlign
 from tests import tiny_network
+from tests.modeling import compiled
 from tests.modeling.test_detections import numpy_nms
 from tests.tiny_network import EMPTY, MAX_INSTANCES, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
 
@@ -329,29 +330,10 @@ def test_compiled_is_eager(differs):
     if differs.get("proposals"):
         given |= tiny_network.proposals_near_objects(IMAGES, 4)
 
-    def train(batch):
-        with tf.GradientTape() as tape:
-            sums = network.losses_of(network.train_forward(batch, 3, tf.constant(0, tf.int64)))
-            loss = tf.add_n([term.mean() for term in sums.values()])
-        return sums, tape.gradient(loss, network.trainable_variables)
-
-    want, want_gradients = train(given)
-    got, gradients = tf.function(train, jit_compile=True, autograph=False)(given)
-    assert tuple(want) == build.loss_names(model)
-    for name, term in want.items():
-        np.testing.assert_allclose(got[name].total, term.total, rtol=1e-3, err_msg=name)
-        assert float(got[name].count) == float(term.count), name
-    largest = max(np.abs(tf.convert_to_tensor(g)).max() for g in want_gradients)
-    for ours, theirs in zip(gradients, want_gradients, strict=True):
-        difference = tf.convert_to_tensor(ours) - tf.convert_to_tensor(theirs)
-        assert np.abs(difference).max() < 1e-3 * largest
+    assert compiled.train_as_eager(network, given, 1e-3) == build.loss_names(model)
     eager = network.infer(given)
-    compiled = tf.function(network.infer, jit_compile=True, autograph=False)(given)
-    for name, value in eager._asdict().items():
-        if value is None:
-            assert getattr(compiled, name) is None
-        else:
-            np.testing.assert_allclose(getattr(compiled, name), value, 1e-4, 2e-3, err_msg=name)
+    got = tf.function(network.infer, jit_compile=True, autograph=False)(given)
+    compiled.detections_are_close(got, eager, 1e-4, 2e-3)
     in_graph = tf.function(
         network.infer,
         input_signature=[

@@ -7,6 +7,7 @@ import tensorflow as tf
 from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import build, losses, mask_scoring
 from tests import tiny_network
+from tests.modeling import compiled
 from tests.tiny_network import EMPTY, MAX_INSTANCES, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
 
 MASK_SCORING = {
@@ -193,23 +194,7 @@ def test_what_cannot_be_built_is_refused():
 def test_compiled_is_eager(network):
     given = tiny_network.batch(IMAGES)
 
-    def train(batch):
-        with tf.GradientTape() as tape:
-            sums = network.losses_of(network.train_forward(batch, 3, tf.constant(0, tf.int64)))
-            loss = tf.add_n([term.mean() for term in sums.values()])
-        return sums, tape.gradient(loss, network.trainable_variables)
-
-    want, want_gradients = train(given)
-    got, gradients = tf.function(train, jit_compile=True, autograph=False)(given)
-    for name, term in want.items():
-        np.testing.assert_allclose(got[name].total, term.total, rtol=2e-3, err_msg=name)
-        assert float(got[name].count) == float(term.count), name
-    assert all(gradient is not None for gradient in want_gradients)
-    largest = max(np.abs(tf.convert_to_tensor(g)).max() for g in want_gradients)
-    for ours, theirs in zip(gradients, want_gradients, strict=True):
-        difference = tf.convert_to_tensor(ours) - tf.convert_to_tensor(theirs)
-        assert np.abs(difference).max() < 2e-3 * largest
+    compiled.train_as_eager(network, given, 2e-3)
     eager = network.infer(given)
-    compiled = tf.function(network.infer, jit_compile=True, autograph=False)(given)
-    for name, value in eager._asdict().items():
-        np.testing.assert_allclose(getattr(compiled, name), value, 1e-3, 2e-3, err_msg=name)
+    got = tf.function(network.infer, jit_compile=True, autograph=False)(given)
+    compiled.detections_are_close(got, eager, 1e-3, 2e-3)

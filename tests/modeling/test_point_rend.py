@@ -8,6 +8,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.modeling import build, losses, point_rend
 from mrcnn_tf.ops import masks as mask_ops
 from tests import tiny_network
+from tests.modeling import compiled
 from tests.ops.test_points import bilinear_twin
 from tests.tiny_network import EMPTY, MAX_INSTANCES, NUM_CLASSES, TWO_OBJECTS, WITH_CROWD
 
@@ -271,26 +272,11 @@ def test_detections_carry_the_large_masks(network):
 def test_compiled_is_eager(network):
     given = tiny_network.batch(IMAGES)
 
-    def train(batch):
-        with tf.GradientTape() as tape:
-            sums = network.losses_of(network.train_forward(batch, 3, tf.constant(0, tf.int64)))
-            loss = tf.add_n([term.mean() for term in sums.values()])
-        return sums, tape.gradient(loss, network.trainable_variables)
-
-    want, want_gradients = train(given)
-    got, gradients = tf.function(train, jit_compile=True, autograph=False)(given)
-    for name, term in want.items():
-        np.testing.assert_allclose(got[name].total, term.total, rtol=1e-3, err_msg=name)
-        assert float(got[name].count) == float(term.count), name
-    assert all(gradient is not None for gradient in want_gradients)
-    largest = max(np.abs(tf.convert_to_tensor(g)).max() for g in want_gradients)
-    for ours, theirs in zip(gradients, want_gradients, strict=True):
-        difference = tf.convert_to_tensor(ours) - tf.convert_to_tensor(theirs)
-        assert np.abs(difference).max() < 1e-3 * largest
+    compiled.train_as_eager(network, given, 1e-3)
     eager = network.infer(given)
-    compiled = tf.function(network.infer, jit_compile=True, autograph=False)(given)
-    np.testing.assert_allclose(compiled.boxes, eager.boxes, 1e-4, 2e-3)
-    assert (np.abs(compiled.masks - eager.masks) > 1e-3).mean() < 0.01
+    got = tf.function(network.infer, jit_compile=True, autograph=False)(given)
+    np.testing.assert_allclose(got.boxes, eager.boxes, 1e-4, 2e-3)
+    assert (np.abs(got.masks - eager.masks) > 1e-3).mean() < 0.01
     in_graph = tf.function(
         network.infer,
         input_signature=[
