@@ -241,9 +241,12 @@ class Workers:
         found = (self._place(role, int(task)) for role, task in re.findall(_PEER, text))
         peers = sorted({peer for peer in found if peer != self.index and peer < self.count})
         who = " and ".join(map(self.name, peers)) or "another worker"
+        if len(peers) > 1:  # the first took the others with it
+            gone = "are gone: their processes have ended, or their machines do not answer"
+        else:
+            gone = "is gone: its process has ended, or its machine does not answer"
         raise WorkerGone(
-            f"{who} is gone: its process has ended, or its machine does not answer. The same "
-            "command on all machines goes on from the newest checkpoint",
+            f"{who} {gone}. The same command on all machines goes on from the newest checkpoint",
             RESTART,
         ) from error
 

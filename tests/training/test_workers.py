@@ -56,6 +56,7 @@ def worker(index, hosts=("a:1", "b:2", "c:3"), chiefs=0):
     [
         (RESET, worker(0), "worker 2 (c:3) is gone: ", RESTART),
         (UNHEALTHY, worker(0), "worker 1 (b:2) is gone: ", RESTART),
+        (RESET + UNHEALTHY, worker(0), "worker 1 (b:2) and worker 2 (c:3) are gone: ", RESTART),
         (LEADER, worker(1, chiefs=1), "worker 0 (a:1) is gone: ", RESTART),
         # Of a cluster with a chief, the second worker is the third process.
         (UNHEALTHY, worker(0, chiefs=1), "worker 2 (c:3) is gone: ", RESTART),
