@@ -9,10 +9,12 @@ inference on `scene.py`, and writes each as an XLA module before optimization, w
 numbers that count (images, boxes, small tensors) as they are, large weights as mean and deviation,
 from which `time` draws them, so that a folder is small enough to be carried; --exact writes all.
 XLA then compiles for whatever device JAX has, as TensorFlow would on it. `time` measures one
-module, `compare` all of a folder and torchvision's with channels-last, autocast and torch.compile
-in turn, each in a fresh process. One JSON line per process.
+module, `compare` all of a folder and torchvision's with channels-last, autocast and torch.compile:
+each in a fresh process, which all compile side by side and are then timed in turn. One JSON line
+per process. --experiments writes others than `maskrcnn_r50_fpn`, --preset=own with the conventions
+of their own files.
 
-Tried with JAX 0.10.2, whose internal client this uses: it has no public door for such a module.
+Uses JAX's internal client, as it has no public door for such a module: tried with 0.10.2, 0.11.2.
 """
 
 import argparse
@@ -69,32 +71,38 @@ def write_module(function: Any, inputs: tuple, folder: pathlib.Path, exact: bool
 
 
 def lower(args: argparse.Namespace) -> None:
-    """Write a folder per task and dtype."""
-    for dtype in ("float32", "bfloat16"):
-        for task, function in (("train", lower_training), ("inference", lower_inference)):
-            function(args, dtype, args.folder / f"{task} {dtype}")
-            print(f"{args.folder / task} {dtype}", flush=True)
+    """Write a folder per experiment, task and dtype."""
+    for name in args.experiments:
+        for dtype in args.dtypes:
+            for task, function in (("train", lower_training), ("inference", lower_inference)):
+                folder = args.folder / f"{name} {task} {dtype}"
+                function(args, name, dtype, folder)
+                print(folder, flush=True)
 
 
-def lower_training(args: argparse.Namespace, dtype: str, folder: pathlib.Path) -> None:
+def lower_training(args: argparse.Namespace, name: str, dtype: str, folder: pathlib.Path) -> None:
     """Write the whole step."""
     import network
     import tensorflow as tf
 
     network.set_dtype(dtype)
-    config = network.experiment(norm="batch_norm")
+    config = network.experiment(name=name, norm="batch_norm", **_preset(args))
     step = network.training_step(config, args.height, args.width, args.batch)
     function = tf.function(step.step, jit_compile=True, autograph=False)
     write_module(function, (step.inputs,), folder, args.exact)
 
 
-def lower_inference(args: argparse.Namespace, dtype: str, folder: pathlib.Path) -> None:
+def _preset(args: argparse.Namespace) -> dict[str, str | None]:
+    return {"preset": None if args.preset == "own" else args.preset}
+
+
+def lower_inference(args: argparse.Namespace, name: str, dtype: str, folder: pathlib.Path) -> None:
     """Write the network with its masks."""
     import network
     import tensorflow as tf
 
     network.set_dtype(dtype)
-    model = network.build_model(network.experiment())
+    model = network.build_model(network.experiment(name=name, **_preset(args)))
     network.give_proposals(model, scene.boxes(args.height, args.width, scene.PROPOSALS))
     function = tf.function(lambda x, s: model(x, s), jit_compile=True, autograph=False)
     inputs = network.images(args.height, args.width, args.batch)
@@ -157,6 +165,14 @@ class Module:
         return jax.block_until_ready([shards[0] for shards in arrays])
 
 
+def device_memory(device: Any) -> dict[str, float]:
+    """Most memory of JAX's device that was in use, {"device_peak_mib": ...}; {} if not counted."""
+    counts = device.memory_stats() or {}
+    if "peak_bytes_in_use" not in counts:
+        return {}
+    return {"device_peak_mib": round(counts["peak_bytes_in_use"] / 2**20, 1)}
+
+
 def time_module(args: argparse.Namespace) -> None:
     """Print the JSON line of one module; with --outputs write what it computes."""
     import jax
@@ -172,6 +188,7 @@ def time_module(args: argparse.Namespace) -> None:
         benchmark=args.folder.name,
         contestant="ours",
         device=module.device.device_kind,
+        **device_memory(module.device),
         seconds={"call": taken["call"].summary(), "compile": round(module.compile_seconds, 1)},
         finite=bool(all(np.isfinite(a.astype(np.float32)).all() for a in floats)),
         versions={"jax": jax.__version__},
@@ -193,10 +210,33 @@ def compare(args: argparse.Namespace) -> None:
             if args.torchvision_python:
                 commands.append([args.torchvision_python, str(here / "peers" / script), *flags])
     # JAX would take most of the GPU's memory at once.
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "WAIT_FOR_TURN": "1"}
     for _ in range(args.processes):
-        for command in commands:
-            subprocess.run(command, check=True, env=environment)
+        in_turn(commands, environment)
+
+
+def in_turn(commands: list[list[str]], environment: dict[str, str]) -> None:
+    """Start all, wait until all are ready, and let one after the other run; print what they print.
+
+    Raises:
+      SystemExit: names those that failed, after the others ran.
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, env=environment, **pipes) for command in commands]
+    try:
+        for process in started:
+            for line in process.stdout:
+                if line.strip() == timing.READY:
+                    break
+        for process in started:
+            printed, _ = process.communicate("\n")
+            print(printed, end="", flush=True)
+    finally:
+        for process in started:
+            process.kill()
+    failed = [" ".join(map(str, process.args)) for process in started if process.returncode]
+    if failed:
+        sys.exit("\n".join(["These failed:", *failed]))
 
 
 def main() -> None:
@@ -216,6 +256,9 @@ def main() -> None:
         if action is not lower:
             flags.add_argument("--rounds", type=int, default=20)
         if action is lower:
+            flags.add_argument("--experiments", nargs="+", default=["maskrcnn_r50_fpn"])
+            flags.add_argument("--preset", default="torchvision", help="or own, or detectron2")
+            flags.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
             flags.add_argument("--exact", action="store_true", help="write all inputs as they are")
         elif action is time_module:
             flags.add_argument("--outputs", type=pathlib.Path, help="write the results (.npz)")

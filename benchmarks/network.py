@@ -41,26 +41,30 @@ def set_dtype(dtype: str) -> None:
 
 def experiment(
     *,
-    preset: str = "torchvision",
+    name: str = "maskrcnn_r50_fpn",
+    preset: str | None = "torchvision",
     classes: int = scene.CLASSES,
     proposals: int = scene.PROPOSALS,
     norm: str = "frozen_batch_norm",
     freeze_at: int = 0,
     overrides: dict | None = None,
 ) -> Experiment:
-    """Return `maskrcnn_r50_fpn` with what the scene fixes.
+    """Return an experiment with what the scene fixes.
 
     Args:
-      preset: whose conventions; torchvision's network does the peer's arithmetic exactly.
+      name: of the experiment.
+      preset: whose conventions; torchvision's network does the peer's arithmetic exactly. None
+        leaves the experiment its own.
       classes: with background.
       proposals: per image that both branches look at.
       norm: of the backbone.
       freeze_at: how much of it does not train.
       overrides: further fields of `task.model`.
     """
-    found = loading.load("maskrcnn_r50_fpn")
+    found = loading.load(name)
     # After it was checked: an experiment would have to say where its weights come from.
-    found.task.model.override(presets.PRESETS[preset])
+    if preset is not None:
+        found.task.model.override(presets.PRESETS[preset])
     found.task.model.override(
         {
             "num_classes": classes,

@@ -8,10 +8,12 @@ import json
 import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+READY = "ready"  # says a contestant that waits for its turn
 CALM = 0.05  # of the machine's time may go elsewhere during a calm run
 
 
@@ -105,6 +107,11 @@ def in_turn(
         for _ in range(warm_up):
             before_each()
             run()
+    if "WAIT_FOR_TURN" in os.environ:
+        # Contestants get ready, compile, say, side by side; whoever started them lets them run
+        # one by one.
+        print(READY, flush=True)
+        sys.stdin.readline()
     taken = {name: Runs() for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():

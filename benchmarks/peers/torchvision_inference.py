@@ -52,6 +52,7 @@ def main() -> None:
         masks_over_none=round(taken["with_masks"].median / taken["without_masks"].median, 3),
         **found,
         peak_mib=peak,
+        **network.device_memory(args),
         versions={"torch": torch.__version__, "torchvision": torchvision.__version__},
         threads=torch.get_num_threads(),
     )

@@ -31,6 +31,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def build(trainable_layers: int, frozen_norms: bool, args: argparse.Namespace) -> MaskRCNN:
     """Build it with random weights and damped residual branches, proposals replaced."""
+    # Float32 products of a GPU in TF32, as XLA has them and torch its convolutions.
+    torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50",
@@ -99,3 +101,10 @@ def wait(args: argparse.Namespace) -> None:
     """Wait until the device has done its work."""
     if torch.device(args.device).type == "cuda":
         torch.cuda.synchronize()
+
+
+def device_memory(args: argparse.Namespace) -> dict[str, float]:
+    """Most memory of a GPU that was in use, {"device_peak_mib": ...}; {} on a CPU."""
+    if torch.device(args.device).type != "cuda":
+        return {}
+    return {"device_peak_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1)}

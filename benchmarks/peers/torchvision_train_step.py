@@ -67,6 +67,7 @@ def main() -> None:
         seconds={name: runs.summary() for name, runs in taken.items()},
         **found,
         peak_mib=timing.peak_memory_mib(),
+        **network.device_memory(args),
         versions={"torch": torch.__version__, "torchvision": torchvision.__version__},
         threads=torch.get_num_threads(),
     )

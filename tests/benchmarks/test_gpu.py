@@ -72,6 +72,34 @@ def test_large_weights_are_drawn_with_their_mean_and_deviation(tmp_path, monkeyp
     np.testing.assert_array_equal(by_shape[2,], [1, 2])
 
 
+CONTESTANT = """
+import sys, timing
+name, log = sys.argv[1:]
+note = lambda what: open(log, "a").write(f"{name} {what}\\n")
+note("starts")
+if name == "broken":
+    sys.exit("out of memory")
+timing.in_turn({"call": lambda: note("runs")}, rounds=2)
+print(f"result of {name}")
+"""
+
+
+def test_contestants_get_ready_side_by_side_and_run_in_turn(tmp_path, capsys):
+    log, script = tmp_path / "log", tmp_path / "contestant.py"
+    script.write_text(CONTESTANT)
+    commands = [[sys.executable, script, name, log] for name in ("first", "broken", "last")]
+    environment = os.environ | {"WAIT_FOR_TURN": "1", "PYTHONPATH": os.path.dirname(gpu.__file__)}
+    with pytest.raises(SystemExit, match=r"^These failed:\n\S+ \S+ broken \S+$"):
+        gpu.in_turn(commands, environment)
+    happened = log.read_text().splitlines()
+    # Each starts and warms up once before anybody's turn.
+    assert sorted(happened[:5]) == [
+        "broken starts", "first runs", "first starts", "last runs", "last starts",
+    ]  # fmt: skip
+    assert happened[5:] == ["first runs"] * 2 + ["last runs"] * 2
+    assert capsys.readouterr().out == "result of first\nresult of last\n"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not JAX, reason="no JAX here, and JAX_PYTHON names no Python that has it")
 def test_jax_takes_the_step_that_tensorflow_takes(lowered, tmp_path, measure):
