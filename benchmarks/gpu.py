@@ -86,14 +86,15 @@ def lower_training(args: argparse.Namespace, name: str, dtype: str, folder: path
     import tensorflow as tf
 
     network.set_dtype(dtype)
-    config = network.experiment(name=name, norm="batch_norm", **_preset(args))
+    config = network.experiment(norm="batch_norm", **_fields(args, name))
     step = network.training_step(config, args.height, args.width, args.batch)
     function = tf.function(step.step, jit_compile=True, autograph=False)
     write_module(function, (step.inputs,), folder, args.exact)
 
 
-def _preset(args: argparse.Namespace) -> dict[str, str | None]:
-    return {"preset": None if args.preset == "own" else args.preset}
+def _fields(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    preset = None if args.preset == "own" else args.preset
+    return {"name": name, "preset": preset, "classes": args.classes}
 
 
 def lower_inference(args: argparse.Namespace, name: str, dtype: str, folder: pathlib.Path) -> None:
@@ -102,7 +103,7 @@ def lower_inference(args: argparse.Namespace, name: str, dtype: str, folder: pat
     import tensorflow as tf
 
     network.set_dtype(dtype)
-    model = network.build_model(network.experiment(name=name, **_preset(args)))
+    model = network.build_model(network.experiment(**_fields(args, name)))
     network.give_proposals(model, scene.boxes(args.height, args.width, scene.PROPOSALS))
     function = tf.function(lambda x, s: model(x, s), jit_compile=True, autograph=False)
     inputs = network.images(args.height, args.width, args.batch)
@@ -258,6 +259,7 @@ def main() -> None:
         if action is lower:
             flags.add_argument("--experiments", nargs="+", default=["maskrcnn_r50_fpn"])
             flags.add_argument("--preset", default="torchvision", help="or own, or detectron2")
+            flags.add_argument("--classes", type=int, default=scene.CLASSES, help="with background")
             flags.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
             flags.add_argument("--exact", action="store_true", help="write all inputs as they are")
         elif action is time_module:

@@ -208,7 +208,8 @@ def training_step(
     )
     # Small enough that random weights do not run away.
     schedule = config.trainer.optimizer_config
-    schedule.learning_rate.stepwise.values = [1e-6, 1e-6]
+    rates = schedule.learning_rate.stepwise
+    rates.values = [1e-6] * (len(rates.boundaries) + 1)
     schedule.warmup.linear.warmup_learning_rate = 1e-6
     optimizer = optimizers.create(config.trainer, config.runtime)
     metrics = task.build_metrics(True)
