@@ -74,6 +74,10 @@ def damaged_bytes(content: bytes, rng: random.Random, other: bytes = b"") -> byt
 
 # --- JSON ---------------------------------------------------------------------------------------
 
+# Characters from which on nothing is multiplied again: memory of the order of a file's size is no
+# fault, and the bound is on what exceeds it.
+_LARGE_JSON = 100_000
+
 
 def damaged_value(value: Any, rng: random.Random) -> Any:
     """Return a JSON value with some of its parts replaced, left out, doubled or exchanged."""
@@ -88,7 +92,9 @@ def damaged_value(value: Any, rng: random.Random) -> Any:
         elif kind == 1 and isinstance(holder, list):
             holder.insert(rng.randrange(len(holder) + 1), holder[key])
         elif kind == 2:
-            holder[key] = [holder[key]] * rng.choice([0, 1, 2, 300])
+            copies = rng.choice([0, 1, 2, 300])
+            large = copies == 300 and len(json.dumps(value)) > _LARGE_JSON
+            holder[key] = [holder[key]] * (2 if large else copies)
         elif kind == 3:
             other, there = _somewhere(value, rng)
             holder[key] = json.loads(json.dumps(other[there])) if other is not None else None
