@@ -232,9 +232,11 @@ class _Machine:
     def build(self) -> None:
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, Unbuilt):
-            built = target.build(state)
-            self._stack[-1] = built
+            if target.is_built:  # once, so that the time for its keys in the memo is spent once
+                raise RefusedError("it sets the state of one array twice")
+            self._stack[-1] = built = target.build(state)
             self._memo.update(dict.fromkeys(target.memo_keys, built))
+            target.is_built = True
         elif not isinstance(target, dict | Record):  # attributes of a dict: torch's `_metadata`
             raise RefusedError(f"it sets the state of a {type(target).__name__}")
 

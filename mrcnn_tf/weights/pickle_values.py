@@ -34,10 +34,16 @@ class Record:
 
 
 class Unbuilt:
-    """What an instruction BUILD will complete."""
+    """What an instruction BUILD will complete, once.
+
+    Attributes:
+      memo_keys: under which the memo has it.
+      is_built: whether that was done; what was pushed before still is this.
+    """
 
     def __init__(self) -> None:
         self.memo_keys: list[int] = []
+        self.is_built = False
 
     def build(self, state: Any) -> Any:
         """Return what it becomes.

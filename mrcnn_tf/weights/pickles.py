@@ -105,15 +105,18 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
 
 
 def _dict(items: Any = None) -> dict[Any, Any]:
-    """An OrderedDict or Counter: made of nothing, another dict, or pairs (Python 2).
+    """An OrderedDict or Counter: made of nothing, another dict, or a list of pairs (Python 2).
 
     Pairs are moved, not copied, so that calling it again and again takes no memory.
     """
+    if items is None:
+        return {}
     if isinstance(items, dict):
         return items
-    made = {checked_key(key): value for key, value in items or ()}
-    if isinstance(items, list):
-        items.clear()
+    if not isinstance(items, list):  # a tuple could not be emptied
+        raise RefusedError(f"it makes a dict of a {type(items).__name__}")
+    made = {checked_key(key): value for key, value in items}
+    items.clear()
     return made
 
 

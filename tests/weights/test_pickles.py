@@ -169,6 +169,15 @@ HOSTILE = {
         b"U\x01btRK\x00b",
         "cut off or damaged",
     ),
+    "an array that is made twice": (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btRq\x01h\x01"
+        b"(K\x01K\x02\x85" + numpy_dtype(b"U\x02f4") + b"\x89" + EIGHT + b"tq\x02b0h\x02b",
+        "it sets the state of one array twice",
+    ),
+    "a dict of a tuple": (
+        b"ccollections\nOrderedDict\n(K\x01K\x02\x86t\x85R",
+        "it makes a dict of a tuple",
+    ),
     "a state for a type that is done": (
         numpy_dtype(b"U\x02f8") + b"(K\x03U\x01<NNNK\x40K\x40K\x00tb",
         "it sets the state of a",
