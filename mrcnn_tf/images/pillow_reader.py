@@ -44,7 +44,8 @@ def read(content: bytes) -> tuple[np.ndarray, bool]:
 def _orientation(image: Image.Image) -> int:
     """Return 1..8 of an image that is not loaded yet; of EXIF, as everywhere, not of XMP."""
     if image.format == "TIFF":  # Pillow turns it while it loads it
-        if image.tag_v2.get(_SUBFILE_TYPE, 0) & _THUMBNAIL:  # type: ignore[attr-defined]
+        subfile = image.tag_v2.get(_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
+        if isinstance(subfile, int) and subfile & _THUMBNAIL:  # a tag may be of any type
             raise ValueError(
                 "this TIFF begins with a thumbnail, as a camera's raw files do: develop it first"
             )

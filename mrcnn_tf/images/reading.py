@@ -265,6 +265,15 @@ def _open_large(raw: bytes) -> Image.Image:
 
 def _header(image: Image.Image, raw: bytes) -> Header:
     """Read the header of an image that Pillow has opened and not loaded."""
+    try:
+        return _header_of_tags(image, raw)
+    except UnusableImageError:
+        raise
+    except Exception as error:  # of odd tags, Pillow raises almost anything
+        raise UnusableImageError(reason(error)) from error
+
+
+def _header_of_tags(image: Image.Image, raw: bytes) -> Header:
     kind = str(image.format)
     height, width = image.height, image.width
     if kind in (*_BY_TENSORFLOW, "WEBP"):
@@ -272,10 +281,11 @@ def _header(image: Image.Image, raw: bytes) -> Header:
         tag = int(_orientation_of_file(tf.constant(raw))) if may_have_one else 1
     elif kind == "TIFF":
         tag = image.tag_v2.get(0x0112, 1)  # type: ignore[attr-defined]
-        tag = tag if tag in range(2, 9) else 1
+        tag = tag if isinstance(tag, int) and 2 <= tag <= 8 else 1  # tags may be of any type
         if tag >= 5:  # Pillow gives the size of the upright image
             height, width = width, height
-        if image.tag_v2.get(254, 0) & _THUMBNAIL:  # type: ignore[attr-defined]
+        subfile = image.tag_v2.get(254, 0)  # type: ignore[attr-defined]
+        if isinstance(subfile, int) and subfile & _THUMBNAIL:
             raise UnusableImageError(
                 "this TIFF begins with a thumbnail, as a camera's raw files do: develop it first"
             )

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from mrcnn_tf.images import pillow_reader, reading
 
@@ -99,3 +99,21 @@ def test_refused_by_both(tmp_path, content):
     assert str(tmp_path) not in str(ours.value)
     if b"heic" in content:
         assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize(("tag", "kind", "value"), [(254, 12, 1.0), (254, 2, "1"), (274, 12, 6.0)])
+def test_tags_of_another_type_say_nothing(tmp_path, tag, kind, value):
+    """A subfile type, and an orientation, as floating-point numbers or texts."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info.tagtype[tag] = kind
+    info[tag] = value
+    (ours, _), theirs = both(file_of(blocks(0), "TIFF", tiffinfo=info), tmp_path)
+    assert ours.tolist() == theirs.pixels.tolist()
+    header = reading.read_header((tmp_path / "picture").read_bytes())
+    assert (header.kind, header.shown_hw) == ("TIFF", ours.shape[:2])
+
+
+def test_what_is_raised_of_a_header_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(reading.depth, "is_deep", lambda _: 1 / 0)
+    with pytest.raises(reading.UnusableImageError, match="division by zero"):
+        reading.read_header(file_of(blocks(0), "TIFF"))
