@@ -12,10 +12,13 @@ file show next to nothing, and a scale guessed per image would make one scene lo
 file to file.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from PIL import Image
 
 MIN_BRIGHTEST = 64  # of 255
+_STRIP_PIXELS = 2**22  # that are converted together
 TOO_DARK = (
     "is too dark in 8 bits to be meant so (values of 10, 12 or 14 bits in a wider file?): scale "
     "its values to the whole range, or save it with 8 bits"
@@ -44,15 +47,18 @@ def to_8_bits(image: Image.Image) -> np.ndarray:
       ValueError: it does not follow the rule above, or Pillow cannot make it RGB.
     """
     if not is_deep(image):
-        # Converting copies, also where there is nothing to convert.
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return _in_rgb(image)
     if image.mode == "F":
-        gray = _from_floats(np.asarray(image))
-    elif image.mode.startswith("I"):
-        gray = _from_integers(np.asarray(image).astype(np.int64), _declared_bits(image))
-    else:  # Pillow kept the upper eight of 16
-        return checked(np.asarray(image.convert("RGB")), "16 bits")
-    return np.repeat(checked(gray, _describe(image))[..., np.newaxis], 3, axis=2)
+        return _gray(image, _rule_of_floats(*_extremes(image)))
+    if image.mode.startswith("I"):
+        return _gray(image, _rule_of_integers(*_extremes(image), _declared_bits(image)))
+    return checked(_in_rgb(image), "16 bits")  # Pillow kept the upper eight of 16
+
+
+def upper_eight(values: np.ndarray, bits: int = 16) -> np.ndarray:
+    """Return uint8 [...], the upper eight bits of integers of that many, without copies between."""
+    upper = np.empty(values.shape, np.uint8)
+    return np.right_shift(values, bits - 8, out=upper, casting="unsafe")
 
 
 def checked(pixels: np.ndarray, what: str) -> np.ndarray:
@@ -71,22 +77,66 @@ def checked(pixels: np.ndarray, what: str) -> np.ndarray:
     return pixels
 
 
-def _from_integers(values: np.ndarray, bits: int | None) -> np.ndarray:
-    """Return uint8 of int64 [h, w] with that many bits, or of 8 or 16 as the values say."""
-    low, high = int(values.min()), int(values.max())
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yield an image in pieces: the rows of each, and it.
+
+    Of the whole, Pillow's way to an array takes two more copies, and to RGB another one: gigabytes
+    of the largest images.
+    """
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        end = min(top + rows, image.height)
+        yield slice(top, end), image.crop((0, top, image.width, end))
+
+
+def _in_rgb(image: Image.Image) -> np.ndarray:
+    def converted(strip: Image.Image) -> np.ndarray:
+        # Converting copies, also where there is nothing to convert.
+        return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+
+    if image.width * image.height <= _STRIP_PIXELS:
+        return converted(image)
+    pixels = np.empty([image.height, image.width, 3], np.uint8)
+    for rows, strip in _strips(image):
+        pixels[rows] = converted(strip)
+    return pixels
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    """Return the least and the largest sample of an image of one channel; NaN if there is one."""
+    found = [(values.min(), values.max()) for _, values in _samples(image)]
+    return np.min(found).item(), np.max(found).item()
+
+
+def _gray(image: Image.Image, rule: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    pixels = np.empty([image.height, image.width, 3], np.uint8)
+    for rows, values in _samples(image):
+        pixels[rows] = rule(values)[..., np.newaxis]
+    return checked(pixels, _describe(image))
+
+
+def _samples(image: Image.Image) -> Iterator[tuple[slice, np.ndarray]]:
+    for rows, strip in _strips(image):
+        yield rows, np.asarray(strip)
+
+
+def _rule_of_integers(
+    low: float, high: float, bits: int | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Say what integers from `low` to `high` become that have so many bits, or 8 or 16."""
     if bits is None:
         bits = 8 if high < 2**8 else 16
     if low < 0 or high >= 2**bits:
         raise ValueError(f"integers from {low} to {high}; expected 0..255 or 0..65535")
-    return (values >> (bits - 8)).astype(np.uint8)
+    return lambda values: upper_eight(values, bits)
 
 
-def _from_floats(values: np.ndarray) -> np.ndarray:
-    """Return uint8 of floating-point values [h, w]."""
-    low, high = float(values.min()), float(values.max())
+def _rule_of_floats(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Say what floating-point values from `low` to `high` become."""
     if not (low >= 0.0 and high <= 255.0):  # so that NaN is refused too
         raise ValueError(f"floating-point values from {low:g} to {high:g}; expected 0..1 or 0..255")
-    return np.round(values * (255.0 if high <= 1.0 else 1.0)).astype(np.uint8)
+    scale = 255.0 if high <= 1.0 else 1.0
+    return lambda values: np.round(values * scale).astype(np.uint8)
 
 
 def _declared_bits(image: Image.Image) -> int | None:

@@ -179,8 +179,8 @@ def decode(raw: bytes, large: bool = False) -> tuple[Header, np.ndarray]:
             if header.kind not in _BY_TENSORFLOW:
                 return header, _decode_by_pillow(image, header)
             if header.kind == "PNG" and header.is_deep:
-                deep = tf.io.decode_png(raw, channels=3, dtype=tf.uint16).numpy()
-                return header, depth.checked((deep >> 8).astype(np.uint8), "16 bits")
+                deep = _without_copy(tf.io.decode_png(raw, channels=3, dtype=tf.uint16))
+                return header, depth.checked(depth.upper_eight(deep), "16 bits")
             return header, _without_copy(decoding.decode_as_stored(tf.constant(raw)))
         except Exception as error:  # Pillow raises almost anything on broken files
             raise UnusableImageError(reason(error)) from error

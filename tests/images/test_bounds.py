@@ -6,16 +6,18 @@ import resource
 import struct
 import threading
 import time
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from data_prep import conversion, shards
 from mrcnn_tf import detector
 from mrcnn_tf.data.coco_data import ImageEntry
-from mrcnn_tf.images import reading, record_image
+from mrcnn_tf.images import depth, reading, record_image
 from mrcnn_tf.inspection import photos
 from tests.data_prep.in_process import InProcess
 
@@ -132,3 +134,45 @@ def test_a_large_image_is_left_to_who_has_others_in_flight(tmp_path, monkeypatch
     with pytest.raises(reading.LargeImageError):
         reading.read(tmp_path / "a.png", defer_large=True)
     assert reading.read(tmp_path / "a.png").pixels.shape == (20, 30, 3)
+
+
+MODES = {
+    "RGB": "TIFF", "RGBA": "TIFF", "CMYK": "TIFF", "L": "TIFF", "P": "GIF", "F": "TIFF",
+    "I": "TIFF", "I;16": "TIFF", "I;16B": "TIFF", "16 bits in colour": "PNG",
+}  # fmt: skip
+
+
+def deep_or_not(mode, side):
+    """A file of random pixels."""
+    values = np.random.default_rng(0).integers(0, 2**16, (side, side, 3), np.uint16)
+    if mode == "16 bits in colour":
+        return tf.io.encode_png(values).numpy()
+    gray = {
+        "F": np.float32(values[..., 0] / 2**16),
+        "I": np.int32(values[..., 0]),
+        "I;16": values[..., 0],
+        "I;16B": values[..., 0].astype(">u2"),
+    }
+    image = Image.fromarray((values >> 8).astype(np.uint8))
+    image = Image.fromarray(gray[mode]) if mode in gray else image.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, MODES[mode])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_large_images_are_converted_in_strips(mode, monkeypatch):
+    """The same pixels, and never more arrays at a time than the result and a strip."""
+    content = deep_or_not(mode, 200)
+    _, whole = reading.decode(content)
+    monkeypatch.setattr(depth, "_STRIP_PIXELS", 200 * 7)
+    tracemalloc.start()
+    try:
+        _, in_strips = reading.decode(content)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(in_strips, whole)
+    assert len(np.unique(whole)) > 100
+    # Beside the result what was read, if Python reads it, and little of everything else.
+    assert most < 3 * 200 * 200 + 2 * len(content) + 60_000
