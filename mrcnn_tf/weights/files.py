@@ -6,6 +6,8 @@ system of `tf.io.gfile`.
 
 import dataclasses
 import io
+import math
+import os
 import pickle
 import tokenize
 from collections.abc import Callable, Mapping
@@ -214,20 +216,44 @@ def _read_npy(content: bytes, name: str) -> np.ndarray:
 def _read_keras(file: BinaryIO) -> Mapping[str, Any]:
     """Keras 2's layout: one group per layer, its weights' names in the attribute `weight_names`."""
     content = file.read()
-    tensors = {}
+    tensors, unpacked = {}, 0
     try:
         with h5py.File(io.BytesIO(content), "r") as opened:
-            layers = opened.get("model_weights", opened)
+            layers = _in_file(opened, "model_weights") if "model_weights" in [*opened] else opened
             if "layer_names" not in layers.attrs:
                 raise ValueError("an HDF5 file, but not of Keras 2: it has no list of layers")
-            for group in layers.values():
+            for layer in layers:
+                group = _in_file(layers, layer)
                 for name in group.attrs.get("weight_names", ()):
                     text = name.decode() if isinstance(name, bytes) else str(name)
-                    archives.check_size(len(content), group[text].nbytes)
-                    tensors[text.removesuffix(":0")] = group[text][()]
+                    found = _in_file(group, text)
+                    # A chunk may be larger than what is in it.
+                    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize
+                    unpacked += max(found.nbytes, chunk)
+                    archives.check_size(len(content), unpacked)
+                    tensors[text.removesuffix(":0")] = found[()]
     except (LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"a damaged HDF5 file ({printable(str(error))})") from error
     return tensors
+
+
+def _in_file(group: h5py.Group, name: str) -> Any:
+    """Return what a group holds under a name, if it and its numbers are in the group's own file.
+
+    HDF5 would follow links into other files, and read numbers out of any that is named.
+
+    Raises:
+      ValueError: they are elsewhere.
+      LookupError: there is no such thing.
+    """
+    found = group
+    for part in filter(None, name.split("/")):
+        if found.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"its {printable(name)!r} is a link, which is not followed")
+        found = found[part]
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise ValueError(f"the numbers of its {printable(name)!r} are in another file")
+    return found
 
 
 def _checkpoint_prefix(path: str) -> str | None:
@@ -241,13 +267,26 @@ def _checkpoint_prefix(path: str) -> str | None:
 def _read_tf_checkpoint(prefix: str) -> Mapping[str, Any]:
     try:
         reader = tf.train.load_checkpoint(prefix)
-        names = [
-            n for n in reader.get_variable_to_shape_map() if n != "_CHECKPOINTABLE_OBJECT_GRAPH"
-        ]
+        kinds, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+        names = [n for n, k in kinds.items() if k.is_floating or k.is_integer or k.is_bool]
+        _check_numbers(prefix, sum(math.prod(shapes[n]) * kinds[n].size for n in names))
         tensors = {n.split("/.ATTRIBUTES/")[0]: reader.get_tensor(n) for n in names}
     except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
         raise ValueError(f"{prefix}: not a readable TensorFlow checkpoint: {error}") from error
     return {name: tensor for name, tensor in tensors.items() if tensor.dtype.kind in "fiub"}
+
+
+def _check_numbers(prefix: str, num_bytes: int) -> None:
+    """Refuse an index that speaks of more numbers than there are, for which memory would be taken.
+
+    Raises:
+      ValueError: it does.
+    """
+    folder, name = os.path.split(prefix)
+    parts = [n for n in tf.io.gfile.listdir(folder or ".") if n.startswith(f"{name}.data-")]
+    there = sum(tf.io.gfile.stat(os.path.join(folder, part)).length for part in parts)
+    if num_bytes > there:
+        raise ValueError(f"{num_bytes:,} bytes are announced, {there:,} are there")
 
 
 def _as_pickle(state: State) -> bytes:

@@ -124,6 +124,90 @@ def test_a_file_of_keras_that_would_unpack_to_gigabytes(tmp_path):
         files.read(path)
 
 
+def keras_file(path, fill):
+    """A file of one layer "a"; `fill` puts its weights into the group."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["a"]
+        fill(file.create_group("a"))
+
+
+def test_many_tensors_of_keras_that_would_unpack_to_gigabytes(tmp_path):
+    """Each within what one may take; the last in a chunk that is larger than it."""
+    path = str(tmp_path / "a.h5")
+    names = [f"{k}:0" for k in range(4)]
+
+    def fill(group):
+        group.attrs["weight_names"] = names
+        for name in names:
+            group.create_dataset(name, (2**22,), "f4", chunks=(2**10,), compression="gzip")
+
+    keras_file(path, fill)
+    assert files.read(path)["3"].size == 2**22
+    names.append("4:0")
+    keras_file(path, fill)
+    with pytest.raises(ValueError, match="a.h5: a file of .* would unpack to 83,886,080"):
+        files.read(path)
+
+    def fill_a_chunk(group):
+        group.attrs["weight_names"] = ["w:0"]
+        group.create_dataset("w:0", (1,), "f4", chunks=(2**25,), maxshape=(None,))
+
+    keras_file(path, fill_a_chunk)
+    with pytest.raises(ValueError, match="a.h5: a file of .* would unpack to 134,217,728"):
+        files.read(path)
+
+
+@pytest.mark.parametrize("way", ["link", "soft link", "layer", "model", "numbers", "virtual"])
+def test_a_file_of_keras_reads_no_other(tmp_path, way):
+    secret, path = tmp_path / "secret.h5", str(tmp_path / "a.h5")
+    keras_file(secret, lambda group: group.create_dataset("kernel:0", data=np.arange(4.0)))
+    (tmp_path / "secret.bin").write_bytes(np.arange(4.0).tobytes())
+
+    def fill(group):
+        group.attrs["weight_names"] = ["kernel:0"]
+        if way == "link":
+            group["kernel:0"] = h5py.ExternalLink(str(secret), "/a/kernel:0")
+        elif way == "soft link":
+            group["kernel:0"] = h5py.SoftLink("/b/kernel:0")
+            group.file["b"] = h5py.ExternalLink(str(secret), "/a")
+        elif way == "layer":
+            group.file["b"] = h5py.ExternalLink(str(secret), "/a")
+        elif way == "model":
+            group.file["model_weights"] = h5py.ExternalLink(str(secret), "/")
+        elif way == "numbers":
+            other = [(str(tmp_path / "secret.bin"), 0, 32)]
+            group.create_dataset("kernel:0", (4,), "f8", external=other)
+        else:
+            layout = h5py.VirtualLayout((4,), "f8")
+            layout[:] = h5py.VirtualSource(str(secret), "a/kernel:0", (4,))
+            group.create_virtual_dataset("kernel:0", layout)
+
+    if way in ("layer", "model"):
+
+        def fill_plainly(group):
+            group.attrs["weight_names"] = ["kernel:0"]
+            group.create_dataset("kernel:0", data=np.arange(4.0))
+            fill_links(group)
+
+        fill_links, fill = fill, fill_plainly
+    keras_file(path, fill)
+    with pytest.raises(ValueError, match=r"a.h5: .*(a link, which is not|are in another file)"):
+        files.read(path)
+
+
+def test_an_index_of_a_checkpoint_is_not_believed(tmp_path):
+    """It says that one number is a piece of a matrix of four terabytes."""
+    prefix = str(tmp_path / "ckpt")
+    for shape in ("", "2 1 0,2:0,1", "1000000 1000000 0,2:0,1"):
+        tf.raw_ops.SaveV2(
+            prefix=prefix, tensor_names=["w"], shape_and_slices=[shape], tensors=[[[1.5], [2.0]]]
+        )
+        if len(shape) < 15:
+            assert files.read(prefix)["w"].tolist() == [[1.5], [2.0]]
+    with pytest.raises(ValueError, match="4,000,000,000,000 bytes are announced, 8 are there"):
+        files.read(prefix)
+
+
 @pytest.mark.parametrize("ending", [".bin", ".ckpt", ".pth.tar", ".pyth", ".pkl", ".pickle"])
 def test_endings_that_people_give_pytorchs_files(tmp_path, ending):
     path = tmp_path / f"model.v2{ending}"
