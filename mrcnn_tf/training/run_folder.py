@@ -143,6 +143,11 @@ class RunFolder:
         theirs = checkpoints.label_map_of(os.path.join(self.path, PARAMS))
         if theirs and theirs.names != label_map.names and (theirs.has_names or label_map.has_names):
             wrong.append(_line("classes", (list(theirs.names), list(label_map.names))))
+        ours = label_map.keypoints
+        if experiment.task.model.keypoint_head.num_keypoints and theirs and ours:
+            before = theirs.keypoints.names if theirs.keypoints else ours.names
+            if before != ours.names:  # each map of the network is one of them
+                wrong.append(_line("keypoints", (list(before), list(ours.names))))
         if wrong:
             name = saved.get("task.name")
             raise ValueError(

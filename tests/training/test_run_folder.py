@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.data.record_index import RecordIndex
 from mrcnn_tf.experiment import loading
@@ -116,6 +117,23 @@ def test_other_classes_are_refused_other_ids_are_not(tmp_path):
         with pytest.raises(ValueError, match=r"classes: \['apple', 'fig'\] -> \["):
             folder.check(experiment_of(), other)
     assert folder.check(experiment_of(), LabelMap((7, 3), LABEL_MAP.names)) == []
+
+
+def test_other_keypoints_are_refused_where_the_network_has_them(tmp_path):
+    """As many, in another order: each of the network's maps would stand for another one."""
+    folder = RunFolder(str(tmp_path))
+    tip, tail = (
+        LabelMap((1,), ("arrow",), KeypointSet(names, classes=(1,)))
+        for names in (("tip", "tail"), ("tail", "tip"))
+    )
+    override = "task.model.keypoint_head.num_keypoints=2"
+    folder.write(experiment_of(override), tip)
+    assert folder.check(experiment_of(override), tip) == []
+    with pytest.raises(ValueError, match=r"keypoints: \['tip', 'tail'\] -> \['tail', 'tip'\]"):
+        folder.check(experiment_of(override), tail)
+    other = RunFolder(str(tmp_path / "without"))
+    other.write(experiment_of(), tip)
+    assert other.check(experiment_of(), tail) == []
 
 
 def records_of(*lengths):
