@@ -93,8 +93,8 @@ def convert(job: Job, workers: shards.Workers | None = None) -> Summary:
     Raises:
       RefusedError: the annotation file is refused, or images are missing; nothing was written.
       StoppedError: too many images cannot be used, as their files show.
-      ValueError: no such input, no COCO file, no keypoints where some are asked for; or records of
-        other origin are in the way.
+      ValueError: no such input, no COCO file, no keypoints where some are asked for, or in no image
+        so many; or records of other origin are in the way.
       RuntimeError: a worker process was killed.
     """
     with workers or shards.WorkerPool(job.num_processes) as pool:
@@ -162,6 +162,8 @@ def _leave_out_without_keypoints(coco: CocoData, least: int) -> None:
         return sum(int((e.keypoints[:, 2] > 0).sum()) for e in objects if e.keypoints is not None)
 
     kept = [image for image in coco.images if count(image) >= least]
+    if coco.images and not kept:
+        raise ValueError(f"--min_keypoints={least}: no image of {coco.name} has so many annotated")
     if len(kept) < len(coco.images):
         note = f"images with less than {least} annotated keypoints, left out (--min_keypoints)"
         coco.notes[note] = len(coco.images) - len(kept)
