@@ -56,8 +56,12 @@ class Annotated(NamedTuple):
         """Distribute the images over so many files, every count-th one into the same."""
         labels = {category_id: k for k, category_id in enumerate(self.label_map.ids)}
         pairs = [(i, self.coco.objects.get(i.source_id, [])) for i in self.coco.images]
+        keypoints = self.label_map.keypoints
+        num_keypoints = len(keypoints.names) if keypoints else 0
         return [
-            examples.Shard(self.image_dir, pairs[k::count], labels, self.exif, self.left_out)
+            examples.Shard(
+                self.image_dir, pairs[k::count], labels, self.exif, self.left_out, num_keypoints
+            )
             for k in range(count)
         ]
 

@@ -59,6 +59,11 @@ def features() -> tfds.features.FeaturesDict:
         "category_id": tfds.features.Scalar(np.int64, doc="The data set's own."),
         "is_crowd": tfds.features.Scalar(np.bool_, doc="The region holds several objects."),
         "mask": mask,
+        "keypoints": tfds.features.Sequence(
+            np.float32,
+            doc="x, y (COCO's, by the image's size) and visibility of each keypoint that the data "
+            "set has; none in one without.",
+        ),
     }
     return tfds.features.FeaturesDict(
         {
@@ -77,6 +82,7 @@ def build(
     encoded: bytes,
     objects: list[ObjectEntry],
     labels: Mapping[int, int],
+    num_keypoints: int = 0,
 ) -> dict[str, Any]:
     """Return the example of an image, as `features` describes it.
 
@@ -85,11 +91,15 @@ def build(
       encoded: the file.
       objects: its annotations, in the order of the file.
       labels: of each of the data set's own category ids.
+      num_keypoints: of each object; 0 in a data set without.
     """
     boxes = record.normalised_boxes(image, objects)
+    nothing = np.zeros([num_keypoints, 3])
+    by_size = np.array([image.width, image.height, 1.0])
     rows = []
     for entry, box in zip(objects, boxes, strict=True):
         crop = record.crop_of(entry, image)
+        points = (nothing if entry.keypoints is None else entry.keypoints) / by_size
         rows.append(
             {
                 "id": entry.annotation_id or 0,
@@ -100,6 +110,7 @@ def build(
                 "category_id": entry.category_id,
                 "is_crowd": entry.is_crowd,
                 "mask": {"crop": np.array(crop.crop, np.int64), "runs": crop.runs},
+                "keypoints": points.astype(np.float32).ravel(),
             }
         )
     return {
@@ -122,6 +133,7 @@ class Shard:
       labels: see `build`.
       exif: whether the annotations refer to upright images or to stored pixels.
       left_out: filled with what turns out to be unusable.
+      num_keypoints: see `build`.
     """
 
     image_dir: str
@@ -129,6 +141,7 @@ class Shard:
     labels: Mapping[int, int]
     exif: record_image.ExifRule
     left_out: list[Finding]
+    num_keypoints: int = 0
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (image id, example)."""
@@ -142,7 +155,10 @@ class Shard:
                 )
                 self.left_out.append(image.sign(finding._replace(annotations=len(objects))))
                 continue
-            yield image.source_id, build(image, loaded.encoded, objects, self.labels)
+            yield (
+                image.source_id,
+                build(image, loaded.encoded, objects, self.labels, self.num_keypoints),
+            )
 
 
 @dataclasses.dataclass(frozen=True)

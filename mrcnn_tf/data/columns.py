@@ -19,6 +19,8 @@ from mrcnn_tf.data import schema
 # Of a TFDS data set, as its `tfds.features.FeaturesDict` is flattened into an Example.
 TFDS_IMAGE = "image"
 TFDS_BBOX = "objects/bbox"  # float32 [n * 4]: y1, x1, y2, x2, normalised
+# float32 [n * K * 3]: x, y, normalised, and visibility; empty in a data set without keypoints.
+TFDS_KEYPOINTS = "objects/keypoints/ragged_flat_values"
 # Raw little-endian float64, one bytes value per object: (x, y, width, height), and the area.
 TFDS_COCO_BBOX = "objects/coco_bbox"
 TFDS_AREA = "objects/area"
@@ -37,6 +39,12 @@ TFDS_NAMES = {
     schema.MASK_RUNS: "objects/mask/runs/ragged_flat_values",
 }
 _BOX_SIDES = (schema.BBOX_YMIN, schema.BBOX_XMIN, schema.BBOX_YMAX, schema.BBOX_XMAX)
+_OF_KEYPOINTS = (schema.KEYPOINT_X, schema.KEYPOINT_Y, schema.KEYPOINT_VISIBILITY)
+# {our column: theirs that holds its values among others, the first one's place, how many go round}.
+_PARTS = {
+    **{name: (TFDS_BBOX, k, 4) for k, name in enumerate(_BOX_SIDES)},
+    **{name: (TFDS_KEYPOINTS, k, 3) for k, name in enumerate(_OF_KEYPOINTS)},
+}
 
 _TYPES = {
     schema.IMAGE_ENCODED: tf.string,
@@ -71,7 +79,7 @@ def parse(serialized: tf.Tensor, names: Iterable[str]) -> dict[str, tf.Tensor]:
     features = {
         source: tf.io.FixedLenFeature([], _TYPES[name], default_value="")
         if name in _SCALARS
-        else tf.io.FixedLenSequenceFeature([], _TYPES[name], allow_missing=True)
+        else tf.io.FixedLenSequenceFeature([], _type_of(source, name), allow_missing=True)
         for name in names
         for source in sources[name]
     }
@@ -79,8 +87,9 @@ def parse(serialized: tf.Tensor, names: Iterable[str]) -> dict[str, tf.Tensor]:
     columns = {}
     for name in names:
         values = [parsed[source] for source in sources[name]]
-        if name in _BOX_SIDES:
-            values[1] = values[1][_BOX_SIDES.index(name) :: 4]
+        if name in _PARTS:
+            _, first, step = _PARTS[name]
+            values[1] = tf.cast(values[1][first::step], _TYPES[name])
         if name in _SCALARS:
             columns[name] = tf.strings.join(values)
         else:
@@ -102,9 +111,12 @@ def of_record(serialized: bytes) -> Mapping[str, tf.train.Feature]:
     ours = tf.train.Features().feature
     for name, theirs in TFDS_NAMES.items():
         ours[name].CopyFrom(features[theirs])
-    boxes = features[TFDS_BBOX].float_list.value
-    for k, name in enumerate(_BOX_SIDES):
-        ours[name].float_list.value.extend(boxes[k::4])
+    for name, (theirs, first, step) in _PARTS.items():
+        values = features[theirs].float_list.value[first::step]
+        if name == schema.KEYPOINT_VISIBILITY and values:
+            ours[name].int64_list.value.extend(int(v) if v in (0, 1, 2) else -1 for v in values)
+        elif values or name in _BOX_SIDES:
+            ours[name].float_list.value.extend(values)
     exact = [
         np.frombuffer(b"".join(features[name].bytes_list.value), "<f8").reshape(-1, width)
         for name, width in ((TFDS_COCO_BBOX, 4), (TFDS_AREA, 1))
@@ -116,6 +128,11 @@ def of_record(serialized: bytes) -> Mapping[str, tf.train.Feature]:
 
 def _in_tfds(name: str) -> list[str]:
     """Return the feature of a TFDS data set that a column's values are in, if there is one."""
-    if name in _BOX_SIDES:
-        return [TFDS_BBOX]
+    if name in _PARTS:
+        return [_PARTS[name][0]]
     return [TFDS_NAMES[name]] if name in TFDS_NAMES else []
+
+
+def _type_of(source: str, name: str) -> tf.DType:
+    """Return the type of the feature of either layout that a column's values are in."""
+    return _TYPES[name] if source == name or name not in _PARTS else tf.float32

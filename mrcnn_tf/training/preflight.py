@@ -28,6 +28,10 @@ _NO_MASKS = (
     "trainer.best_checkpoint_eval_metric: box_ap), or records with masks: converted without "
     "--noinclude_masks, from annotations with a segmentation"
 )
+_NO_KEYPOINTS = (
+    "none of the objects in {where} has an annotated keypoint, and a Keypoint R-CNN needs some: "
+    "convert annotations with keypoints, or set task.model.keypoint_head.num_keypoints: 0"
+)
 _NO_OBJECTS = (
     "{what} in {where}: {found}. {why}. Some exporters mark every object as a crowd "
     "(iscrowd: 1) because its mask is stored as run lengths: then set it to 0 and convert again"
@@ -164,8 +168,8 @@ def check_training(task: MaskRCNNTask) -> list[str]:
       What is worth saying.
 
     Raises:
-      ValueError: there are no objects, or no masks where masks are to be learnt; or the tf.data
-        service that is to read them cannot.
+      ValueError: there are no objects, or no masks or keypoints where these are to be learnt; or
+        the tf.data service that is to read them cannot.
       FileNotFoundError: there are no records, or what the detector will be exported with is gone.
     """
     config = task.task_config
@@ -185,6 +189,8 @@ def check_training(task: MaskRCNNTask) -> list[str]:
         )
     if needs_masks and not masks:
         raise ValueError(_NO_MASKS.format(where=where))
+    if config.model.keypoint_head.num_keypoints and not _have_keypoints(config.train_data):
+        raise ValueError(_NO_KEYPOINTS.format(where=where))
     if not config.train_data.enable_tf_data_service:
         return []
     address = config.train_data.tf_data_service_address or ""
@@ -357,6 +363,14 @@ def _count_objects(data: fields.Data, needs_masks: bool) -> tuple[int, int, int]
         if objects and (masks or not needs_masks):
             break
     return objects, crowds, masks
+
+
+def _have_keypoints(data: fields.Data) -> bool:
+    """Whether any object of the records has an annotated keypoint."""
+    return any(
+        any(example.features[schema.KEYPOINT_VISIBILITY].int64_list.value)
+        for example in _records(data)
+    )
 
 
 def index_of_records(data: fields.Data) -> record_index.RecordIndex:

@@ -112,3 +112,30 @@ def test_what_is_damaged_is_named(changes, message, make_scene, serialize):
     record = in_tfds_layout(serialize(make_scene(3, 40, 50, 3)), **changes)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){message}"):
         decode_in_graph(record)
+
+
+def test_keypoints_of_both_layouts(make_scene, serialize):
+    """Three objects with two keypoints each; and what is no visibility is none."""
+    ours = serialize(make_scene(3, 40, 50, 3))
+    example = tf.train.Example.FromString(ours)
+    x, y = np.linspace(0, 1, 6, dtype=np.float32), np.linspace(1, 0.5, 6, dtype=np.float32)
+    visibility = [0, 1, 2, 2, 1, 0]
+    for name, values in ((schema.KEYPOINT_X, x), (schema.KEYPOINT_Y, y)):
+        example.features.feature[name].float_list.value.extend(values)
+    example.features.feature[schema.KEYPOINT_VISIBILITY].int64_list.value.extend(visibility)
+    flat = np.stack([x, y, np.float32(visibility)], axis=1).ravel().tolist()
+    theirs = in_tfds_layout(ours, **{columns.TFDS_KEYPOINTS: flat})
+    names = (schema.KEYPOINT_X, schema.KEYPOINT_Y, schema.KEYPOINT_VISIBILITY)
+    parsed = [
+        columns.parse(tf.constant(record), names)
+        for record in (example.SerializeToString(), theirs)
+    ]
+    for name in names:
+        assert parsed[0][name].dtype == parsed[1][name].dtype
+        assert parsed[0][name].numpy().tolist() == parsed[1][name].numpy().tolist()
+        assert columns.of_record(theirs)[name] == example.features.feature[name]
+    damaged = flat[:2] + [float("inf")] + flat[3:]
+    theirs = in_tfds_layout(ours, **{columns.TFDS_KEYPOINTS: damaged})
+    (first, *_) = columns.of_record(theirs)[schema.KEYPOINT_VISIBILITY].int64_list.value
+    assert first == -1
+    assert schema.KEYPOINT_X not in columns.of_record(in_tfds_layout(ours))

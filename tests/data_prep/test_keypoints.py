@@ -10,6 +10,8 @@ from data_prep import conversion, create_coco_tfrecord, create_shapes_coco, shap
 from mrcnn_tf.data import schema
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import ground_truth
+from mrcnn_tf.experiment import loading
+from mrcnn_tf.training import preflight, task
 from tests.data_prep.in_process import InProcess
 
 _NAMES = list(shape_scene.CORNERS_UV)
@@ -152,3 +154,40 @@ def test_keypoints_that_the_folder_lacks_are_refused(folder, tmp_path):
         _convert(folder, tmp_path, "val")
     with pytest.raises(SystemExit, match=r"--min_keypoints=1: no category of .*plain\.json has"):
         _convert(folder, tmp_path, "new", tmp_path / "plain.json", min_keypoints=1)
+
+
+def test_more_keypoints_than_any_image_has_are_refused(folder, tmp_path):
+    with pytest.raises(SystemExit, match=r"--min_keypoints=99: no image of .*train\.json has so"):
+        _convert(folder, tmp_path, min_keypoints=99)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_make_the_records_of_one_conversion(folder, tmp_path):
+    _convert(folder, tmp_path / "whole", min_keypoints=1)
+    for part in ((1, 2), (0, 1)):
+        _convert(folder, tmp_path / "parts", min_keypoints=1, part=part)
+    whole, parts = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("whole", "parts")
+    )
+    assert whole == parts
+
+
+def test_records_without_an_annotated_keypoint_are_refused_before_training(folder, tmp_path):
+    """The categories name some, so the label map has them, and no object."""
+    path = folder / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    for row in content["annotations"]:
+        row.pop("keypoints", None)
+    (tmp_path / "none.json").write_text(json.dumps(content))
+    _convert(folder, tmp_path / "none", annotations=tmp_path / "none.json")
+    _convert(folder, tmp_path / "some")
+
+    def check(name):
+        fields = {"task.train_data.input_path": f"{tmp_path / name}/train-*.tfrecord"}
+        experiment = loading.load("keypointrcnn_shapes", params_override=json.dumps(fields))
+        preflight.check_training(task.MaskRCNNTask(experiment.task))
+
+    check("some")
+    with pytest.raises(ValueError, match="has an annotated keypoint, and a Keypoint R-CNN needs"):
+        check("none")

@@ -56,7 +56,7 @@ def test_the_files_are_those_of_a_build_without_beam(tmp_path, folder):
     assert len([name for name in plain if ".tfrecord-" in name]) == 4
     # What a worker could not use is listed as what this process could not.
     assert b"b.png" in beam["train.report.txt"]
-    assert not tf.io.gfile.exists(str(tmp_path / "beam/coco_folder/mine/1.0.0/shards"))
+    assert not tf.io.gfile.exists(str(tmp_path / "beam/coco_folder/mine/1.1.0/shards"))
 
 
 def test_too_much_that_workers_cannot_use_is_refused(tmp_path, folder):

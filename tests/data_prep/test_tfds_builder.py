@@ -81,7 +81,9 @@ def test_an_image_without_objects(examples):
     assert examples["5"]["image/filename"] == b"sub/c.jpg"
     assert {
         key: value.shape[0] for key, value in objects.items() if key != "mask"
-    } == dict.fromkeys(("id", "bbox", "coco_bbox", "area", "label", "category_id", "is_crowd"), 0)
+    } == dict.fromkeys(
+        ("id", "bbox", "coco_bbox", "area", "label", "category_id", "is_crowd", "keypoints"), 0
+    )
     assert objects["mask"]["crop"].shape == (0, 4)
     assert objects["mask"]["runs"].nrows() == 0
 
@@ -132,7 +134,7 @@ def test_the_records_are_the_converters(num_shards, tmp_path, convert_dummy):
             assert read == {key for key in same}
             for key in read:
                 assert record[key].SerializeToString() == same[key].SerializeToString(), key
-    label_map = (tmp_path / "tfds/coco_folder/coco/1.0.0/label_map.json").read_text()
+    label_map = (tmp_path / "tfds/coco_folder/coco/1.1.0/label_map.json").read_text()
     assert label_map == (pathlib.Path(pattern[0]).parent / "label_map.json").read_text()
 
 
@@ -170,7 +172,7 @@ VAL = ["val2017", "annotations/instances_val2017.json"]
 
 def test_a_configuration_names_splits(tmp_path):
     builder = build(tmp_path, config=config({"a": TRAIN, "b-2": VAL}), max_examples_per_split=1)
-    assert builder.data_path == tmp_path / "coco_folder" / "mine" / "1.0.0"
+    assert builder.data_path == tmp_path / "coco_folder" / "mine" / "1.1.0"
     assert {k: s.num_examples for k, s in builder.info.splits.items()} == {"a": 1, "b-2": 1}
 
 

@@ -2,15 +2,18 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data_prep import conversion, shards
 from data_prep.tfds.coco_folder import coco_folder_dataset_builder as coco_folder
 from mrcnn_tf.data import record_files
 from mrcnn_tf.experiment import inputs, label_maps, loading, sources
 from mrcnn_tf.training import evaluators
+from tests.data_prep.in_process import InProcess
 
 DUMMY = pathlib.Path(coco_folder.__file__).parent / "dummy_data"
 
@@ -99,3 +102,52 @@ def test_what_looks_at_files_reads_them_too(both):
         b"5": (16, 16),
         b"12": (24, 18),
     }
+
+
+def test_keypoints_are_the_same_to_the_last_bit(tmp_path, monkeypatch):
+    """Of discs and triangles; square holes have none."""
+    monkeypatch.setattr(shards, "WorkerPool", InProcess)
+    folder = tmp_path / "folder"
+    shutil.copytree(DUMMY, folder)
+    for name in SPLITS.values():
+        path = folder / "annotations" / f"instances_{name}.json"
+        content = json.loads(path.read_text())
+        for category in content["categories"]:
+            if category["id"] != 3:
+                category["keypoints"] = ["left_end", "right_end"]
+        for k, row in enumerate(content["annotations"]):
+            if row["category_id"] != 3:
+                row["keypoints"] = [3.3 + k, 1.7, 2, 11.1, 2 + k / 3, k % 2]
+        path.write_text(json.dumps(content))
+        prefix = str(tmp_path / "records" / name)
+        conversion.convert(
+            conversion.Job(str(folder / name), str(path), prefix, 2, "rle", 1, False)
+        )
+    options = tfds.download.DownloadConfig(manual_dir=folder, num_shards=2)
+    coco_folder.Builder(data_dir=tmp_path / "tfds").download_and_prepare(download_config=options)
+    fields = FIELDS | {"task.model.keypoint_head.num_keypoints": 2}
+    records, of_tfds = dict(fields), dict(fields)
+    for split, name in SPLITS.items():
+        records[f"task.{split}_data.input_path"] = f"{tmp_path}/records/{name}-*.tfrecord"
+        of_tfds[f"task.{split}_data.tfds_name"] = "coco_folder/coco"
+        of_tfds[f"task.{split}_data.tfds_split"] = split
+        of_tfds[f"task.{split}_data.tfds_data_dir"] = str(tmp_path / "tfds")
+    both = [
+        loading.load("maskrcnn_shapes", params_override=json.dumps(given))
+        for given in (records, of_tfds)
+    ]
+    for data, count, num_valid in (("train_data", 6, 5), ("validation_data", -1, 2)):
+        seen = 0
+        for batch, same in zip(*(batches(e, data, count) for e in both), strict=True):
+            assert batch.keys() == same.keys()
+            for key, value in batch.items():
+                assert value.numpy().tobytes() == same[key].numpy().tobytes(), key
+            seen += int(tf.reduce_sum(tf.cast(batch["gt_keypoints_valid"], tf.int32)))
+        assert seen >= num_valid
+    maps = [label_maps.of_experiment(experiment.task) for experiment in both]
+    assert maps[0] == maps[1]
+    truths = [evaluators.build(experiment.task, maps[0])[1] for experiment in both]
+    assert truths[0] == truths[1]
+    found = {row["id"]: row["keypoints"] for row in truths[1]["annotations"]}
+    assert found[202] == [0] * 6
+    assert found[203] == pytest.approx([5.3, 1.7, 2, 0, 0, 0])

@@ -48,7 +48,7 @@ def test_tfdss_own_command_builds_the_same(shapes, tmp_path):
 def test_a_data_set_is_built_and_trained_from_as_from_records(shapes, override, tmp_path):
     flags = (f"--manual_dir={shapes / 'coco'}", f"--data_dir={tmp_path / 'tfds'}", "--num_shards=2")
     script("data_prep/tfds_build.py", *flags)
-    folder = tmp_path / "tfds" / "coco_folder" / "coco" / "1.0.0"
+    folder = tmp_path / "tfds" / "coco_folder" / "coco" / "1.1.0"
     assert len(list(folder.glob("coco_folder-train.tfrecord-*-of-00002"))) == 2
 
     of_tfds = json.loads(override)

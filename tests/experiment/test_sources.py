@@ -54,15 +54,15 @@ def train_data(data_dir, name="coco_folder/coco", split="train"):
     return Data(is_training=True, tfds_name=name, tfds_split=split, tfds_data_dir=str(data_dir))
 
 
-@pytest.mark.parametrize("name", ["coco_folder/coco", "coco_folder", "coco_folder/coco:1.0.0"])
+@pytest.mark.parametrize("name", ["coco_folder/coco", "coco_folder", "coco_folder/coco:1.1.0"])
 def test_a_split_is_a_pattern_of_all_its_files(data_dir, name):
-    folder = data_dir / "coco_folder" / "coco" / "1.0.0"
+    folder = data_dir / "coco_folder" / "coco" / "1.1.0"
     pattern = f"{folder}/coco_folder-train.tfrecord-*-of-00002"
     assert sources.patterns(train_data(data_dir, name)) == (pattern,)
 
 
 def test_splits_are_joined_and_whole_files_of_one_are_taken(data_dir):
-    folder = data_dir / "coco_folder" / "coco" / "1.0.0"
+    folder = data_dir / "coco_folder" / "coco" / "1.1.0"
     assert sources.patterns(train_data(data_dir, split="validation+train")) == (
         f"{folder}/coco_folder-train.tfrecord-*-of-00002",
         f"{folder}/coco_folder-validation.tfrecord-*-of-00002",
@@ -127,7 +127,7 @@ def test_files_of_another_converter_are_refused(data_dir, tmp_path):
     """The features are there, but nothing says which classes the category ids are."""
     folder = tmp_path / "tfds"
     shutil.copytree(data_dir / "coco_folder", folder / "coco_folder")
-    (folder / "coco_folder/coco/1.0.0/label_map.json").unlink()
+    (folder / "coco_folder/coco/1.1.0/label_map.json").unlink()
     with pytest.raises(ValueError, match=r"no label_map\.json in"):
         sources.patterns(train_data(folder))
 

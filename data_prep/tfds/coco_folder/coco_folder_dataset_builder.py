@@ -56,8 +56,11 @@ class CocoFolderConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.ShardBasedBuilder):
     """Builds it, file by file: in this process, or where Beam's options say."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Images, boxes, labels, crowds, areas and masks as run lengths."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.0.0": "Images, boxes, labels, crowds, areas and masks as run lengths.",
+        "1.1.0": "Keypoints.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     The folder holds images and COCO files of instances. In COCO's own layout,
 
