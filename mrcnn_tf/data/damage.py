@@ -158,7 +158,8 @@ def without(files: Sequence[str], damages: Sequence[Damage]) -> list[str]:
     same order at every start, so that a run goes on where it stopped.
 
     Raises:
-      OSError: there is no room for the copy.
+      OSError: there is no room for the copy; names both files.
+      ValueError: a file has become shorter since it was looked at.
     """
     of_file: dict[str, list[Damage]] = {}
     for damage in damages:
@@ -305,15 +306,20 @@ def _folder() -> tempfile.TemporaryDirectory:
 def _copy_without(damages: tuple[Damage, ...]) -> str:
     file = damages[0].file
     path = os.path.join(tempfile.mkdtemp(dir=_folder().name), os.path.basename(file))
-    with _open(file) as reader, open(path, "wb") as writer:
-        start = 0
-        for end, next_start in [*((d.start, d.end) for d in damages), (_size(file), 0)]:
-            while start < end:
-                reader.seek(start)
-                part = reader.read(min(_WINDOW, end - start))
-                writer.write(part)
-                start += len(part)
-            start = next_start
+    try:
+        with _open(file) as reader, open(path, "wb") as writer:
+            start = 0
+            for end, next_start in [*((d.start, d.end) for d in damages), (_size(file), 0)]:
+                while start < end:
+                    reader.seek(start)
+                    part = reader.read(min(_WINDOW, end - start))
+                    if not part:
+                        raise ValueError(f"{file}: it was cut off while it was read")
+                    writer.write(part)
+                    start += len(part)
+                start = next_start
+    except OSError as error:  # of a full disk, Python names no file
+        raise OSError(error.errno, error.strerror, file, None, path) from error
     return path
 
 

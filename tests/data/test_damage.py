@@ -171,3 +171,25 @@ def test_on_another_file_system(shard):
     (found,) = damage.verify([there])
     assert (found.record, found.source_id) == (5, "image 5")
     assert ids(damage.usable([there], 1)) == ids_without(5)
+
+
+def test_a_file_that_is_cut_off_before_it_is_copied(shard):
+    """It would have been waited for without end."""
+    path, starts, _ = shard
+    damaged(path, {starts[10] + 20: b"\xff"})
+    found = damage.verify([path])
+    damaged(path, {starts[3]: None})
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.tfrecord: it was cut off while"):
+        damage.without([path], found)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_a_full_disk_under_the_copy_is_named(shard, tmp_path, monkeypatch):
+    path, starts, _ = shard
+    damaged(path, {starts[10] + 20: b"\xfe"})
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / os.path.basename(path)).symlink_to("/dev/full")
+    monkeypatch.setattr(damage.tempfile, "mkdtemp", lambda dir: str(full))
+    with pytest.raises(OSError, match=r"No space left on device: '.*tfrecord' -> '.*/full/train-"):
+        damage.usable([path], 1)
