@@ -221,6 +221,7 @@ class Killer:
         self._start, self._loop, self._evaluation = 10.0, 0.5, 2.0
         self.kills: collections.Counter[str] = collections.Counter()
         self.victims: collections.Counter[str] = collections.Counter()
+        self.half_written = 0
         self.others_ended_after = 0.0
 
     def learn(self, life: Life) -> None:
@@ -268,6 +269,7 @@ class Killer:
             killed = time.monotonic()
             self.kills[moment] += 1
             self.victims[" and ".join(map(str, dead))] += 1
+            self.half_written += any(folder.rglob("*_temp")) or any(folder.rglob("*.partial"))
             # Who was killed comes back meanwhile, or not yet; who has left with 0 does not.
             while any(life in run.lives and life.code != 0 and not run.failed for life in lives):
                 run.read(0.01)
@@ -437,7 +439,8 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
         "measured": "kills",
         "args": {"kills": args.kills, "workers": args.workers, "seed": args.seed},
         "kills": killer.kills.total(),
-        "killed_while": dict(killer.kills),
+        "killed_while": dict(killer.kills),  # what was meant
+        "left_half_written": killer.half_written,  # what was hit
         "runs": runs,
         "exit_codes": {str(code): number for code, number in sorted(codes.items())},
         "seconds": round(time.monotonic() - begun),

@@ -319,7 +319,7 @@ def test_evaluations_come_at_multiples_of_the_interval_wherever_a_run_was_stoppe
 
 @pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path):
-    """A few of them; docs/reliability.md has the result of a hundred."""
+    """A few of them; docs/reliability.md has the results of many."""
     command = [sys.executable, "benchmarks/kills.py", "--kills=4", "--seed=5"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
