@@ -5,6 +5,7 @@ A door takes one input and returns "taken" or "refused". What it raises is a bug
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -21,9 +22,10 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep import conversion, report, shards
-from mrcnn_tf.data import damage, decoder, record_files, record_index
+from mrcnn_tf.data import damage, decoder, keypoints, record_files, record_index, schema
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding
+from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import ground_truth
 from mrcnn_tf.images import pillow_reader, reading, record_image
@@ -34,6 +36,8 @@ from tests.fuzz import inputs
 
 Door = Callable[[Any], str]
 LABELS = LabelMap((1, 2), ("fig", "date"))
+ENDS = KeypointSet(("left_end", "right_end"), classes=(1,))
+WITH_KEYPOINTS = dataclasses.replace(LABELS, keypoints=ENDS)
 
 
 def open_door(kind: str, folder: pathlib.Path) -> Door:
@@ -42,6 +46,8 @@ def open_door(kind: str, folder: pathlib.Path) -> Door:
         "annotations": _annotations,
         "pictures": _pictures,
         "records": _records,
+        "keypoints": _annotations,
+        "keypoint_records": lambda path: _records(path, WITH_KEYPOINTS),
         "weights": _weights,
         "requests": _requests,
         "faulty": _faulty,
@@ -103,11 +109,12 @@ def _annotations(folder: pathlib.Path) -> Door:
         parsed = json.loads(content)
         _nothing_is_lost(parsed, summary.counts, findings)
         label_map = LabelMap.from_json((out / "label_map.json").read_bytes())
-        taken = 0
+        taken = num_keypoints = 0
         for serialized in record_files.read(record_files.find(str(out / "x-*.tfrecord"))):
-            _decode(serialized, label_map.ids)
+            num_keypoints += _decode(serialized, label_map)
             taken += 1
         assert taken == summary.counts["images"]
+        assert num_keypoints == summary.counts.get("keypoints", 0)
         with contextlib.suppress(ValueError):
             ground_truth.from_annotation_file(str(path))
         return "taken"
@@ -123,16 +130,24 @@ def _nothing_is_lost(parsed: Any, counts: dict[str, int], findings: list[Finding
     assert counts["annotations"] + lost_objects == len(parsed["annotations"]), (counts, findings)
 
 
-def _decode(serialized: bytes, label_ids: tuple[int, ...]) -> None:
-    """Decode one record as training does."""
-    _decoder_of(label_ids)(tf.constant(serialized))
+def _decode(serialized: bytes, label_map: LabelMap) -> int:
+    """Decode one record as training does; return how many keypoints are annotated in it."""
+    num_keypoints = len(label_map.keypoints.names) if label_map.keypoints else 0
+    example = _decoder_of(label_map.ids, num_keypoints)(tf.constant(serialized))
+    if not num_keypoints:
+        return 0
+    assert np.isfinite(example[schema.GT_KEYPOINTS]).all()
+    return int(tf.math.count_nonzero(example[schema.GT_KEYPOINTS_VALID]))
 
 
 @functools.cache
-def _decoder_of(label_ids: tuple[int, ...]) -> Callable:
+def _decoder_of(label_ids: tuple[int, ...], num_keypoints: int) -> Callable:
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        return decoder.decode(serialized, label_ids=label_ids, include_masks=True)
+        example = decoder.decode(serialized, label_ids=label_ids, include_masks=True)
+        if num_keypoints:
+            example |= keypoints.decode(serialized, example, num_keypoints)
+        return example
 
     return decode
 
@@ -173,7 +188,7 @@ def _pictures(folder: pathlib.Path) -> Door:
 # --- Records ------------------------------------------------------------------------------------
 
 
-def _records(folder: pathlib.Path) -> Door:
+def _records(folder: pathlib.Path, label_map: LabelMap = LABELS) -> Door:
     """Verify, count, read the ground truth, and decode as training does, with and without skips."""
     path = folder / "x-00000-of-00001.tfrecord"
 
@@ -198,13 +213,13 @@ def _records(folder: pathlib.Path) -> Door:
         _ends_at_the_end(found, content, kept)
         for serialized in kept:
             try:
-                _decode(serialized, LABELS.ids)
+                _decode(serialized, label_map)
             except tf.errors.OpError:  # which ends training with its text
                 refused = True
             except UnicodeDecodeError:  # which has no text: training must not come so far
                 refused = refused or _index_refuses(path)
         try:
-            ground_truth.from_records(str(path), LABELS)
+            ground_truth.from_records(str(path), label_map)
         except ValueError as error:
             refused = bool(_said(error))
         return "refused" if refused else "taken"

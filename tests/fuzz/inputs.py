@@ -1,4 +1,4 @@
-"""Damaged and hostile input of five kinds, each a function of its seed and number alone."""
+"""Damaged and hostile input of several kinds, each a function of its seed and number alone."""
 
 import io
 import json
@@ -155,9 +155,21 @@ def coco() -> dict[str, Any]:
     return {"images": rows, "annotations": annotations, "categories": categories, "info": {}}
 
 
-def annotations(rng: random.Random) -> bytes:
+def coco_with_keypoints() -> dict[str, Any]:
+    """The same, where figs have two keypoints each."""
+    content = coco()
+    fig, _ = content["categories"]
+    fig |= {"keypoints": ["left_end", "right_end"], "skeleton": [[1, 2]]}
+    for row in content["annotations"]:
+        if row["category_id"] == fig["id"]:
+            row["keypoints"] = [2.5, 3, 2, 11, 11.5, row["id"] % 2]
+            row["num_keypoints"] = 1 + row["id"] % 2
+    return content
+
+
+def annotations(rng: random.Random, make: Callable[[], dict[str, Any]] = coco) -> bytes:
     """Return an annotation file."""
-    value = damaged_value(coco(), rng) if rng.random() < 0.7 else coco()
+    value = damaged_value(make(), rng) if rng.random() < 0.7 else make()
     encoding = rng.choice(["utf-8"] * 8 + ["utf-16", "utf-8-sig", "latin1"])
     text = json.dumps(value, ensure_ascii=encoding == "latin1")
     content = text.encode(encoding, "surrogatepass")
@@ -265,6 +277,15 @@ def _record(k: int) -> dict[str, list]:
     }
 
 
+def _record_with_keypoints(k: int) -> dict[str, list]:
+    keypoints = {
+        schema.KEYPOINT_X: [0.25, 0.5, 0.0, 0.75],
+        schema.KEYPOINT_Y: [0.5, 0.0, 0.25, 1.0],
+        schema.KEYPOINT_VISIBILITY: [2, 0, 1, 2],
+    }
+    return _record(k) | keypoints
+
+
 def _serialized(columns: dict[str, Any]) -> bytes:
     def feature(values: Any) -> tf.train.Feature:
         if values and isinstance(values[0], bytes):
@@ -313,13 +334,13 @@ def framed(content: bytes) -> bytes:
     return length + first + content + second
 
 
-def records(rng: random.Random) -> bytes:
+def records(rng: random.Random, make: Callable[[int], dict[str, list]] = _record) -> bytes:
     """Return a file of four records: one damaged within, or the file as a whole."""
-    rows = [_serialized(columns) for columns in RECORDS]
+    rows = [_serialized(make(k)) for k in range(4)]
     way = rng.randrange(3)
     k = rng.randrange(len(rows))
     if way == 0:
-        rows[k] = _serialized(_damaged_columns(dict(RECORDS[k]), rng))
+        rows[k] = _serialized(_damaged_columns(make(k), rng))
     elif way == 1:
         rows[k] = damaged_bytes(rows[k], rng)
     content = b"".join(map(framed, rows))
@@ -437,13 +458,14 @@ INSTRUCTIONS = [getattr(pickle, name) for name in dir(pickle) if name.isupper()]
 INSTRUCTIONS = [code for code in INSTRUCTIONS if isinstance(code, bytes) and len(code) == 1]
 
 PICTURES = _pictures()
-RECORDS = [_record(k) for k in range(4)]
 WEIGHTS = _weights()
 CHECKPOINT = _checkpoint()
 MAKERS: dict[str, Callable[[random.Random], Any]] = {
     "annotations": annotations,
     "pictures": picture,
     "records": records,
+    "keypoints": lambda rng: annotations(rng, coco_with_keypoints),
+    "keypoint_records": lambda rng: records(rng, _record_with_keypoints),
     "weights": weights,
     "requests": picture,
     "faulty": lambda rng: rng.number,  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ import traceback
 from typing import Any
 
 KINDS = ("annotations", "pictures", "records", "weights", "requests")
+KINDS += ("keypoints", "keypoint_records")  # annotations and records with keypoints
 # A worker's bounds. TensorFlow alone maps about 3 GB of addresses and holds 0.5 GB.
 ADDRESSES = 12 * 2**30
 # Bytes of memory beyond what a worker has before its first input. The largest picture that is taken

@@ -12,12 +12,17 @@ KEPT: dict[str, list[tuple[int, int]]] = {
     "records": [(1, 0), (2, 387)],
     "weights": [(0, 2512)],
     "requests": [],
+    "keypoints": [],
+    "keypoint_records": [],
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("annotations", 30), ("pictures", 150), ("records", 30), ("weights", 300), ("requests", 20)],
+    [
+        *(("annotations", 30), ("pictures", 150), ("records", 30), ("weights", 300)),
+        *(("requests", 20), ("keypoints", 10), ("keypoint_records", 10)),
+    ],
 )
 def test_some_inputs(kind, count, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "WorkerPool", shards.WorkerPool)  # which the door replaces
