@@ -5,7 +5,7 @@ So a file that these ops refuse is refused at every door, and the pixels are the
 
 import tensorflow as tf
 
-from mrcnn_tf.images import depth
+from mrcnn_tf.images import depth, gif
 
 
 def decode_as_stored(encoded: tf.Tensor) -> tf.Tensor:
@@ -32,6 +32,7 @@ def decode_as_stored(encoded: tf.Tensor) -> tf.Tensor:
         [
             (tf.io.is_jpeg(encoded), lambda: _decode_jpeg(encoded)),
             (_is_16_bit_png(encoded), lambda: _decode_16_bit_png(encoded)),
+            (gif.is_gif(encoded), lambda: _decode_gif(encoded)),
         ],
         default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
@@ -41,20 +42,21 @@ def decode_as_stored(encoded: tf.Tensor) -> tf.Tensor:
 def claimed_size_hw(encoded: tf.Tensor) -> tf.Tensor:
     """Return the size that a file claims in its header; nothing is decoded.
 
-    Decoding gives this size or refuses the file, but for a GIF, whose first frame may be of another
-    size than the whole.
+    Decoding gives this size or refuses the file. Of a GIF whose first frame does not fill it, that
+    frame is decoded, which is no larger.
 
     Args:
       encoded: string [], a JPEG, PNG, GIF, BMP or WebP file.
 
     Returns:
-      int32 [(height, width)]; zeros if it is none of these.
+      int32 [(height, width)]; zeros if it is none of these. Of a GIF, the larger sides of the whole
+      and of its first frame.
 
     Raises:
       InvalidArgumentError: (when it runs) a JPEG whose header is broken.
 
-    Source: PNG, third edition, section 11.2.1; GIF89a, section 18; BITMAPINFOHEADER; WebP, RFC 9649
-      sections 2.5 to 2.7, RFC 6386 section 9.1.
+    Source: PNG, third edition, section 11.2.1; GIF89a, sections 18 and 20; BITMAPINFOHEADER; WebP,
+      RFC 9649 sections 2.5 to 2.7, RFC 6386 section 9.1.
     """
     # What is behind a short file reads as zeros.
     start = tf.strings.join([tf.strings.substr(encoded, 0, 32), b"\0" * 32])
@@ -83,7 +85,10 @@ def claimed_size_hw(encoded: tf.Tensor) -> tf.Tensor:
         [
             (tf.io.is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2]),
             (_is_png(encoded), lambda: _png_size_hw(encoded)),
-            (begins("GIF8"), lambda: pair(number(8, 2), number(6, 2))),
+            (
+                gif.is_gif(encoded),
+                lambda: tf.maximum(pair(number(8, 2), number(6, 2)), gif.frame_size_hw(encoded)),
+            ),
             (begins("BM"), bmp),
             (
                 begins(r"RIFF\C{4}WEBPVP8 "),
@@ -112,6 +117,11 @@ def check(encoded: tf.Tensor) -> None:
 
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
+    alone = gif.first_frame_alone(encoded)
+    return tf.io.decode_image(alone, channels=3, expand_animations=False)
 
 
 def _is_png(encoded: tf.Tensor) -> tf.Tensor:
