@@ -76,6 +76,8 @@ _ELSE = (
     _Kind(rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive", advice="unpack it first"),
     _Kind(rb"\x93NUMPY", "a NumPy array", advice="save it as PNG"),
 )
+# What Pillow has a program draw, Ghostscript, by its name for it: no file is a reason to run one.
+DRAWN_BY_PROGRAMS = {"EPS": "a drawing in PostScript: save it as PNG"}
 # Names that only images have: such a file counts as one even if its content does not.
 _SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),

@@ -29,6 +29,8 @@ def read(content: bytes) -> tuple[np.ndarray, bool]:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.format in kinds.DRAWN_BY_PROGRAMS:
+                raise ValueError(kinds.DRAWN_BY_PROGRAMS[image.format])
             tag = _orientation(image)
             image.load()
             pixels = depth.to_8_bits(image)

@@ -247,6 +247,9 @@ def _open(raw: bytes, large: bool = False) -> Image.Image:
         raise UnusableImageError(why, "too large") from error
     except Exception as error:  # of a broken header, Pillow raises almost anything
         raise UnusableImageError(reason(error)) from error
+    if image.format in kinds.DRAWN_BY_PROGRAMS:
+        image.close()
+        raise UnusableImageError(kinds.DRAWN_BY_PROGRAMS[image.format])
     if large and image.width * image.height > MAX_PIXELS:
         image.close()
         why = f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}: cut it up first"

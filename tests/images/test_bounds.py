@@ -173,6 +173,6 @@ def test_large_images_are_converted_in_strips(mode, monkeypatch):
     finally:
         tracemalloc.stop()
     np.testing.assert_array_equal(in_strips, whole)
-    assert len(np.unique(whole)) > 100
+    assert len(np.unique(whole)) > 5
     # Beside the result what was read, if Python reads it, and little of everything else.
     assert most < 3 * 200 * 200 + 2 * len(content) + 60_000

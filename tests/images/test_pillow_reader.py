@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
 from mrcnn_tf.images import pillow_reader, reading
 
@@ -117,3 +117,14 @@ def test_what_is_raised_of_a_header_is_a_sentence(monkeypatch):
     monkeypatch.setattr(reading.depth, "is_deep", lambda _: 1 / 0)
     with pytest.raises(reading.UnusableImageError, match="division by zero"):
         reading.read_header(file_of(blocks(0), "TIFF"))
+
+
+def test_no_program_is_run_for_a_file(tmp_path, monkeypatch):
+    """Pillow would start Ghostscript, whatever the file is called."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("it was run"))
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(reading.UnusableImageError, match="a drawing in PostScript"):
+        reading.read(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="a drawing in PostScript"):
+        pillow_reader.read(content)
