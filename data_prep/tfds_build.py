@@ -38,11 +38,15 @@ def _parse(argv: list[str]) -> Any:
 
 def main(args: Any) -> None:
     """Build."""
+    import tensorflow as tf
+
     try:
         args.execute()
     # TFDS says by an AssertionError that there is no --manual_dir.
     except (ValueError, OSError, AssertionError) as error:
         sys.exit(f"error: {error}")
+    except tf.errors.OpError as error:  # a full disk under a file of records
+        sys.exit(f"error: {error.message}")
 
 
 def run_main() -> None:

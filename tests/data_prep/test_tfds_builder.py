@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 from pycocotools.coco import COCO
 
+from data_prep import tfds_build
 from data_prep.tfds.coco_folder import coco_folder_dataset_builder as coco_folder
 from mrcnn_tf.data import columns, record_files, schema
 
@@ -275,3 +277,25 @@ def test_a_folder_that_is_not_laid_out_as_coco(tmp_path):
         build(tmp_path / "tfds", folder)
     with pytest.raises(ValueError, match=r"(?s)no annotations/instances_\*\.json.*--config="):
         build(tmp_path / "tfds", folder / "train2017")
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line(tmp_path, small_disk):
+    """Of 256 KiB, under records of some more."""
+    (tmp_path / "images").mkdir()
+    content = json.loads((DUMMY / "annotations" / "instances_val2017.json").read_text())
+    content |= {"images": [], "annotations": []}
+    for k in range(10):
+        pixels = np.random.default_rng(k).integers(0, 256, (100, 120, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"images/{k}.png")
+        size = {"id": k, "file_name": f"{k}.png", "height": 100, "width": 120}
+        content["images"].append(size)
+        box = {"id": k + 1, "image_id": k, "category_id": 7, "bbox": [2, 2, 9, 9]}
+        corners = [[2, 2, 11, 2, 11, 11, 2, 11]]
+        content["annotations"].append(box | {"area": 81, "iscrowd": 0, "segmentation": corners})
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    named = {"name": "mine", "splits": {"train": ["images", "train.json"]}}
+    flags = [f"--manual_dir={tmp_path}", f"--config={json.dumps(named)}", "--num_shards=1"]
+    with pytest.raises(SystemExit, match=r"error: .*tfrecord.*No space left on device") as stop:
+        tfds_build.main(tfds_build._parse(["tfds_build", *flags, f"--data_dir={small_disk}"]))
+    assert "\n" not in str(stop.value)
