@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf.images import decoding, orientation, reading, storage
+from mrcnn_tf.images import decoding, orientation, passing, reading, storage
 from mrcnn_tf.images.reading import Header, UnusableImageError
 
 # What is kept as it is, 8 bits each.
@@ -163,8 +163,9 @@ def load(path: str | os.PathLike, height: int, width: int, rule: ExifRule) -> En
     Raises:
       UnusableImageError: undecodable, of another size than the annotations say, or it cannot be
         told which way up it was annotated.
+      OSError: storage failed, which says nothing of the image: it may be read well another time.
     """
-    raw = reading.read_bytes(path)
+    raw = _read(path)
     planned = plan(raw, height, width, rule)
     with reading.alone(planned.header):
         if planned.kept:
@@ -173,6 +174,15 @@ def load(path: str | os.PathLike, height: int, width: int, rule: ExifRule) -> En
         if planned.turned:
             pixels = reading.turn(pixels, header.orientation)
         return _encode(pixels, header.kind, planned.change)
+
+
+def _read(path: str | os.PathLike) -> bytes:
+    try:
+        return reading.read_bytes(path)
+    except UnusableImageError as error:
+        if passing.may_pass(error):
+            raise OSError(f"{os.fspath(path)}: {error}") from error
+        raise
 
 
 def _vote(image: tuple[str, int, int]) -> str:

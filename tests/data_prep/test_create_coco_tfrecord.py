@@ -1,5 +1,6 @@
 """The converter as its users run it: counts, the same bytes, restart, refusals."""
 
+import errno
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.data.coco_data import ImageEntry
 from mrcnn_tf.data.findings import Finding, Level, RefusedError
 from mrcnn_tf.data.label_map import LabelMap
+from mrcnn_tf.images import storage
 from mrcnn_tf.images.record_image import ExifRule
 from tests.data_prep.in_process import InProcess
 
@@ -481,3 +483,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(folder, tmp_path, in_proces
     with pytest.raises(SystemExit, match="error: .*file") as error:
         create_coco_tfrecord.run(_job(folder, tmp_path / "file/train"))
     assert "\n" not in str(error.value)
+
+
+def test_storage_that_fails_for_a_moment_leaves_no_image_out(
+    folder, tmp_path, in_process, monkeypatch
+):
+    """The command stops, and the same one makes the set of an undisturbed conversion."""
+    conversion.convert(_job(folder, tmp_path / "whole/train"))
+    read = storage.read
+
+    def fail(path, *count):
+        if path.endswith("ü 4.jpg"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return read(path, *count)
+
+    job = _job(folder, tmp_path / "out/train", skip_problems=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read", fail)
+        with pytest.raises(SystemExit, match=r"error: .*ü 4\.jpg: the file cannot be read: Input"):
+            create_coco_tfrecord.run(job)
+    kept = _bytes_of(tmp_path / "out/train")
+    assert len(kept) == 1  # image 4 is in the second of three
+    create_coco_tfrecord.run(job)
+    assert _bytes_of(tmp_path / "out/train") == _bytes_of(tmp_path / "whole/train")
