@@ -2,7 +2,8 @@
 
 import io
 import json
-import resource
+import pathlib
+import re
 import struct
 import threading
 import time
@@ -49,8 +50,14 @@ def folder(tmp_path, bomb):
     return tmp_path
 
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak(begin=False):
+    """The most memory that this process had since `begin`, bytes; 0 where Linux is not asked."""
+    of_process = pathlib.Path("/proc/self")
+    if not (of_process / "clear_refs").exists():
+        return 0
+    if begin:  # or what tests before this one took would hide what this one takes
+        (of_process / "clear_refs").write_text("5")
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", (of_process / "status").read_text())[1])
 
 
 SAID = "529,000,000 pixels, larger than images usually are"
@@ -61,7 +68,7 @@ def test_the_header_is_enough_at_every_door(bomb, folder, monkeypatch):
     assert len(bomb) < 600_000
     path = folder / "images/a.png"
     entry = ImageEntry(1, "a.png", SIDE, SIDE)
-    start = peak()
+    start = peak(begin=True)
     for door in (
         lambda: reading.read(path),
         lambda: reading.read_header(bomb),
