@@ -31,7 +31,7 @@ RETRIES = ["--runner=BundleBasedDirectRunner"]  # tries a bundle up to four time
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A COCO folder of 12 images with an odd name, a turned one, and one that is broken."""
+    """12 images of odd names with some keypoints; one of them is turned, and one is broken."""
     folder = tmp_path_factory.mktemp("coco")
     rng = np.random.default_rng(3)
     (folder / "images/unter ordner").mkdir(parents=True)
@@ -50,8 +50,11 @@ def folder(tmp_path_factory):
             annotation |= {"bbox": [2, 3, 12, 20], "area": 99.5, "iscrowd": 0}
             polygon = [2, 3, 14, 3, 14, *rng.uniform(15, 23, 1).tolist(), 2, 23]
             annotations.append(annotation | {"segmentation": [polygon]})
+            if len(annotations) % 2:
+                annotations[-1]["keypoints"] = [3.3, 4, 2, 11.1, 9 + k / 3, k % 2]
     (folder / "images/unter ordner/ü 7.jpg").write_bytes(b"\xff\xd8\xff nothing behind it")
-    categories = [{"id": 7, "name": "Äpfel"}, {"id": 3, "name": "pears"}]
+    apples = {"id": 7, "name": "Äpfel", "keypoints": ["stalk", "blossom"]}
+    categories = [apples, {"id": 3, "name": "pears"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(content), "utf-8")
     return folder
@@ -85,6 +88,9 @@ def expected(folder, tmp_path_factory):
         [*shard_names, "label_map.json", "train.manifest.json", "train.report.txt"]
     )
     assert "ü 7.jpg" in files["train.report.txt"].decode()
+    manifest = json.loads(files["train.manifest.json"])
+    counts = [row["counts"]["keypoints"] for row in manifest["shards"].values()]
+    assert sum(counts) > 5
     return files
 
 

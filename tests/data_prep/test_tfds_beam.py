@@ -31,9 +31,16 @@ def build(data_dir, manual_dir, on_error="fail", **options):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A COCO folder with an image that is broken, which only reading it shows."""
+    """A COCO folder with keypoints, and an image that is broken, which only reading it shows."""
     folder = tmp_path / "folder"
     shutil.copytree(DUMMY, folder)
+    for path in (folder / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        for row in content["categories"]:
+            row["keypoints"] = ["left_end", "right_end"]
+        for k, row in enumerate(content["annotations"]):
+            row["keypoints"] = [3.3 + k, 1.7, 2, 11.1, 2 + k / 3, k % 2]
+        path.write_text(json.dumps(content))
     broken = folder / "train2017" / "b.png"
     broken.write_bytes(broken.read_bytes()[:80])
     return folder
