@@ -296,7 +296,8 @@ def _mask(encoded: Any, points: np.ndarray, image: ImageEntry) -> dict[str, Any]
     x2, y2 = others[0]
     size = (x2 - x1 + 1, y2 - y1 + 1)
     try:
-        with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as png:
+        content = io.BytesIO(base64.b64decode(encoded, validate=True))
+        with Image.open(content, formats=["PNG"]) as png:  # no drawing that a program would make
             if png.size != size:
                 value = f"{png.size[0]} x {png.size[1]} pixels between corners of {size[0]} x "
                 raise BadShapeError("mask of another size", f"{value}{size[1]} (width x height)")

@@ -22,6 +22,7 @@ from tests.data_prep.exports import HEIGHT, NAMES, OBJECTS, WIDTH, labelme_file,
 from tests.data_prep.in_process import InProcess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+DRAWING = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"  # no mask, of 9 x 9
 
 # {export: (format, the folder of images in it)}
 EXPORTS = {
@@ -379,6 +380,10 @@ def test_labelme_groups_are_objects(tmp_path):
         (labelme_shape("x", []) | {"points": "no"}, "malformed points"),
         (labelme_shape("x", [(1, 1), (9, 9)], "blob"), "unknown shape"),
         (labelme_shape("x", [(1, 1), (9, 9)], "mask", mask="?"), "malformed mask"),
+        (
+            labelme_shape("x", [(1, 1), (9, 9)], "mask", mask=base64.b64encode(DRAWING).decode()),
+            "malformed mask: .*cannot identify",
+        ),
         (
             labelme_shape("x", [(1, 1), (9, 9)], "mask", mask=exports.png(np.ones((4, 4)))),
             "mask of another size: .*4 x 4 pixels between corners of 9 x 9",
