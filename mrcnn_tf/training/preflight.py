@@ -232,6 +232,10 @@ def check_validation(task: MaskRCNNTask, trainer: Trainer) -> list[str]:
             raise ValueError(_NO_MASKS.format(where=where))
     truth = task.make_evaluator()
     _check_objects(truth, where, needs_masks)
+    if config.model.keypoint_head.num_keypoints and not any(
+        annotation.get("num_keypoints") for annotation in truth["annotations"]
+    ):
+        raise ValueError(_NO_KEYPOINTS.format(where=where))
     notes = []
     if config.annotation_file:
         missing = _compare_with_records(truth, config)

@@ -173,7 +173,7 @@ def test_parts_make_the_records_of_one_conversion(folder, tmp_path):
     assert whole == parts
 
 
-def test_records_without_an_annotated_keypoint_are_refused_before_training(folder, tmp_path):
+def test_records_without_an_annotated_keypoint_are_refused_before_the_first_step(folder, tmp_path):
     """The categories name some, so the label map has them, and no object."""
     path = folder / "annotations/instances_train.json"
     content = json.loads(path.read_text())
@@ -183,11 +183,18 @@ def test_records_without_an_annotated_keypoint_are_refused_before_training(folde
     _convert(folder, tmp_path / "none", annotations=tmp_path / "none.json")
     _convert(folder, tmp_path / "some")
 
-    def check(name):
-        fields = {"task.train_data.input_path": f"{tmp_path / name}/train-*.tfrecord"}
+    def load(name):
+        pattern = f"{tmp_path / name}/train-*.tfrecord"
+        fields = {f"task.{data}.input_path": pattern for data in ("train_data", "validation_data")}
         experiment = loading.load("keypointrcnn_shapes", params_override=json.dumps(fields))
-        preflight.check_training(task.MaskRCNNTask(experiment.task))
+        return task.MaskRCNNTask(experiment.task), experiment.trainer
 
-    check("some")
-    with pytest.raises(ValueError, match="has an annotated keypoint, and a Keypoint R-CNN needs"):
-        check("none")
+    of_task, trainer = load("some")
+    preflight.check_training(of_task)
+    preflight.check_validation(of_task, trainer)
+    of_task, trainer = load("none")
+    said = "has an annotated keypoint, and a Keypoint R-CNN needs"
+    with pytest.raises(ValueError, match=said):
+        preflight.check_training(of_task)
+    with pytest.raises(ValueError, match=said):
+        preflight.check_validation(of_task, trainer)
