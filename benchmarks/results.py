@@ -1,7 +1,7 @@
 """The runs behind docs/results.md: what each choice does on the shapes, beside none of it.
 
     python benchmarks/results.py                  # from the repository's root, without a GPU
-    python benchmarks/results.py --minutes=60     # starts nothing any more after an hour
+    python benchmarks/results.py --minutes=60     # stops after an hour, to go on another time
     python benchmarks/results.py --only cascade roi_pool
     python benchmarks/results.py --tables         # of what is finished
     python benchmarks/results.py --tiny           # does every row still run? no numbers to look at
@@ -22,6 +22,7 @@ import datetime
 import fcntl
 import hashlib
 import json
+import math
 import os
 import pathlib
 import signal
@@ -197,7 +198,7 @@ class Schedule:
       jobs: in order.
       lines: file of finished rows.
       places: so many run side by side.
-      until: `time.monotonic()` after which nothing is started.
+      until: `time.monotonic()` at which all that runs is told to save itself and end.
     """
 
     def __init__(self, jobs: Sequence[Job], lines: pathlib.Path, places: int, until: float):
@@ -209,9 +210,10 @@ class Schedule:
 
     def run(self) -> int:
         """Run until nothing can be started; return the exit code."""
-        before = {
-            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+        before = {number: signal.signal(number, self._stop) for number in signals}
+        if math.isfinite(self._until):
+            signal.setitimer(signal.ITIMER_REAL, max(self._until - time.monotonic(), 0.001))
         try:
             while self._start_what_can_be() or self._running:
                 if self._running:
@@ -219,6 +221,7 @@ class Schedule:
                 else:  # others work on what is left
                     time.sleep(5)
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             for number, handler in before.items():
                 signal.signal(number, handler)
         print(f"{self._done} of {self._count} are done", flush=True)
@@ -226,7 +229,7 @@ class Schedule:
             print(f"failed: {text}", file=sys.stderr)
         if self._done < self._count:
             print("the same command goes on from here", file=sys.stderr)
-        if self._signal:
+        if self._signal not in (0, signal.SIGALRM):
             return 128 + self._signal
         return 1 if self._failed else 0
 
@@ -237,7 +240,7 @@ class Schedule:
 
     def _tell(self) -> None:
         """Hand SIGTERM on to those that do not know of it yet; a second would end them at once."""
-        if self._signal == signal.SIGTERM:
+        if self._signal in (signal.SIGTERM, signal.SIGALRM):
             for pid in {*self._running} - self._told:
                 self._told.add(pid)
                 with contextlib.suppress(ProcessLookupError):
@@ -246,7 +249,7 @@ class Schedule:
     def _start_what_can_be(self) -> bool:
         """Fill the free places; whether there may be something to start later on."""
         busy = False
-        if self._signal or time.monotonic() > self._until:
+        if self._signal or time.monotonic() >= self._until:
             return False
         lines = read(self._lines)
         done = {job.folder for job in self._waiting if job.is_done(lines)}
