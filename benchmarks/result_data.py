@@ -19,6 +19,11 @@ def shapes(folder: pathlib.Path, tiny: bool, *flags: str) -> None:
         _convert(folder / split, _annotations(folder, split), folder / "records" / split)
 
 
+def arrows(folder: pathlib.Path, tiny: bool) -> None:
+    """Images of six classes, of which one has keypoints."""
+    shapes(folder, tiny, "--keypoints")
+
+
 def uneven(folder: pathlib.Path, tiny: bool) -> None:
     """The same, but only few of the training images have one of the classes."""
     of_all = folder.with_name("shapes")
@@ -31,7 +36,7 @@ def uneven(folder: pathlib.Path, tiny: bool) -> None:
     _convert(of_all / "val", _annotations(of_all, "val"), folder / "records" / "val")
 
 
-COMMANDS = {"shapes": shapes, "uneven": uneven}
+COMMANDS = {"shapes": shapes, "arrows": arrows, "uneven": uneven}
 
 
 def make(name: str, folder: pathlib.Path, tiny: bool) -> None:

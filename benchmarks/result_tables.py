@@ -10,7 +10,8 @@ from typing import Any
 import result_rows
 
 Line = dict[str, Any]
-_TITLES = {"mask_ap": "mask AP", "box_ap": "box AP", "boundary_ap": "boundary AP"}
+COMMAND = "python benchmarks/results.py"  # as it is typed
+_METRICS = {row.name: group.metrics for group in result_rows.GROUPS for row in group.rows}
 
 
 def show(lines: Sequence[Line]) -> None:
@@ -27,7 +28,10 @@ def show(lines: Sequence[Line]) -> None:
         if group.text:
             print(f"{group.text}\n")
         print("\n".join(table(group, by_row)))
-    for text in (noise(by_row), timing(by_row), origin(lines)):
+        names = {name for row in group.rows for name in (row.beside, row.name)}
+        if measured := measured_at([line for line in lines if line["row"] in names]):
+            print(f"\n{measured}")
+    for text in (noise(by_row), timing(by_row), seen(by_row), origin(lines)):
         if text:
             print(f"\n{text}")
 
@@ -36,7 +40,7 @@ def in_a_line(line: Line) -> str:
     """What a finished row says of itself while others run."""
     if "times" in line:
         return str(line["times"]["ratios"])
-    scores = {name: of_seeds({0: line}, name).get(0) for name in result_rows.MASKS}
+    scores = {name: of_seeds({0: line}, name).get(0) for name in _METRICS.get(line["row"], ())}
     return ", ".join(f"{_title(name)} {ap:.1f}" for name, ap in scores.items() if ap is not None)
 
 
@@ -80,7 +84,7 @@ def of_seeds(found: dict[int, Line], metric: str) -> dict[int, float]:
     return {
         seed: 100 * line["scores"][metric]
         for seed, line in sorted(found.items())
-        if metric in line.get("scores", {})
+        if line.get("scores", {}).get(metric, -1.0) >= 0.0  # -1: of nothing
     }
 
 
@@ -136,7 +140,35 @@ def timing(by_row: dict[str, dict[int, Line]]) -> str:
         f"turn in one process on {found['cores']} cores; the median, that of the runs during which "
         "others used less than 5 % of the machine, and the median of the rounds' ratios:"
     )
-    return "### Time of an evaluation\n\n" + text + "\n\n" + "\n".join(rows)
+    return "\n\n".join(("### Time of an evaluation", text, "\n".join(rows), measured_at([found])))
+
+
+def seen(by_row: dict[str, dict[int, Line]]) -> str:
+    """What each row did beside the one that it is compared with, for a cell of docs/models.md."""
+    said = []
+    for row in result_rows.ROWS.values():
+        found, base = by_row.get(row.name, {}), by_row.get(row.beside, {})
+        parts = []
+        for metric in _METRICS[row.name][:2] if row.beside else ():
+            differences = [*difference(found, base, metric).values()]
+            values = [*of_seeds(found, metric).values()]
+            if differences:
+                parts.append(f"{_title(metric)} {statistics.mean(differences):+.1f}")
+            elif values:
+                parts.append(f"{_title(metric)} {statistics.mean(values):.1f}")
+        if parts:
+            seeds = f" ({len(found)} seeds)" if len(found) > 1 else ""
+            said.append(f"* `{row.name}`: {', '.join(parts)}{seeds}")
+    return "### Seen here\n\n" + "\n".join(said) if said else ""
+
+
+def measured_at(lines: Sequence[Line]) -> str:
+    """What stands below a table; "" of no lines."""
+    commits = [f"`{commit}`" for commit in sorted({line["commit"] for line in lines})]
+    if not commits:
+        return ""
+    first = f"{', '.join(commits[:-1])} and " if commits[1:] else ""
+    return f"Measured at {first}{commits[-1]} by `{COMMAND}`."
 
 
 def origin(lines: Sequence[Line]) -> str:
@@ -166,7 +198,7 @@ def _of_seeds(values: Sequence[float], form: str) -> str:
 def _title(metric: str) -> str:
     """`mask_ap/star` is "mask AP, star"."""
     name, _, category = metric.partition("/")
-    return _TITLES.get(name, name) + (f", {category}" if category else "")
+    return name.replace("_ap", " AP") + (f", {category}" if category else "")
 
 
 def _cells(cells: Sequence[str]) -> str:

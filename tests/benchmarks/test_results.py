@@ -15,6 +15,7 @@ import result_tables
 import results
 
 from mrcnn_tf.experiment import loading
+from tests.docs import stale_numbers
 
 FOLDER = pathlib.Path(results.__file__).parent
 NEVER = float("inf")
@@ -41,6 +42,7 @@ def test_every_row_is_an_experiment_that_can_be_run():
         experiment = loading.load(row.experiment, params_override=json.dumps(fields))
         assert experiment.task.seed == experiment.task.train_data.seed == 2
         assert experiment.trainer.train_steps == result_rows.STEPS
+        assert row.data in result_data.COMMANDS
         loading.load(
             row.experiment, params_override=json.dumps(result_rows.fields_of(row, 0, True))
         )
@@ -114,6 +116,18 @@ def test_a_job_that_fails_keeps_only_those_back_that_need_it(tmp_path, capsys):
 
 def test_nothing_is_started_after_the_minutes(tmp_path):
     assert run([job(tmp_path, "late")], tmp_path, until=time.monotonic() - 1) == (0, [])
+
+
+def test_at_the_end_of_the_minutes_what_runs_is_told_to_end(tmp_path, capsys):
+    code = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+    jobs = [job(tmp_path, "long", code + "time.sleep(60)"), job(tmp_path, "next")]
+    assert run(jobs, tmp_path, places=1, until=time.monotonic() + 0.5) == (0, [])
+    ended = results.read(jobs[0].folder / results.PROCESSES)[-1]
+    assert ended["exit_code"] in (143, -signal.SIGTERM)  # the latter before Python had begun
+    assert not jobs[1].folder.exists()
+    said = capsys.readouterr()
+    assert "0 of 2 are done" in said.out
+    assert "failed" not in said.err  # it goes on another time
 
 
 def test_sigterm_is_handed_on_and_nothing_new_is_started(tmp_path, capsys):
@@ -209,13 +223,47 @@ def test_times_of_evaluations_have_a_table():
         "seconds": {"baseline": seconds, "tta": {"median": 12.5, "calm": 12.25}},
         "ratios": {"baseline": 1.0, "tta": 3.05},
     }
-    said = result_tables.timing({"evaluation_time": {0: {"times": times, "cores": 2}}})
+    found = {"times": times, "cores": 2, "commit": "abc"}
+    said = result_tables.timing({"evaluation_time": {0: found}})
     assert "7 rounds in turn in one process on 2 cores" in said
-    assert said.splitlines()[-2:] == [
+    assert said.splitlines()[-4:] == [
         "| `baseline` | 4.12 |  | 1.00 |",
         "| `tta` | 12.50 | 12.25 | 3.05 |",
+        "",
+        "Measured at `abc` by `python benchmarks/results.py`.",
     ]
     assert result_tables.timing({}) == ""
+
+
+def test_below_a_table_stands_where_its_numbers_are_from():
+    made = [line("baseline", 0, 0.4, 0.5) | {"commit": commit} for commit in ("0aaaaaa", "1bbbbbb")]
+    said = result_tables.measured_at([*made, made[0]])
+    assert said == "Measured at `0aaaaaa` and `1bbbbbb` by `python benchmarks/results.py`."
+    assert stale_numbers._MEASURED.fullmatch(said)
+    assert result_tables.measured_at([]) == ""
+
+
+def test_keypoints_stand_beside_the_same_without_them():
+    without, with_them = line("arrows", 0, 0.40, 0.50), line("keypoints", 0, 0.39, 0.52)
+    with_them["scores"] |= {"keypoint_ap": 0.125, "keypoint_ap_large": -1}
+    by_row = {"arrows": {0: without}, "keypoints": {0: with_them}}
+    [group] = [group for group in result_rows.GROUPS if group.title == "Keypoints"]
+    _, _, first, second = result_tables.table(group, by_row)
+    assert first.startswith("| boxes and masks only (`arrows`) |  | 50.0 | 40.0 |  |")
+    assert "| 12.5 | 52.0 | 39.0 | box AP +2.0; mask AP -1.0 | keypoint 64.0, " in second
+    assert result_tables.of_seeds({0: with_them}, "keypoint_ap_large") == {}  # of nothing
+    assert result_tables.in_a_line(with_them) == "keypoint AP 12.5, box AP 52.0, mask AP 39.0"
+    said = result_tables.seen(by_row)
+    assert said.splitlines()[-1] == "* `keypoints`: keypoint AP 12.5, box AP +2.0"
+
+
+def test_what_was_seen_is_the_mean_difference():
+    by_row = {name: {} for name in ("baseline", "roi_pool")}
+    for found in LINES:
+        by_row[found["row"]][found["seed"]] = found
+    said = result_tables.seen(by_row)
+    assert said.splitlines()[2:] == ["* `roi_pool`: mask AP -3.5, box AP +0.0 (2 seeds)"]
+    assert result_tables.seen({}) == ""
 
 
 def test_few_images_keep_the_rare_category():
