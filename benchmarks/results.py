@@ -8,7 +8,7 @@
 
 `result_rows.py` says what is run. Each row is a run of `mrcnn_tf.train` with one thread, which
 gives the same bits whatever else the machine does; as many run side by side as there are cores.
-First all rows with seed 0, then the other seeds, then the evaluations that are timed, alone.
+First all rows with seed 0, then the evaluations that are timed, alone, then the other seeds.
 
 Stopped or killed, the same command goes on: finished rows are lines of `rows.jsonl` in --runs, and
 a run that was begun goes on from its last checkpoint. A row whose fields have changed since is run
@@ -99,8 +99,9 @@ def plan(runs: pathlib.Path, data: pathlib.Path, tiny: bool) -> list[Job]:
             if seed < row.seeds:
                 of = jobs.get((row.scores_of, seed))
                 jobs[row.name, seed] = _job(row, seed, runs, data, tiny, of)
-    timed = [jobs[name, 0] for name in result_rows.TIMED]
-    return [*jobs.values(), _timing(timed, runs)]
+    timing = _timing([jobs[name, 0] for name in result_rows.TIMED], runs)
+    first = [job for job in jobs.values() if not job.seed]
+    return [*first, timing, *(job for job in jobs.values() if job.seed)]
 
 
 def _job(
