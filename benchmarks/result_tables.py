@@ -15,7 +15,7 @@ _METRICS = {row.name: group.metrics for group in result_rows.GROUPS for row in g
 
 
 def show(lines: Sequence[Line]) -> None:
-    """Print all tables.
+    """Print all tables that have numbers.
 
     Args:
       lines: of finished rows, at most one of each row and seed.
@@ -24,13 +24,15 @@ def show(lines: Sequence[Line]) -> None:
     for line in lines:
         by_row.setdefault(line["row"], {})[line["seed"]] = line
     for group in result_rows.GROUPS:
+        names = {name for row in group.rows for name in (row.beside, row.name)}
+        measured = measured_at([line for line in lines if line["row"] in names])
+        if not measured:
+            continue
         print(f"\n### {group.title}\n")
         if group.text:
             print(f"{group.text}\n")
         print("\n".join(table(group, by_row)))
-        names = {name for row in group.rows for name in (row.beside, row.name)}
-        if measured := measured_at([line for line in lines if line["row"] in names]):
-            print(f"\n{measured}")
+        print(f"\n{measured}")
     for text in (noise(by_row), timing(by_row), seen(by_row), origin(lines)):
         if text:
             print(f"\n{text}")

@@ -205,6 +205,8 @@ def test_tables_have_means_each_seed_and_differences_of_the_same_seeds(capsys):
         "; box AP +0.0 (+1.0 -1.0) | mask 26.9, RoIAlign 30.3 (-3.4; R50-C4, table 2c) | 100 s |"
     ) in out
     assert "| RoIAlign, maximum (`roi_align_max`) |  |  |  |  |" in out  # not run yet
+    assert "### A rare category" not in out  # none of it
+    assert out.count("Measured at `abc` by `python benchmarks/results.py`.") == 4
     assert "5 lines; steps: 1000; commits: abc; 8 minutes of processor time, that of 1 not" in out
 
 
