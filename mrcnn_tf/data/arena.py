@@ -199,29 +199,6 @@ def pixels_inside(
     return top_left, new_sizes, unpack(bits, source)
 
 
-def places(top_left: tf.Tensor, sizes: tf.Tensor, image_width: tf.Tensor) -> tf.Tensor:
-    """Number the pixels of rectangles as the image they lie in does, row by row.
-
-    Args:
-      top_left: int32 [n, 2], what `pixels_inside` returned, as the next.
-      sizes: int32 [n, (height, width)].
-      image_width: int32 [], of the image.
-
-    Returns:
-      int32 [sum of height * width], `row * image_width + column`.
-    """
-    height, width = tf.unstack(sizes, axis=1)
-    object_of_row = tf.repeat(tf.range(tf.size(height)), height)
-    row_of_object = tf.range(tf.size(object_of_row)) - tf.repeat(
-        tf.cumsum(height, exclusive=True), height
-    )
-    corner = tf.gather(top_left, object_of_row)
-    row_start = (corner[:, 0] + row_of_object) * image_width + corner[:, 1]
-    row_width = tf.gather(width, object_of_row)
-    first_pixel = tf.cumsum(row_width, exclusive=True)
-    return tf.range(tf.reduce_sum(row_width)) + tf.repeat(row_start - first_pixel, row_width)
-
-
 def visible_boxes(
     bits: tf.Tensor, sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
 ) -> tf.Tensor:
@@ -278,38 +255,7 @@ def boxes_around(top_left: tf.Tensor, sizes: tf.Tensor, pixels: tf.Tensor) -> tf
     return tf.where(num_rows[:, tf.newaxis] > 0, tf.cast(boxes, tf.float32), 0.0)
 
 
-def _look_up(
-    sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Find which pixels of each crop the pixels of an image look up.
-
-    Args:
-      sizes: as for `subsample`, as the others.
-      frames: float32 [n, (y1, x1, y2, x2)].
-      image_hw: int32 [(height, width)].
-
-    Returns:
-      top_left: int32 [n, 2], the first row and column of the image inside each frame.
-      new_sizes: int32 [n, (height, width)], how many rows and columns of the image that are.
-      source: int32 [sum of height * width], positions in the bits: object by object, row by row.
-    """
-    first_y, height, source_row = _axis_lookup(frames[:, 0], frames[:, 2], sizes[:, 0], image_hw[0])
-    first_x, width, source_col = _axis_lookup(frames[:, 1], frames[:, 3], sizes[:, 1], image_hw[1])
-    # Where each new row's pixels come from: the source row's start, and the object's columns.
-    object_of_row = tf.repeat(tf.range(tf.size(height)), height)
-    crop_start = tf.cumsum(sizes[:, 0] * sizes[:, 1], exclusive=True)
-    row_start = tf.gather(crop_start, object_of_row)
-    row_start += source_row * tf.gather(sizes[:, 1], object_of_row)
-    row_width = tf.gather(width, object_of_row)
-    # The k-th new pixel is column k - (its row's first k) of its object.
-    first_pixel = tf.cumsum(row_width, exclusive=True)
-    first_col = tf.gather(tf.cumsum(width, exclusive=True), object_of_row)
-    col_index = tf.range(tf.reduce_sum(row_width)) + tf.repeat(first_col - first_pixel, row_width)
-    source = tf.repeat(row_start, row_width) + tf.gather(source_col, col_index)
-    return tf.stack([first_y, first_x], axis=1), tf.stack([height, width], axis=1), source
-
-
-def _axis_lookup(
+def axis_lookup(
     start: tf.Tensor, end: tf.Tensor, size: tf.Tensor, limit: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Apply the lookup formula along one axis.
@@ -342,3 +288,34 @@ def _axis_lookup(
     # Rounding may put a centre that lies on the frame's edge one pixel outside.
     source = tf.clip_by_value(source, 0, tf.cast(length, tf.int32) - 1)
     return tf.cast(first, tf.int32), count, source
+
+
+def _look_up(
+    sizes: tf.Tensor, frames: tf.Tensor, image_hw: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Find which pixels of each crop the pixels of an image look up.
+
+    Args:
+      sizes: as for `subsample`, as the others.
+      frames: float32 [n, (y1, x1, y2, x2)].
+      image_hw: int32 [(height, width)].
+
+    Returns:
+      top_left: int32 [n, 2], the first row and column of the image inside each frame.
+      new_sizes: int32 [n, (height, width)], how many rows and columns of the image that are.
+      source: int32 [sum of height * width], positions in the bits: object by object, row by row.
+    """
+    first_y, height, source_row = axis_lookup(frames[:, 0], frames[:, 2], sizes[:, 0], image_hw[0])
+    first_x, width, source_col = axis_lookup(frames[:, 1], frames[:, 3], sizes[:, 1], image_hw[1])
+    # Where each new row's pixels come from: the source row's start, and the object's columns.
+    object_of_row = tf.repeat(tf.range(tf.size(height)), height)
+    crop_start = tf.cumsum(sizes[:, 0] * sizes[:, 1], exclusive=True)
+    row_start = tf.gather(crop_start, object_of_row)
+    row_start += source_row * tf.gather(sizes[:, 1], object_of_row)
+    row_width = tf.gather(width, object_of_row)
+    # The k-th new pixel is column k - (its row's first k) of its object.
+    first_pixel = tf.cumsum(row_width, exclusive=True)
+    first_col = tf.gather(tf.cumsum(width, exclusive=True), object_of_row)
+    col_index = tf.range(tf.reduce_sum(row_width)) + tf.repeat(first_col - first_pixel, row_width)
+    source = tf.repeat(row_start, row_width) + tf.gather(source_col, col_index)
+    return tf.stack([first_y, first_x], axis=1), tf.stack([height, width], axis=1), source

@@ -20,9 +20,7 @@ _SHORT_EDGE_STREAM = 2
 _SCALE_STREAM = 3
 _COLOR_STREAM = 4
 _ORDER_STREAM = 5
-_PARTNER_STREAM = 6
 _IS_PASTED_STREAM = 7
-_PASTED_IMAGE_STREAM = 8
 _PASTED_OBJECTS_STREAM = 9
 _REPEAT_STREAM = 10
 
@@ -168,32 +166,15 @@ def random_rounding(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.cast(whole, tf.int32) + tf.cast(draw < values - whole, tf.int32)
 
 
-def random_partners(record: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """Choose for each image another one whose objects are pasted onto it (`copy_paste.py`).
-
-    An image gives objects as often as it is itself among them, perhaps to itself.
+def random_is_pasted(seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Choose whether objects of another image are pasted onto one (`copy_paste.py`): bool [].
 
     Args:
-      record: int32 [n], numbers of the images.
       seed: int64 [2].
-      probability: of an image to have one.
-
-    Returns:
-      int32 [n], of these numbers; -1 for none.
+      probability: 0 to 1.
     """
-    count = tf.size(record)
-    if not probability:
-        return tf.fill([count], -1)
-    partner = tf.random.experimental.stateless_shuffle(
-        record, _stream(seed, _PARTNER_STREAM), alg="philox"
-    )
-    draw = tf.random.stateless_uniform([count], _stream(seed, _IS_PASTED_STREAM), alg="philox")
-    return tf.where(draw < probability, partner, -1)
-
-
-def seed_of_pasted(seed: tf.Tensor) -> tf.Tensor:
-    """Return the seed int64 [2] of the image whose objects are pasted, from the other one's."""
-    return _stream(seed, _PASTED_IMAGE_STREAM)
+    draw = tf.random.stateless_uniform([], _stream(seed, _IS_PASTED_STREAM), alg="philox")
+    return draw < probability
 
 
 def random_subset(is_eligible: tf.Tensor, seed: tf.Tensor, most: tf.Tensor) -> tf.Tensor:

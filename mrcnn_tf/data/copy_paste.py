@@ -3,26 +3,36 @@
 Both images are flipped and jittered first, each by its own random numbers, and an object is pasted
 at the place that it has in its own image. All of this happens in the network input's frame. What
 is pasted keeps its mask as it is stored. Where it covers the mask of an object below, that object
-gets new bits, one for each pixel of the network input that its frame covers: what the lookup
-formula of `schema.py` finds there, and 0 where it finds a pasted object. So every mask has at each
-pixel exactly the value that painting all masks there, one after the other, would give; objects that
-nothing covers keep their bits.
+gets new bits, one for each pixel of the network input in its window (`bit_rows.py`): what the
+lookup formula of `schema.py` finds there, and 0 where it finds a pasted object. So every mask has
+at each pixel exactly the value that painting all masks there, one after the other, would give;
+objects that nothing covers keep their bits.
 
-Shape letters: `n` objects below, `m` pasted objects, `H W` canvas size, `k` covered
-pixels.
+The second image is the one at the same place of the step before (`with_step_before`), as the
+network saw it there but for what was pasted onto it. So no image is read, decoded or resized only
+to be pasted from, and no object is in a step twice.
+
+Shape letters: `n` objects below, `m` pasted objects, `H W` canvas size, `k` covered pixels, `h w`
+size of the second image, at most the canvas.
 
 Source: Ghiasi et al., arXiv 2012.07177, and its code (tensorflow/tpu, `detection/projects/
 copy_paste`). As there, the number of objects is drawn from none to all, edges are not blurred,
 crowds are not pasted, and pasted objects do not cut each other. There crowds below are left out
 altogether; here they are cut like other objects, and `model.ignore_crowds` says what they mean.
+There the second image is drawn from the whole set, and jittered anew.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from mrcnn_tf.data import arena, augment, schema
+from mrcnn_tf.data import arena, augment, bit_rows, schema
+
+# What `preprocess.scale_objects` says of the objects of an image, as far as they are pasted.
+OBJECTS = (
+    *(schema.GT_BOXES, schema.GT_CLASSES, schema.GT_IS_CROWD),
+    *(schema.GT_MASK_BITS, schema.GT_MASK_FRAMES, schema.GT_MASK_SIZES),
+)
 
 
 class CopyPaste(NamedTuple):
@@ -56,6 +66,21 @@ def choose(objects: dict[str, tf.Tensor], seed: tf.Tensor, room: tf.Tensor) -> d
     return _some(objects, augment.random_subset(is_eligible, seed, room))
 
 
+def with_step_before(images: tf.data.Dataset, share: int) -> tf.data.Dataset:
+    """Pair each image with the one at its place in the step before: (image, image before).
+
+    Args:
+      images: dicts of tensors, steps one after the other; those of the first are only before.
+      share: images per step.
+    """
+
+    def pairs(two_steps: dict[str, tf.data.Dataset]) -> tf.data.Dataset:
+        both = tf.data.Dataset.zip(two_steps)
+        return tf.data.Dataset.zip((both.skip(share), both.take(share)))
+
+    return images.window(2 * share, shift=share, drop_remainder=True).flat_map(pairs)
+
+
 def cover(
     objects: dict[str, tf.Tensor],
     pasted: dict[str, tf.Tensor],
@@ -75,112 +100,103 @@ def cover(
 
     Returns:
       objects: those that are not covered, those that are in part, and the pasted ones.
-      covered: int32 [k], numbers of the canvas' pixels, `row * W + column`, in order.
+      covered: int32 [k, (row, column)], pixels of the canvas, in order.
     """
-    top_left, sizes, pixels = _pixels_inside(pasted, canvas_hw)
-    places = arena.places(top_left, sizes, canvas_hw[1])
-    lid = tf.tensor_scatter_nd_update(
-        tf.zeros([canvas_hw[0] * canvas_hw[1]], tf.bool),
-        tf.boolean_mask(places, pixels)[:, tf.newaxis],
-        tf.ones([tf.math.count_nonzero(pixels)], tf.bool),
+    above, below = _windows(pasted, canvas_hw), _windows(objects, canvas_hw)
+    lid = bit_rows.unite(above, pasted[schema.GT_MASK_BITS], canvas_hw)
+    near = tf.where(tf.reduce_any(_meet(below.boxes, above.boxes), axis=1))[:, 0]
+    near = tf.cast(near, tf.int32)
+    boxes, bits = objects[schema.GT_BOXES], objects[schema.GT_MASK_BITS]
+
+    def cut(
+        step: tf.Tensor, is_cut: tf.Tensor, is_left: tf.Tensor, new: tf.Tensor, new_bits: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        number = near[step]
+        window = below.boxes[number]
+        y1, x1, y2, x2 = tf.unstack(window)
+        whole = bit_rows.look_up(bits, below, number)
+        left = tf.bitwise.bitwise_and(whole, tf.bitwise.invert(lid[y1:y2, x1:x2]))
+        num_left = bit_rows.count(left)
+        box = bit_rows.box_around(left) + tf.tile(window[:2] * [1, 8], [2])
+        shift = tf.reduce_max(tf.abs(tf.cast(box, tf.float32) - boxes[number]))
+        is_seen = (num_left > rule.min_pixels) | (shift <= rule.max_box_shift)
+        is_this_cut = num_left < bit_rows.count(whole)
+        is_this_left = is_this_cut & (num_left > 0) & is_seen
+        kept = tf.reshape(left, [-1])[: tf.where(is_this_left, tf.size(left), 0)]
+        return (
+            step + 1,
+            tf.concat([is_cut, is_this_cut[tf.newaxis]], axis=0),
+            tf.concat([is_left, is_this_left[tf.newaxis]], axis=0),
+            tf.concat([new, tf.concat([box, window * [1, 8, 1, 8]], axis=0)[tf.newaxis]], axis=0),
+            tf.concat([new_bits, kept], axis=0),
+        )
+
+    nothing = tf.zeros([0], tf.bool)
+    of_any_count = tf.TensorShape([None])
+    _, is_cut, is_left, new, new_bits = tf.while_loop(
+        lambda step, *_: step < tf.size(near),
+        cut,
+        (0, nothing, nothing, tf.zeros([0, 8], tf.int32), tf.zeros([0], tf.uint8)),
+        shape_invariants=(
+            tf.TensorShape([]),
+            of_any_count,
+            of_any_count,
+            tf.TensorShape([None, 8]),
+            of_any_count,
+        ),
     )
-    extent = _extent(top_left, sizes)
-
-    # Only what lies within the pasted objects' extent is looked up: empty frames see nothing.
-    frames = objects[schema.GT_MASK_FRAMES]
-    low = tf.minimum(frames[:, :2], frames[:, 2:])
-    high = tf.maximum(frames[:, :2], frames[:, 2:])
-    is_near = tf.reduce_all((low < extent[2:]) & (high > extent[:2]), axis=1)
-    near = objects | {schema.GT_MASK_FRAMES: tf.where(is_near[:, tf.newaxis], frames, 0.0)}
-    top_left, sizes, pixels = _pixels_inside(near, canvas_hw)
-    left = pixels & ~tf.gather(lid, arena.places(top_left, sizes, canvas_hw[1]))
-    num_pixels = sizes[:, 0] * sizes[:, 1]
-    num_before, num_left = _count(pixels, num_pixels), _count(left, num_pixels)
-    is_cut = num_left < num_before
-
-    boxes = arena.boxes_around(top_left, sizes, left)
-    shift = tf.reduce_max(tf.abs(boxes - objects[schema.GT_BOXES]), axis=1)
-    is_seen = (num_left > rule.min_pixels) | (shift <= rule.max_box_shift)
-    is_left_in_part = is_cut & (num_left > 0) & is_seen
-
-    cut = {
-        schema.GT_BOXES: boxes,
-        schema.GT_CLASSES: objects[schema.GT_CLASSES],
-        schema.GT_IS_CROWD: objects[schema.GT_IS_CROWD],
-        schema.GT_MASK_FRAMES: tf.cast(tf.concat([top_left, top_left + sizes], 1), tf.float32),
-        schema.GT_MASK_SIZES: sizes,
+    of_left, new = tf.boolean_mask(near, is_left), tf.boolean_mask(new, is_left)
+    in_part = {
+        schema.GT_BOXES: tf.cast(new[:, :4], tf.float32),
+        schema.GT_CLASSES: tf.gather(objects[schema.GT_CLASSES], of_left),
+        schema.GT_IS_CROWD: tf.gather(objects[schema.GT_IS_CROWD], of_left),
+        schema.GT_MASK_BITS: new_bits,
+        schema.GT_MASK_FRAMES: tf.cast(new[:, 4:], tf.float32),
+        schema.GT_MASK_SIZES: new[:, 6:] - new[:, 4:6],
     }
-    cut = {key: tf.boolean_mask(values, is_left_in_part) for key, values in cut.items()}
-    left = tf.boolean_mask(left, tf.repeat(is_left_in_part, num_pixels))
-    cut[schema.GT_MASK_BITS] = arena.pack(left)
-    together = _join([_some(objects, ~is_cut), cut, pasted])
-    return together, tf.cast(tf.where(lid)[:, 0], tf.int32)
+    is_whole = tf.tensor_scatter_nd_update(
+        tf.ones_like(objects[schema.GT_IS_CROWD]), near[:, tf.newaxis], ~is_cut
+    )
+    together = _join([_some(objects, is_whole), in_part, pasted])
+    return together, bit_rows.pixels(lid)
 
 
-def paste_pixels(
-    image: tf.Tensor, covered: tf.Tensor, pixels_at: Callable[[tf.Tensor], tf.Tensor]
-) -> tf.Tensor:
+def paste_pixels(image: tf.Tensor, covered: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
     """Paste pixels onto a canvas.
 
     Args:
       image: float32 [H, W, 3].
-      covered: int32 [k], what `cover` returned.
-      pixels_at: from rows and columns int32 [k, 2] to pixels float32 [k, 3].
+      covered: int32 [k, (row, column)], what `cover` returned.
+      above: float32 [h, w, 3], where the pixels come from.
 
     Returns:
       float32 [H, W, 3].
     """
-    pixels = pixels_at(rows_and_columns(covered, tf.shape(image)[1]))
-    flat = tf.reshape(image, [-1, 3])
-    pasted = tf.tensor_scatter_nd_update(flat, covered[:, tf.newaxis], pixels)
-    pasted = tf.reshape(pasted, tf.shape(image))
-    pasted.set_shape(image.shape)
-    return pasted
+    return tf.tensor_scatter_nd_update(image, covered, tf.gather_nd(above, covered))
 
 
-def grown(size_hw: tf.Tensor, covered: tf.Tensor, canvas_width: tf.Tensor) -> tf.Tensor:
+def grown(size_hw: tf.Tensor, covered: tf.Tensor) -> tf.Tensor:
     """Return int32 [(height, width)] of an image after pasting, which may reach into its padding.
 
     Args:
       size_hw: int32 [2], the image inside its canvas.
-      covered: int32 [k], what `cover` returned.
-      canvas_width: int32 [].
+      covered: int32 [k, (row, column)], what `cover` returned.
     """
-    ends = rows_and_columns(covered, canvas_width) + 1
-    return tf.maximum(
-        size_hw, tf.reduce_max(tf.concat([ends, size_hw[tf.newaxis]], axis=0), axis=0)
+    ends = tf.concat([covered + 1, size_hw[tf.newaxis]], axis=0)
+    return tf.reduce_max(ends, axis=0)
+
+
+def _windows(objects: dict[str, tf.Tensor], canvas_hw: tf.Tensor) -> bit_rows.Windows:
+    return bit_rows.windows(
+        objects[schema.GT_MASK_SIZES], objects[schema.GT_MASK_FRAMES], canvas_hw
     )
 
 
-def rows_and_columns(places: tf.Tensor, canvas_width: tf.Tensor) -> tf.Tensor:
-    """Return int32 [k, (row, column)] of numbers int32 [k] of a canvas' pixels."""
-    return tf.stack([places // canvas_width, places % canvas_width], axis=1)
-
-
-def _pixels_inside(objects, canvas_hw):
-    return arena.pixels_inside(
-        objects[schema.GT_MASK_BITS],
-        objects[schema.GT_MASK_SIZES],
-        objects[schema.GT_MASK_FRAMES],
-        canvas_hw,
-    )
-
-
-def _extent(top_left: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
-    """Return float32 [(y1, x1, y2, x2)] around rectangles; turned inside out if there are none."""
-    return tf.cast(
-        tf.concat(
-            [tf.reduce_min(top_left, axis=0), tf.reduce_max(top_left + sizes, axis=0)], axis=0
-        ),
-        tf.float32,
-    )
-
-
-def _count(pixels: tf.Tensor, num_pixels: tf.Tensor) -> tf.Tensor:
-    """Return int32 [n]: how many of each object's pixels are set; `num_pixels` int32 [n] each."""
-    counts = tf.pad(tf.cumsum(tf.cast(pixels, tf.int32)), [[1, 0]])
-    end = tf.cumsum(num_pixels)
-    return tf.gather(counts, end) - tf.gather(counts, end - num_pixels)
+def _meet(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Return bool [n, m]: whether boxes int32 [n, 4] and [m, 4] share an area."""
+    first = tf.maximum(boxes[:, tf.newaxis, :2], others[:, :2])
+    behind = tf.minimum(boxes[:, tf.newaxis, 2:], others[:, 2:])
+    return tf.reduce_all(first < behind, axis=2)
 
 
 def _some(objects: dict[str, tf.Tensor], is_kept: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -28,14 +28,12 @@ class Rows(NamedTuple):
       record: int32 [n], its row of the index.
       short_edge: int32 [n], to which the image is resized, pixels.
       canvas_hw: int32 [n, (height, width)], to which it is padded, pixels.
-      partner: int32 [n], the row of the index of the image whose objects are pasted; -1 for none.
     """
 
     position: tf.Tensor
     record: tf.Tensor
     short_edge: tf.Tensor
     canvas_hw: tf.Tensor
-    partner: tf.Tensor
 
 
 class Place(NamedTuple):
@@ -59,7 +57,6 @@ def of_epoch(
     seed: int,
     short_edges: tuple[int, ...],
     choose_canvas: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    paste_probability: float = 0.0,
     repeats: np.ndarray | None = None,
 ) -> Rows:
     """Return the images of an epoch.
@@ -70,7 +67,6 @@ def of_epoch(
       seed: of the order, and of the short edges.
       short_edges: to choose from.
       choose_canvas: `(size_hw, short_edge) -> canvas_hw`, each as in `Rows`.
-      paste_probability: of an image to have a partner.
       repeats: float [n], how often each record is in an epoch, on average; None for once.
     """
     seed_of_epoch = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -89,7 +85,6 @@ def of_epoch(
         record=record,
         short_edge=short_edge,
         canvas_hw=choose_canvas(tf.gather(size_hw, record), short_edge),
-        partner=augment.random_partners(record, seed_of_epoch, paste_probability),
     )
 
 

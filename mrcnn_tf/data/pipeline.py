@@ -18,7 +18,7 @@ there are.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -40,6 +40,8 @@ from mrcnn_tf.data import (
 from mrcnn_tf.data.label_map import LabelMap
 
 _SIZE_HW = "size_hw"  # of a loaded example: int32 [2], the size to resize to
+# Of an image onto which objects are to be pasted: its row's.
+_POSITION, _CANVAS_HW = "position", "canvas_hw"
 _READ_AT_ONCE = 16  # records
 
 
@@ -114,8 +116,8 @@ def build(
       scale_jitter: (smallest, largest) factor on a training image's size, of which at most
         `long_edge` x `long_edge` is then seen; empty for none.
       color_jitter: how far the colours of training images move.
-      pasting: of training: objects of a second image are pasted onto each, drawn, flipped and
-        jittered as the first; needs one canvas, hence `scale_jitter`. None for no pasting.
+      pasting: of training: objects of a second image are pasted onto each, see `copy_paste.py`;
+        needs one canvas, hence `scale_jitter`. None for no pasting.
       repeat_threshold: of training: images of categories that fewer than this part of the images
         have are repeated, see `repeat_factors.py`; 0 for none.
       max_instances: G.
@@ -170,13 +172,13 @@ def build(
     def resized_hw(size_hw: tf.Tensor, short_edge: tf.Tensor) -> tf.Tensor:
         return preprocess.resized_size_hw(size_hw, short_edge, long_edge, resize_convention)
 
-    prepare_image = functools.partial(
-        preprocess.prepare_image,
-        convention=resize_convention,
-        channel_order=channel_order,
-        pixel_mean=pixel_mean,
-        pixel_std=pixel_std,
-    )
+    convention: dict[str, Any] = {
+        "convention": resize_convention,
+        "channel_order": channel_order,
+        "pixel_mean": pixel_mean,
+        "pixel_std": pixel_std,
+    }
+    prepare_image = functools.partial(preprocess.prepare_image, **convention)
 
     def load(row: order.Rows, serialized: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decode and augment a record, and decide its size."""
@@ -200,46 +202,10 @@ def build(
                 example = augment.random_color(example, seeds, color_jitter)
         return example | {_SIZE_HW: size_hw}
 
-    def paste(
-        row: order.Rows,
-        serialized: tf.Tensor,
-        seeds: tf.Tensor,
-        image: tf.Tensor,
-        size_hw: tf.Tensor,
-        objects: dict[str, tf.Tensor],
-    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        """Paste objects of the partner's record; return image, its size and the objects anew."""
-        assert pasting is not None
-        seeds = augment.seed_of_pasted(seeds)
-        partner = load(row, serialized, seeds)
-        room = max_instances - tf.size(objects[schema.GT_CLASSES])
-        chosen = copy_paste.choose(
-            preprocess.scale_objects(partner, partner[_SIZE_HW]), seeds, room
-        )
-        objects, covered = copy_paste.cover(objects, chosen, row.canvas_hw, pasting)
-
-        def pixels_at(yx: tf.Tensor) -> tf.Tensor:
-            ordered = preprocess.order_channels(partner[schema.IMAGE], channel_order)
-            top_left = tf.reduce_min(yx, axis=0)
-            part = tf.concat([top_left, tf.reduce_max(yx, axis=0) + 1], axis=0)
-            resized = preprocess.resize_part(ordered, partner[_SIZE_HW], part, resize_convention)
-            # Only what is pasted is normalised: [k, 3] as an image of one row.
-            pasted = tf.gather_nd(resized, yx - top_left)[tf.newaxis]
-            return preprocess.normalise(pasted, pixel_mean, pixel_std)[0]
-
-        image = tf.cond(  # nothing is resized in vain
-            tf.size(covered) > 0,
-            lambda: copy_paste.paste_pixels(image, covered, pixels_at),
-            lambda: image,
-        )
-        return image, copy_paste.grown(size_hw, covered, row.canvas_hw[1]), objects
-
     @tf.autograph.experimental.do_not_convert
     def finish(row: order.Rows, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Turn a record, or two, into a batch's row."""
+        """Turn a record into a batch's row."""
         seeds = tf.stack([seed, row.position])
-        if pasting:
-            serialized, of_partner = serialized
         if is_training:
             example = load(row, serialized, seeds)
         else:
@@ -256,12 +222,6 @@ def build(
         if canvas_sizes is not None and len(canvas_sizes) == 1:
             image.set_shape([*canvas_sizes[0], 3])
         objects = preprocess.scale_objects(example, size_hw)
-        if pasting:
-            image, size_hw, objects = tf.cond(
-                row.partner >= 0,
-                lambda: paste(row, of_partner, seeds, image, size_hw, objects),
-                lambda: (image, size_hw, objects),
-            )
         objects = preprocess.pad_objects(
             objects, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
         )
@@ -269,6 +229,43 @@ def build(
         for number, in_view in enumerate(prepare_views):
             given |= in_view(number, example[schema.IMAGE])
         return {schema.IMAGE: image} | objects | given | preprocess.identity(example, size_hw)
+
+    @tf.autograph.experimental.do_not_convert
+    def prepare(row: order.Rows, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Turn a record into an image that may be pasted onto, and pasted from: not padded."""
+        example = load(row, serialized, tf.stack([seed, row.position]))
+        size_hw = example[_SIZE_HW]
+        image = preprocess.prepare_pixels(example[schema.IMAGE], size_hw, **convention)
+        return (
+            {schema.IMAGE: image, _SIZE_HW: size_hw}
+            | {_POSITION: row.position, _CANVAS_HW: row.canvas_hw}
+            | preprocess.scale_objects(example, size_hw)
+            | preprocess.identity(example, size_hw)
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def paste(image: dict[str, tf.Tensor], before: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Paste objects of one image onto another, and turn that into a batch's row."""
+        assert pasting is not None
+        seeds = tf.stack([seed, image[_POSITION]])
+        is_pasted = augment.random_is_pasted(seeds, pasting.probability)
+        room = tf.where(is_pasted, max_instances - tf.size(image[schema.GT_CLASSES]), 0)
+        objects, objects_before = (
+            {key: part[key] for key in copy_paste.OBJECTS} for part in (image, before)
+        )
+        chosen = copy_paste.choose(objects_before, seeds, room)
+        objects, covered = copy_paste.cover(objects, chosen, image[_CANVAS_HW], pasting)
+        padded = preprocess.pad_to_canvas(image[schema.IMAGE], image[_CANVAS_HW])
+        padded = copy_paste.paste_pixels(padded, covered, before[schema.IMAGE])
+        assert canvas_sizes is not None
+        padded.set_shape([*canvas_sizes[0], 3])
+        size_hw = copy_paste.grown(image[_SIZE_HW], covered)
+        objects = preprocess.pad_objects(
+            objects, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
+        )
+        identity = {key: image[key] for key in preprocess.IDENTITY}
+        identity[schema.IMAGE_SIZE_HW] = tf.cast(size_hw, tf.float32)
+        return {schema.IMAGE: padded} | objects | identity
 
     prepare_views = [
         _view(
@@ -295,10 +292,12 @@ def build(
             seed=seed,
             short_edges=short_edges,
             choose_canvas=choose_canvas,
-            paste_probability=pasting.probability if pasting else 0.0,
             repeats=repeats,
         )
 
+    begins_before = bool(pasting) and not through and first_step > 0
+    if begins_before:
+        first_step -= 1  # whose images are only pasted from
     if not is_training:
         rows = _in_order(size_hw, short_edges[0], choose_canvas)
     elif through:
@@ -312,8 +311,16 @@ def build(
         rows = _group_by_canvas(rows, window, 1, 0, is_training)
     else:
         rows = _group_by_canvas(rows, share, num_input_pipelines, input_pipeline_id, is_training)
-    dataset = _read(rows, index, with_partners=bool(pasting))
-    dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _read(rows, index)
+    if pasting:
+        dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+        in_step = window if through else share
+        if not begins_before:
+            dataset = _blanks(dataset.element_spec).repeat(in_step).concatenate(dataset)
+        dataset = copy_paste.with_step_before(dataset, in_step)
+        dataset = dataset.map(paste, num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     batch = tf.data.Dataset.padded_batch if views else tf.data.Dataset.batch
     dataset = batch(dataset, per_replica_batch_size, drop_remainder=True)
     if through:
@@ -392,18 +399,12 @@ def _in_order(
             record=tf.range(count),
             short_edge=short_edges,
             canvas_hw=choose_canvas(size_hw, short_edges),
-            partner=tf.fill([count], -1),
         )
     return tf.data.Dataset.from_tensor_slices(rows)
 
 
-def _read(
-    rows: tf.data.Dataset, index: record_index.RecordIndex, with_partners: bool
-) -> tf.data.Dataset:
-    """Read the record of each row, several at once, in order: (row, string []); any of a blank.
-
-    With partners (row, (string [], string [])); the record again where there is no partner.
-    """
+def _read(rows: tf.data.Dataset, index: record_index.RecordIndex) -> tf.data.Dataset:
+    """Read the record of each row, several at once, in order: (row, string []); any of a blank."""
     with tf.device("CPU:0"):
         files, file = tf.constant(index.files), tf.constant(index.file)
         offset, length = tf.constant(index.offset), tf.constant(index.length)
@@ -427,12 +428,8 @@ def _read(
             return tf.identity(serialized)
 
     @tf.autograph.experimental.do_not_convert
-    def read(row: order.Rows) -> tuple[order.Rows, tf.Tensor | tuple[tf.Tensor, tf.Tensor]]:
-        record = tf.maximum(row.record, 0)
-        serialized = read_one(record)
-        if with_partners:
-            return row, (serialized, read_one(tf.where(row.partner >= 0, row.partner, record)))
-        return row, serialized
+    def read(row: order.Rows) -> tuple[order.Rows, tf.Tensor]:
+        return row, read_one(tf.maximum(row.record, 0))
 
     return rows.map(read, num_parallel_calls=_READ_AT_ONCE, deterministic=True)
 
@@ -460,7 +457,6 @@ def _group_by_canvas(
                 record=tf.constant(-1),
                 short_edge=tf.constant(0),
                 canvas_hw=canvas_hw,
-                partner=tf.constant(-1),
             )
         )
         filled = window.concatenate(blank.repeat(window_size))
@@ -482,3 +478,12 @@ def _blank_example() -> dict[str, tf.Tensor]:
         schema.GT_MASK_SIZES: tf.zeros([0, 2], tf.int32),
         _SIZE_HW: tf.constant([1, 1]),
     }
+
+
+def _blanks(spec: dict[str, tf.TensorSpec]) -> tf.data.Dataset:
+    """Return what has nothing that could be pasted."""
+
+    def zeros(of: tf.TensorSpec) -> tf.Tensor:
+        return tf.zeros([size or 0 for size in of.shape], of.dtype)
+
+    return tf.data.Dataset.from_tensors(tf.nest.map_structure(zeros, spec))

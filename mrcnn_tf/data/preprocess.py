@@ -23,6 +23,9 @@ from mrcnn_tf.data import arena, keypoints, schema
 CONVENTIONS = ("detectron2", "torchvision")
 CHANNEL_ORDERS = ("rgb", "bgr")
 
+# What `identity` says.
+IDENTITY = (schema.SOURCE_ID, schema.IMAGE_KEY, schema.IMAGE_SIZE_HW, schema.ORIGINAL_SIZE_HW)
+
 
 def resized_size_hw(
     original_hw: tf.Tensor, short_edge: tf.Tensor, long_edge: int, convention: str
@@ -89,45 +92,6 @@ def resize_image(image: tf.Tensor, size_hw: tf.Tensor, convention: str) -> tf.Te
         lambda: tf.image.resize(image, size_hw),
     )
     return tf.floor(resized + 0.5)
-
-
-def resize_part(
-    image: tf.Tensor, size_hw: tf.Tensor, part: tf.Tensor, convention: str
-) -> tf.Tensor:
-    """Make a part of what `resize_image` makes, and not the rest.
-
-    Args:
-      image: uint8 [h, w, 3].
-      size_hw: int32 [(height, width)] of the whole.
-      part: int32 [(y1, x1, y2, x2)] within it, not empty.
-      convention: see the module.
-
-    Returns:
-      float32 [y2 - y1, x2 - x1, 3]. A pixel may be rounded to the number beside the one that
-      `resize_image` rounds it to, where it lies in the middle.
-    """
-    top_left, far = part[:2], part[2:]
-
-    def of_whole() -> tf.Tensor:
-        return resize_image(image, size_hw, convention)[top_left[0] : far[0], top_left[1] : far[1]]
-
-    def directly() -> tf.Tensor:
-        # Centres of the part's outermost pixels, in pixels of the image with a border of one,
-        # which repeats its edge, as resizing does.
-        bordered = tf.pad(image, [[1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
-        scale = tf.cast(tf.shape(image)[:2], tf.float32) / tf.cast(size_hw, tf.float32)
-        outermost = tf.cast(tf.stack([top_left, far - 1]), tf.float32)
-        centres = (outermost + 0.5) * scale + 0.5
-        box = centres / tf.cast(tf.shape(bordered)[:2] - 1, tf.float32)
-        resized = tf.image.crop_and_resize(
-            bordered[tf.newaxis], tf.reshape(box, [1, 4]), [0], far - top_left
-        )[0]
-        return tf.floor(resized + 0.5) if convention == "detectron2" else resized
-
-    if convention == "torchvision":
-        return directly()
-    shrinks = tf.reduce_any(size_hw < tf.shape(image)[:2])  # and is small, then
-    return tf.cond(shrinks, of_whole, directly)
 
 
 def order_channels(image: tf.Tensor, channel_order: str) -> tf.Tensor:
@@ -206,9 +170,29 @@ def prepare_image(
     Returns:
       float32 [H, W, 3].
     """
+    image = prepare_pixels(
+        image,
+        size_hw,
+        convention=convention,
+        channel_order=channel_order,
+        pixel_mean=pixel_mean,
+        pixel_std=pixel_std,
+    )
+    return pad_to_canvas(image, canvas_hw)
+
+
+def prepare_pixels(
+    image: tf.Tensor,
+    size_hw: tf.Tensor,
+    *,
+    convention: str,
+    channel_order: str,
+    pixel_mean: tuple[float, ...],
+    pixel_std: tuple[float, ...],
+) -> tf.Tensor:
+    """Do what `prepare_image` does, all but the padding; return float32 [height, width, 3]."""
     image = order_channels(image, channel_order)
-    image = resize_image(image, size_hw, convention)
-    return pad_to_canvas(normalise(image, pixel_mean, pixel_std), canvas_hw)
+    return normalise(resize_image(image, size_hw, convention), pixel_mean, pixel_std)
 
 
 def prepare_objects(

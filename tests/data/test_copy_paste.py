@@ -1,6 +1,7 @@
 """copy_paste.py: pasted objects against painting full masks, and through the whole pipeline."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_pasting_equals_painting_full_masks(make_scene, serialize, example_masks
         for key in (schema.GT_CLASSES, schema.GT_IS_CROWD):
             of_all = np.concatenate([below[key].numpy()[numbers], pasted[key]])
             np.testing.assert_array_equal(together[key], of_all)
-        np.testing.assert_array_equal(covered, np.flatnonzero(on_top.any(axis=0)))
+        np.testing.assert_array_equal(covered, np.argwhere(on_top.any(axis=0)))
         seen["dropped"] += len(masks) - len(expected)
         seen["cut"] += sum(not np.array_equal(m, masks[k]) for k, m, _ in expected)
         seen["whole"] += sum(np.array_equal(m, masks[k]) for k, m, _ in expected)
@@ -163,14 +164,14 @@ def test_what_is_not_covered_keeps_its_bits(example_masks):
     full = stored.repeat(2, axis=1).repeat(2, axis=2)
     expected = [full[0], full[1] & ~lid[0], lid[0]]
     np.testing.assert_array_equal(example_masks(together, 64, 64), expected)
-    np.testing.assert_array_equal(copy_paste.grown(tf.constant([50, 60]), covered, 64), [64, 60])
+    np.testing.assert_array_equal(copy_paste.grown(tf.constant([50, 60]), covered), [64, 60])
 
     nothing = {key: value[:0] for key, value in below.items()}
     same, covered = copy_paste.cover(below, nothing, canvas, RULE)
-    assert covered.shape == (0,)
+    assert covered.shape == (0, 2)
     for key, value in below.items():
         np.testing.assert_array_equal(same[key], value)
-    np.testing.assert_array_equal(copy_paste.grown(tf.constant([50, 60]), covered, 64), [50, 60])
+    np.testing.assert_array_equal(copy_paste.grown(tf.constant([50, 60]), covered), [50, 60])
 
 
 def test_objects_without_a_mask_stay(scene_type, serialize):
@@ -304,6 +305,53 @@ def test_pixels_come_from_the_object_whose_mask_says_so(scene_type, write_record
         assert (is_seen != masks.any(axis=0)[:height, :width]).mean() < 0.06
     assert set(counts) >= {1, 2, 3, 4}
     assert grown > 3
+
+
+def _objects_of(row, arena_masks):
+    count = int(row[schema.GT_VALID].sum())
+    return (
+        arena_masks(row, 96, 96)[:count],
+        row[schema.GT_BOXES][:count],
+        row[schema.GT_CLASSES][:count],
+    )
+
+
+def _is_pasted_from(row, plain, before, chosen, arena_masks):
+    """Whether an image is a plain one with the chosen objects of another painted onto it."""
+    masks, boxes, classes = _objects_of(plain, arena_masks)
+    above, above_boxes, above_classes = (x[list(chosen)] for x in _objects_of(before, arena_masks))
+    lid = above.any(axis=0)
+    left = _paint(masks, boxes, above, RULE)
+    numbers = [k for k, _, _ in left]
+    got_masks, got_boxes, got_classes = _objects_of(row, arena_masks)
+    return (
+        np.array_equal(row[schema.IMAGE], np.where(lid[..., None], before["image"], plain["image"]))
+        and np.array_equal(got_classes, [*classes[numbers], *above_classes])
+        and np.array_equal(got_masks, np.array([m for _, m, _ in left] + [*above]))
+        and np.array_equal(got_boxes, np.array([b for _, _, b in left] + [*above_boxes]))
+    )
+
+
+def test_objects_come_from_the_same_place_of_the_step_before(
+    scene_type, write_records, arena_masks
+):
+    """The image there as the network saw it without pasting, some of its objects, bit by bit."""
+    pattern = write_records(_colored_scenes(scene_type, 7))
+    shape = {"per_replica_batch_size": 3, "max_instances": 4}
+    plain = list(_rows(_build(pattern, None, **shape).take(8)))
+    pasted = list(_rows(_build(pattern, **shape).take(8)))
+    for row, same in zip(pasted[:3], plain[:3], strict=True):  # there is no step before
+        for key in row:
+            np.testing.assert_array_equal(row[key], same[key], err_msg=key)
+    seen = collections.Counter()
+    for row, under, before in zip(pasted[3:], plain[3:], plain[:-3], strict=True):
+        numbers = range(int(before[schema.GT_VALID].sum()))
+        subsets = [c for k in range(3) for c in itertools.combinations(numbers, k)]
+        found = [c for c in subsets if _is_pasted_from(row, under, before, c, arena_masks)]
+        assert len(found) == 1
+        seen[len(found[0])] += 1
+        np.testing.assert_array_equal(row[schema.SOURCE_ID], under[schema.SOURCE_ID])
+    assert set(seen) == {0, 1, 2}
 
 
 @pytest.mark.slow

@@ -398,21 +398,16 @@ def test_only_what_is_asked_for_is_read_and_in_that_order(scenes, write_records)
             record=asked.astype(np.int32),
             short_edge=np.zeros([len(asked)], np.int32),
             canvas_hw=np.zeros([len(asked), 2], np.int32),
-            partner=np.roll(asked, 1).astype(np.int32),
         )
     )
     with open(files[0], "r+b") as file:  # record 1 is damaged, which nobody sees
         file.seek(int(index.offset[1]) + 20)
         file.write(b"\0\0\0\0")
-    read = list(pipeline._read(rows, index, with_partners=False).as_numpy_iterator())
+    read = list(pipeline._read(rows, index).as_numpy_iterator())
     assert [s for row, s in read if row.position >= 0] == [records[k] for k in asked if k >= 0]
     assert [int(row.record) for row, _ in read] == asked.tolist()
-    pairs = pipeline._read(rows, index, with_partners=True).as_numpy_iterator()
-    for (row, (own, partner)), (_, alone) in zip(pairs, read, strict=True):
-        assert own == alone
-        assert partner == (records[row.partner] if row.partner >= 0 else own)
     with open(files[0], "r+b") as file:
         file.truncate(int(index.offset[3]))
     said = rf"changed while it is read.*{files[0]}.* no record any more at byte\] \[\d+\]"
     with pytest.raises(tf.errors.InvalidArgumentError, match=said):
-        list(pipeline._read(rows, index, with_partners=False).as_numpy_iterator())
+        list(pipeline._read(rows, index).as_numpy_iterator())

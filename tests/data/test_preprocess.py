@@ -239,22 +239,3 @@ def test_identity():
     np.testing.assert_array_equal(row[schema.ORIGINAL_SIZE_HW], [3, 4])
     assert row[schema.IMAGE_KEY].dtype == tf.int32
     assert int(row[schema.IMAGE_KEY]) >= 0
-
-
-@pytest.mark.parametrize("convention", preprocess.CONVENTIONS)
-@pytest.mark.parametrize(
-    ("stored", "size"),
-    [((20, 30), (50, 75)), ((20, 30), (20, 90)), ((20, 30), (13, 40)), ((1, 3), (7, 3))],
-)
-def test_a_part_is_resized_as_the_whole(convention, stored, size):
-    image = np.random.default_rng(0).integers(0, 256, [*stored, 3], dtype=np.uint8)
-    whole = preprocess.resize_image(tf.constant(image), tf.constant(size), convention)
-    height, width = size
-    for part in ((0, 0, height, width), (2, 1, height - 3, width), (height - 1, 2, height, 3)):
-        y1, x1, y2, x2 = part
-        got = preprocess.resize_part(
-            tf.constant(image), tf.constant(size), tf.constant(part), convention
-        )
-        difference = np.abs(got - whole[y1:y2, x1:x2])
-        assert difference.max() <= (1.0 if convention == "detectron2" else 0.02)
-        assert (difference > 0.02).mean() < 0.03  # exact halves
