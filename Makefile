@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell $(p
 VENV := .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint slow-test beam-test bench wheel pins clean
+.PHONY: demo test lint slow-test beam-test bench docs wheel pins clean
 
 demo: $(VENV)/trained
 	$(BIN)/python -m mrcnn_tf.demo
@@ -32,6 +32,11 @@ lint: $(VENV)/tested
 bench: $(VENV)/trained
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
+# The site in runs/site: pictures of tensors, then all pages. What leads nowhere stops it.
+docs: $(VENV)/documented
+	$(BIN)/python docs/site/follow_an_image.py
+	$(BIN)/mkdocs build --strict
+
 # A source archive and a wheel in dist/. Left-overs of an earlier build would get into the wheel.
 wheel: $(VENV)/tested
 	rm -rf build dist
@@ -49,6 +54,10 @@ $(VENV)/trained: requirements.txt
 
 $(VENV)/tested: requirements.txt requirements-dev.txt
 	$(call install,requirements-dev.txt)
+	touch $(VENV)/trained $@
+
+$(VENV)/documented: requirements.txt requirements-docs.txt
+	$(call install,requirements-docs.txt)
 	touch $(VENV)/trained $@
 
 # The tests' other packages, as they are pinned elsewhere; what these take is pip's choice.

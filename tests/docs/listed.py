@@ -102,6 +102,9 @@ RUN_BY = {
     "benchmarks/gpu.py --folder": (
         "tests/benchmarks/test_gpu.py::test_jax_takes_the_step_that_tensorflow_takes"
     ),
+    "docs/site/follow_an_image.py --output_dir": (
+        "tests/docs/test_site.py::test_an_image_is_followed"
+    ),
     "tests/docs/stale_numbers.py": "tests/docs/test_measured.py::test_the_list_is_made",
     "tests/fuzz/run.py --count": "tests/fuzz/test_fuzz.py::test_many_inputs",
     "python -c import tensorflow as tf*DispatchServer*": (
@@ -166,6 +169,7 @@ NOT_RUN = {
     "make beam-test": "is how tests are run that need Beam",
     "make bench*": _MEASURES,
     "make demo": "ten minutes; its stages are run by tests/end_to_end",
+    "make docs": "test_site.py holds pages, links and pictures; MkDocs is not where tests run",
     "make lint": "is how tests are run",
     "make slow-test": "is how tests are run",
     "make test": "is how tests are run",

@@ -32,11 +32,21 @@ def found_by(key: tuple[str, str]) -> list[pages.Block]:
     return [block for block in BLOCKS if block.page == page and words in block.text]
 
 
+# {page: the files of ours that its blocks quote}.
+QUOTED = {
+    "CONTRIBUTING.md": ("mrcnn_tf/ops/matching.py", "tests/ops/test_matching.py"),
+    "docs/how-to-add.md": (
+        "data_prep/to_coco.py",
+        "mrcnn_tf/results/forms.py",
+        "mrcnn_tf/modeling/backbones.py",
+        "mrcnn_tf/modeling/mask_heads.py",
+    ),
+}
+
+
 def quoted_from(block: pages.Block) -> str | None:
-    """The file of ours that a block of CONTRIBUTING.md quotes."""
-    if block.page != "CONTRIBUTING.md":
-        return None
-    names = ("mrcnn_tf/ops/matching.py", "tests/ops/test_matching.py")
+    """The file of ours that a block quotes."""
+    names = QUOTED.get(block.page, ())
     return next((name for name in names if block.text in (ROOT / name).read_text("utf-8")), None)
 
 
@@ -45,7 +55,7 @@ def test_blocks_are_run_or_listed_and_the_list_has_no_others():
         assert len(found_by(key)) == 1, f"{key} means one block of its page"
     accounted = [block for key in [*HERE, *listed.PYTHON] for block in found_by(key)]
     for block in BLOCKS:
-        if block.page == "CONTRIBUTING.md":
+        if block.page in QUOTED:
             assert quoted_from(block), f"{block.where}: it is not what the file has"
         else:
             assert block in accounted, f"{block.where}: list it in tests/docs/listed.py, or run it"

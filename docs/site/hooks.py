@@ -1,0 +1,173 @@
+"""What the site has beside the pages of `docs/`: MkDocs calls the functions that begin with `on_`.
+
+* Pages that lie in the root, where GitHub looks for them: README (the site's first page) and more.
+* The API, a page per room, of the docstrings of the files that are there.
+* The pictures of `follow_an_image.py`, where a page has `<!-- figure: STOP -->`.
+* Links: in the files they lead where GitHub looks, on the site where the page is.
+
+Nothing but MkDocs is imported, and that where it is needed: `tests/docs/test_site.py` reads this.
+"""
+
+import logging
+import pathlib
+import posixpath
+import re
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FIGURES = ROOT / "runs/figures"
+FIGURE = re.compile(r"<!-- figure: ([\w-]+) -->")
+
+# {where it is on the site: where it lies}.
+FROM_ROOT = {
+    "index.md": "README.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "security.md": "SECURITY.md",
+    "LICENSE": "LICENSE",
+    "CITATION.cff": "CITATION.cff",
+}
+
+# {where it is on the site: (title, what stands there, modules; "room.*" for all of a room)}.
+API = {
+    "api/python.md": (
+        "Python API",
+        "What a program imports: networks, an experiment with its checkpoint, a served model.",
+        ("mrcnn_tf.models", "mrcnn_tf.detector", "mrcnn_tf.client", "mrcnn_tf.sahi_model"),
+    ),
+    "api/modeling.md": (
+        "Networks",
+        "Backbones, pyramid, RPN, heads, targets and losses, and the networks made of them.",
+        ("mrcnn_tf.modeling.*",),
+    ),
+    "api/ops.md": (
+        "Operations",
+        "Pure functions: boxes, anchors, matching, sampling, NMS, RoIAlign, masks.",
+        ("mrcnn_tf.ops.*",),
+    ),
+    "api/data.md": (
+        "Data",
+        "From records to batches, and COCO files.",
+        ("mrcnn_tf.data.*",),
+    ),
+    "api/experiment.md": (
+        "Experiments",
+        "What an experiment may say, and putting one together.",
+        ("mrcnn_tf.experiment.*",),
+    ),
+    "api/evaluation.md": (
+        "Evaluation and analysis",
+        "From detections to COCO's numbers, and what else can be read from them.",
+        ("mrcnn_tf.evaluation.*", "mrcnn_tf.analysis.*"),
+    ),
+    "api/results.md": (
+        "Results and served models",
+        "What was found, the forms of other tools, and asking a server; without TensorFlow.",
+        ("mrcnn_tf.results.*", "mrcnn_tf.remote.*"),
+    ),
+    "api/weights.md": (
+        "Weights of other projects",
+        "Reading and writing them.",
+        ("mrcnn_tf.weights.*",),
+    ),
+}
+
+_LINK = re.compile(r"(\]\(<?|^\[[^]]+\]:\s*)([^)>\s#]+)", re.MULTILINE)
+_log = logging.getLogger("mkdocs.hooks")
+
+
+def modules(patterns: tuple[str, ...]) -> list[str]:
+    """Names of modules, those of a room in the order of the alphabet."""
+    found = []
+    for pattern in patterns:
+        if not pattern.endswith(".*"):
+            found.append(pattern)
+            continue
+        room = pattern.removesuffix(".*")
+        files = sorted((ROOT / room.replace(".", "/")).glob("*.py"))
+        found += [f"{room}.{file.stem}" for file in files if file.stem != "__init__"]
+    return found
+
+
+def api_page(name: str) -> str:
+    """The Markdown of a page of the API, which mkdocstrings fills."""
+    title, what, patterns = API[name]
+    sections = [f"## `{module}`\n\n::: {module}" for module in modules(patterns)]
+    return "\n\n".join([f"# {title}", what, *sections]) + "\n"
+
+
+def slug(text: str, separator: str) -> str:
+    """Name of a heading as GitHub makes it."""
+    del separator
+    return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+
+
+def moved(markdown: str, lies: str, shown: str) -> str:
+    """Have relative links lead to where things are on the site.
+
+    Args:
+      markdown: a page.
+      lies: its file, from the root.
+      shown: where it is on the site.
+    """
+    on_site = {there: here for here, there in FROM_ROOT.items()}
+
+    def other(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(lies), match[2]))
+        if ":" in match[2] or not (ROOT / target).is_file():
+            return match[0]
+        place = on_site.get(target, target.removeprefix("docs/"))
+        return match[1] + posixpath.relpath(place, posixpath.dirname(shown) or ".")
+
+    return _LINK.sub(other, markdown)
+
+
+def pictures(stop: str, folder: pathlib.Path) -> str:
+    """The HTML of a stop's pictures, each with its title below; empty if there is none."""
+    figures = []
+    of_stop = [path for path in folder.glob("*.svg") if path.stem.rpartition("-")[0] == stop]
+    for path in sorted(of_stop, key=lambda path: int(path.stem.rpartition("-")[2])):
+        content = path.read_text("utf-8").strip()
+        title = content[content.index("<title>") + len("<title>") : content.index("</title>")]
+        figures.append(f"<figure>{content}<figcaption>{title}</figcaption></figure>")
+    return f'<div class="stop" data-search-exclude>{"".join(figures)}</div>' if figures else ""
+
+
+def on_config(config: Any) -> Any:
+    """Name headings as GitHub does, for links into pages."""
+    config["mdx_configs"].setdefault("toc", {})["slugify"] = slug
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that do not lie in `docs/`."""
+    from mkdocs.structure.files import File
+
+    for place, path in FROM_ROOT.items():
+        files.append(File.generated(config, place, content=(ROOT / path).read_text("utf-8")))
+    for place in API:
+        files.append(File.generated(config, place, content=api_page(place)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Have links lead where they lead on GitHub."""
+    shown = page.file.src_uri
+    return moved(markdown, FROM_ROOT.get(shown, f"docs/{shown}"), shown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Put the pictures in their places."""
+
+    def drawn(match: re.Match[str]) -> str:
+        content = pictures(match[1], FIGURES)
+        if not content:
+            _log.warning(
+                "%s: no picture of %r in %s: run docs/site/follow_an_image.py",
+                page.file.src_uri,
+                match[1],
+                FIGURES,
+            )
+        return content
+
+    return FIGURE.sub(drawn, html)
