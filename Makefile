@@ -13,7 +13,7 @@ demo: $(VENV)/trained
 test: $(VENV)/tested
 	$(BIN)/python -m pytest -n 2
 
-slow-test: $(VENV)/tested
+slow-test: $(VENV)/tested $(VENV)/documented
 	$(BIN)/python -m pytest -m slow
 
 # What takes Apache Beam, quick and slow, in an environment of its own: Beam takes no protobuf 7.

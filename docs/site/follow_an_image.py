@@ -16,7 +16,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -62,6 +62,7 @@ class Stops:
       anchors: {level: float32 [Hl*Wl*K, (y1, x1, y2, x2)]}.
       proposals: of inference, with the batch dimension.
       outputs: of training, with the batch dimension.
+      num_candidates: from how many proposals and objects RoIs were sampled.
       pooled: float32 [R, M/2, M/2, C], what the mask branch sees of each sampled RoI.
       roi_levels: int [R], the level that each sampled RoI is pooled from.
       detections: with the batch dimension.
@@ -76,6 +77,7 @@ class Stops:
     anchors: dict[int, np.ndarray]
     proposals: Proposals
     outputs: DetectorOutputs
+    num_candidates: int
     pooled: np.ndarray
     roi_levels: np.ndarray
     detections: Detections
@@ -97,9 +99,19 @@ class Stops:
         valid = self.row[schema.GT_VALID]
         return [svg.box(box, "object") for box in self.row[schema.GT_BOXES][valid]]
 
-    def panel(self, title: str, marks: list[str]) -> str:
+    def panel(self, title: str, marks: list[str], details: str) -> str:
         """Return the picture with something over it."""
-        return svg.panel(self.size_hw, title, [self.photo, *marks])
+        return svg.panel(self.size_hw, title, [self.photo, *marks], details)
+
+    def places(self, names: Sequence[str], boxes: np.ndarray) -> str:
+        """Say what is where, as somebody would who tells another: of boxes [., 4]."""
+        told = []
+        for name, box in zip(names, boxes, strict=True):
+            thirds = (box[:2] + box[2:]) * 1.5 / np.array(self.size_hw)
+            y, x = np.clip(thirds, 0, 2).astype(int)
+            place = " ".join(filter(None, [("top", "", "bottom")[y], ("left", "", "right")[x]]))
+            told.append(f"{name}: {place or 'middle'}, {_size(box)} pixels")
+        return "; ".join(told)
 
     def positive_rois(self) -> list[int]:
         """The largest positive RoI of each object that has one, the largest object first."""
@@ -126,6 +138,8 @@ def follow(train_steps: int) -> Stops:
     step = tf.constant(train_steps, tf.int64)
     outputs = model.train_forward(batch, 0, step, training=False, features=features)
     rois = outputs.roi_targets.rois
+    _, candidates = model.rpn.train_forward(features, batch, 0, step)
+    num_objects = int(tf.reduce_sum(tf.cast(batch[schema.GT_VALID], tf.int32)))
     pooling = task.model.roi_align
     levels = roi_align.assign_levels(
         rois,
@@ -154,6 +168,7 @@ def follow(train_steps: int) -> Stops:
         anchors={k: values.numpy() for k, values in sorted(model.rpn.anchors(features).items())},
         proposals=model.rpn(features, size_hw),
         outputs=outputs,
+        num_candidates=int(tf.reduce_sum(tf.cast(candidates.valid, tf.int32))) + num_objects,
         pooled=pooled[0].numpy(),
         roi_levels=levels[0].numpy(),
         detections=model.detect(features, size_hw),
@@ -216,9 +231,14 @@ def draw_image(stops: Stops) -> list[str]:
         for mask in stops.truth.values()
     ]
     size = f"{height} × {width} pixels"
+    places = stops.places(names, stops.row[schema.GT_BOXES][valid])
     return [
-        svg.panel(stops.size_hw, f"the network's input: {size}", [bare]),
-        stops.panel(f"its objects: {', '.join(names)}", [*masks, *stops.objects]),
+        svg.panel(stops.size_hw, f"the network's input: {size}", [bare], places),
+        stops.panel(
+            f"its objects: {', '.join(names)}",
+            [*masks, *stops.objects],
+            f"A green outline and a tinted mask for each object. {places}",
+        ),
     ]
 
 
@@ -227,11 +247,13 @@ def draw_levels(stops: Stops) -> list[str]:
     panels = []
     for level, values in stops.features.items():
         height, width, channels = values.shape
-        strength = svg.heat(np.abs(values).mean(axis=-1))
+        strength = np.abs(values).mean(axis=-1)
         canvas = (height * 2**level, width * 2**level)
         title = f"P{level}: {height} × {width} cells, {2**level} pixels apart, {channels} channels"
-        shown = svg.picture(strength, (0, 0, *canvas), smooth=False)
-        panels.append(svg.panel(stops.size_hw, title, [shown]))
+        shown = svg.picture(svg.heat(strength), (0, 0, *canvas), smooth=False)
+        row, column = np.unravel_index(strength.argmax(), strength.shape)
+        strongest = f"The strongest cell is in row {row + 1}, column {column + 1}."
+        panels.append(svg.panel(stops.size_hw, title, [shown], strongest))
     return panels
 
 
@@ -244,7 +266,9 @@ def draw_anchors(stops: Stops) -> list[str]:
         title = f"P{level}: {len(boxes):,} anchors, {len(of_cell)} in each cell; drawn: of one cell"
         marks = [svg.box(box, "positive") for box in of_cell]
         centre = (of_cell[0, :2] + of_cell[0, 2:]) / 2
-        panels.append(stops.panel(title, [*marks, svg.dot(centre, 1.5)]))
+        sizes = ", ".join(_size(box) for box in of_cell)
+        details = f"Boxes of {sizes} pixels, height by width, around one point."
+        panels.append(stops.panel(title, [*marks, svg.dot(centre, 1.5)], details))
     return panels
 
 
@@ -264,10 +288,15 @@ def draw_proposals(stops: Stops) -> list[str]:
     boxes = stops.proposals.boxes[0].numpy()[stops.proposals.valid[0].numpy()]
     best = boxes[:SHOWN_PROPOSALS]
     return [
-        stops.panel(f"all {len(boxes)} proposals", [svg.box(box, "negative") for box in boxes]),
+        stops.panel(
+            f"all {len(boxes)} proposals",
+            [svg.box(box, "negative") for box in boxes],
+            _extent(boxes),
+        ),
         stops.panel(
             f"the best {len(best)} of them, and the objects",
             [*stops.objects, *(svg.box(box, "positive") for box in best)],
+            f"Orange: proposals, green: objects. {_extent(best)}",
         ),
     ]
 
@@ -277,17 +306,21 @@ def draw_rois(stops: Stops) -> list[str]:
     targets = stops.outputs.roi_targets
     boxes, valid = targets.rois[0].numpy(), targets.valid[0].numpy()
     positive = targets.is_positive[0].numpy()
-    candidates = stops.task.model.rpn.post_nms_top_k_train + len(stops.objects)
-    return _both(stops, boxes[valid & positive], boxes[valid & ~positive], "RoIs", candidates)
+    return _both(
+        stops, boxes[valid & positive], boxes[valid & ~positive], "RoIs", stops.num_candidates
+    )
 
 
 def draw_roi_align(stops: Stops) -> list[str]:
     """Where the largest RoI is sampled, and what comes out."""
     k = stops.positive_rois()[0]
-    box, level = stops.outputs.roi_targets.rois[0, k].numpy(), int(stops.roi_levels[k])
+    targets = stops.outputs.roi_targets
+    box, level = targets.rois[0, k].numpy(), int(stops.roi_levels[k])
+    name = stops.names[int(targets.classes[0, k])]
     features, pooled = stops.features[level], stops.pooled[k]
     bins, stride = pooled.shape[0], 2**level
-    ratio = max(stops.task.model.roi_align.sampling_ratio, 1)
+    ratio = stops.task.model.roi_align.sampling_ratio
+    assert ratio, "samples are drawn where their number is fixed"
     along = (np.arange(bins * ratio) + 0.5) / (bins * ratio)
     ys, xs = (box[axis] + along * (box[axis + 2] - box[axis]) for axis in (0, 1))
     # A window of whole cells around the RoI, in cells, and its corner in pixels.
@@ -311,17 +344,22 @@ def draw_roi_align(stops: Stops) -> list[str]:
     tiles = svg.heat(np.concatenate(list(pooled[..., channels].transpose(2, 0, 1)), axis=1))
     rows = np.split(tiles[:, : across**2 * bins], across, axis=1)
     side = (float(bins * across), float(bins * across))
+    bin_cells = " × ".join(f"{(box[axis + 2] - box[axis]) / bins / stride:.1f}" for axis in (0, 1))
+    per_bin = "one per bin" if ratio == 1 else f"{ratio} × {ratio} per bin"
     return [
         svg.panel(
             size_hw,
-            f"a RoI on P{level}: {len(ys)} × {len(xs)} samples, between the cells' centres",
+            f"the largest RoI ({name}) on P{level}: {len(ys)} × {len(xs)} samples, {per_bin}",
             [shown, *cells, outline, *dots],
+            f"The RoI is {_size(box)} pixels, height by width, and begins and ends between the "
+            f"cells' borders; a bin is {bin_cells} cells.",
         ),
         svg.panel(
             side,
             f"what the mask branch gets of it: {bins} × {bins} bins, the {across**2} channels of "
             f"{pooled.shape[-1]} with the largest values",
             [svg.picture(np.concatenate(rows), (0, 0, *side), smooth=False)],
+            f"{across} × {across} tiles, one for each channel.",
         ),
     ]
 
@@ -344,10 +382,27 @@ def draw_masks(stops: Stops) -> list[str]:
         target = svg.picture(_grey(targets[k]), inside, smooth=False)
         answer = svg.picture(_grey(said[k]), inside, smooth=False)
         side = targets.shape[-1]
+        is_object, is_said = targets[k] >= 0.5, said[k] >= 0.5
+        iou = (is_object & is_said).sum() / max((is_object | is_said).sum(), 1)
         panels += [
-            svg.panel(size_hw, f"a RoI, and the mask of its {name}", [seen, truth]),
-            svg.panel(size_hw, f"its target: {side} × {side}, 0 or 1", [target]),
-            svg.panel(size_hw, f"the network's map for “{name}”, 0 to 1", [answer]),
+            svg.panel(
+                size_hw,
+                f"a RoI, and the mask of its {name}",
+                [seen, truth],
+                f"{_size(box)} pixels, height by width.",
+            ),
+            svg.panel(
+                size_hw,
+                f"its target: {side} × {side}, 0 or 1",
+                [target],
+                f"{is_object.sum()} of {side**2} cells are the object's.",
+            ),
+            svg.panel(
+                size_hw,
+                f"the network's map for “{name}”, 0 to 1; IoU with the target {iou:.2f}",
+                [answer],
+                f"{is_said.sum()} of {side**2} cells are 0.5 or more.",
+            ),
         ]
     return panels
 
@@ -358,16 +413,16 @@ def draw_detections(stops: Stops) -> list[str]:
     assert found.masks is not None
     scores = np.where(found.valid[0].numpy(), found.scores[0].numpy(), 0.0)
     shown = np.flatnonzero(scores >= SHOWN_SCORE).tolist()
+    found_boxes = found.boxes[0].numpy()[shown]
+    names = [f"{stops.names[int(found.classes[0, k])]} {scores[k]:.2f}" for k in shown]
     masks, boxes, words = [], [], []
-    for k in shown:
-        box = found.boxes[0, k].numpy()
+    for k, box, name in zip(shown, found_boxes, names, strict=True):
         mask = 0.6 * (found.masks[0, k].numpy() >= 0.5)
-        name = f"{stops.names[int(found.classes[0, k])]} {scores[k]:.2f}"
         masks.append(svg.picture(svg.tinted(mask), box))
         boxes.append(svg.box(box, "found"))
         words.append(svg.text((max(box[0] - 2, 7), box[1]), name, 7))
     title = f"{len(shown)} detections with a score of {SHOWN_SCORE} and more"
-    return [stops.panel(title, [*masks, *boxes, *words])]
+    return [stops.panel(title, [*masks, *boxes, *words], stops.places(names, found_boxes))]
 
 
 # {stop: what draws it}, in the order of the page.
@@ -394,16 +449,32 @@ def _both(
         stops.panel(
             f"{len(positives)} positive of the {count} {sampled}; thick: the objects",
             [*(svg.box(box, "positive") for box in positives), *stops.objects],
+            f"Orange: positive, green: objects. {_extent(positives)}",
         ),
         stops.panel(
             f"{len(negatives)} negative of the {count} {sampled}",
             [*(svg.box(box, "negative") for box in negatives), *stops.objects],
+            f"Blue and dashed: negative, green: objects. {_extent(negatives)}",
         ),
     ]
 
 
 def _area(box: np.ndarray) -> float:
     return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _size(box: np.ndarray) -> str:
+    """Height and width, in whole pixels."""
+    return f"{box[2] - box[0]:.0f} × {box[3] - box[1]:.0f}"
+
+
+def _extent(boxes: np.ndarray) -> str:
+    """How large boxes [., 4] are."""
+    if not len(boxes):
+        return "There is none."
+    heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    ranges = [f"{sides.min():.0f} to {sides.max():.0f}" for sides in (heights, widths)]
+    return f"The boxes are {ranges[0]} pixels high and {ranges[1]} wide."
 
 
 def _grey(values: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """What the site has beside the pages of `docs/`: MkDocs calls the functions that begin with `on_`.
 
 * Pages that lie in the root, where GitHub looks for them: README (the site's first page) and more.
-* The API, a page per room, of the docstrings of the files that are there.
+* The API, a page per room or two, of the docstrings of the files that are there.
 * The pictures of `follow_an_image.py`, where a page has `<!-- figure: STOP -->`.
-* Links: in the files they lead where GitHub looks, on the site where the page is.
+* Links: in the files they lead where GitHub looks, on the site where the page is; and files of code
+  that a page names, as `mrcnn_tf/train.py`, lead to their place in the API.
 
 Nothing but MkDocs is imported, and that where it is needed: `tests/docs/test_site.py` reads this.
 """
@@ -28,12 +29,25 @@ FROM_ROOT = {
     "CITATION.cff": "CITATION.cff",
 }
 
-# {where it is on the site: (title, what stands there, modules; "room.*" for all of a room)}.
+# {where it is on the site: (title, what stands there, modules)}; "room.*" stands for all modules of
+# a room that are not named elsewhere.
 API = {
     "api/python.md": (
         "Python API",
         "What a program imports: networks, an experiment with its checkpoint, a served model.",
-        ("mrcnn_tf.models", "mrcnn_tf.detector", "mrcnn_tf.client", "mrcnn_tf.sahi_model"),
+        (
+            "mrcnn_tf.models",
+            "mrcnn_tf.detector",
+            "mrcnn_tf.checkpoints",
+            "mrcnn_tf.client",
+            "mrcnn_tf.sahi_model",
+        ),
+    ),
+    "api/commands.md": (
+        "Commands",
+        "What a person types. `--help` lists a command's flags, `--helpfull` those of its libraries "
+        "too.",
+        ("mrcnn_tf.*",),
     ),
     "api/modeling.md": (
         "Networks",
@@ -50,15 +64,45 @@ API = {
         "From records to batches, and COCO files.",
         ("mrcnn_tf.data.*",),
     ),
+    "api/images.md": (
+        "Image files",
+        "Finding, reading and drawing them.",
+        ("mrcnn_tf.images.*",),
+    ),
+    "api/data_prep.md": (
+        "Preparing data",
+        "From other formats to COCO, from COCO to records, and the synthetic shapes.",
+        ("data_prep.*", "data_prep.formats.*", "data_prep.tfds.*", "data_prep.tfds.coco_folder.*"),
+    ),
     "api/experiment.md": (
         "Experiments",
         "What an experiment may say, and putting one together.",
         ("mrcnn_tf.experiment.*",),
     ),
+    "api/training.md": (
+        "Training",
+        "The step, the loop around it, what is checked, logged and saved; and training in stages.",
+        ("mrcnn_tf.training.*", "mrcnn_tf.staged.*"),
+    ),
     "api/evaluation.md": (
         "Evaluation and analysis",
         "From detections to COCO's numbers, and what else can be read from them.",
         ("mrcnn_tf.evaluation.*", "mrcnn_tf.analysis.*"),
+    ),
+    "api/reports.md": (
+        "Reports",
+        "Of annotated photos, of a run, and the pages that show them.",
+        ("mrcnn_tf.inspection.*", "mrcnn_tf.reporting.*", "mrcnn_tf.pages.*"),
+    ),
+    "api/serving.md": (
+        "Exports",
+        "What goes around the network in an export, and running it over images and films.",
+        ("mrcnn_tf.serving.*", "mrcnn_tf.beam.*"),
+    ),
+    "api/edge.md": (
+        "Edge",
+        "The network as a LiteRT or ONNX file.",
+        ("mrcnn_tf.edge.*",),
     ),
     "api/results.md": (
         "Results and served models",
@@ -70,30 +114,65 @@ API = {
         "Reading and writing them.",
         ("mrcnn_tf.weights.*",),
     ),
+    "api/console.md": (
+        "Console",
+        "What commands share: flags, progress, durations, where files are.",
+        ("mrcnn_tf.console.*",),
+    ),
 }
 
 _LINK = re.compile(r"(\]\(<?|^\[[^]]+\]:\s*)([^)>\s#]+)", re.MULTILINE)
+# A file of code by itself between backticks, but in a link or above its own source.
+_NAMED_FILE = re.compile(r"(?<!Source code in )<code>((?:[a-z]\w*/)+\w+\.py)</code>(?!</a>)")
+_SOURCE = '<details class="mkdocstrings-source">'
 _log = logging.getLogger("mkdocs.hooks")
 
 
-def modules(patterns: tuple[str, ...]) -> list[str]:
-    """Names of modules, those of a room in the order of the alphabet."""
+def modules(place: str) -> list[str]:
+    """Names of a page's modules, those of a room in the order of the alphabet."""
+    named = {name for _, _, patterns in API.values() for name in patterns}
     found = []
-    for pattern in patterns:
+    for pattern in API[place][2]:
         if not pattern.endswith(".*"):
             found.append(pattern)
             continue
         room = pattern.removesuffix(".*")
         files = sorted((ROOT / room.replace(".", "/")).glob("*.py"))
-        found += [f"{room}.{file.stem}" for file in files if file.stem != "__init__"]
+        names = [f"{room}.{file.stem}" for file in files if file.stem != "__init__"]
+        found += [name for name in names if name not in named]
     return found
 
 
-def api_page(name: str) -> str:
+def api_page(place: str) -> str:
     """The Markdown of a page of the API, which mkdocstrings fills."""
-    title, what, patterns = API[name]
-    sections = [f"## `{module}`\n\n::: {module}" for module in modules(patterns)]
+    title, what, _ = API[place]
+    sections = [f"## `{module}`\n\n::: {module}" for module in modules(place)]
     return "\n\n".join([f"# {title}", what, *sections]) + "\n"
+
+
+def api_places() -> dict[str, str]:
+    """{a file of code, from the root: its place in the API, as PAGE.md#HEADING}."""
+    return {
+        f"{module.replace('.', '/')}.py": f"{place}#{slug(module, '-')}"
+        for place in API
+        for module in modules(place)
+    }
+
+
+def with_links_to_code(html: str, places: dict[str, str]) -> str:
+    """Have files of code that are named lead to the API.
+
+    Args:
+      html: of a page.
+      places: {file, from the root: address, from the page}.
+    """
+
+    def linked(match: re.Match[str]) -> str:
+        # Pages about the package leave its name out.
+        address = places.get(match[1]) or places.get(f"mrcnn_tf/{match[1]}")
+        return f'<a href="{address}">{match[0]}</a>' if address else match[0]
+
+    return _NAMED_FILE.sub(linked, html)
 
 
 def slug(text: str, separator: str) -> str:
@@ -129,7 +208,9 @@ def pictures(stop: str, folder: pathlib.Path) -> str:
     for path in sorted(of_stop, key=lambda path: int(path.stem.rpartition("-")[2])):
         content = path.read_text("utf-8").strip()
         title = content[content.index("<title>") + len("<title>") : content.index("</title>")]
-        figures.append(f"<figure>{content}<figcaption>{title}</figcaption></figure>")
+        # What the picture is called need not be read out twice.
+        caption = f'<figcaption aria-hidden="true">{title}</figcaption>'
+        figures.append(f"<figure>{content}{caption}</figure>")
     return f'<div class="stop" data-search-exclude>{"".join(figures)}</div>' if figures else ""
 
 
@@ -156,8 +237,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return moved(markdown, FROM_ROOT.get(shown, f"docs/{shown}"), shown)
 
 
-def on_page_content(html: str, page: Any, **_: Any) -> str:
-    """Put the pictures in their places."""
+def on_page_content(html: str, page: Any, files: Any, **_: Any) -> str:
+    """Put the pictures in their places, and have code that is named lead to the API."""
 
     def drawn(match: re.Match[str]) -> str:
         content = pictures(match[1], FIGURES)
@@ -170,4 +251,10 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
             )
         return content
 
-    return FIGURE.sub(drawn, html)
+    html = html.replace(_SOURCE, f"{_SOURCE[:-1]} data-search-exclude>")
+    addresses = {}
+    for file, place in api_places().items():
+        of_page, _, heading = place.partition("#")
+        url = files.get_file_from_path(of_page).url_relative_to(page.file)
+        addresses[file] = f"{url}#{heading}"
+    return with_links_to_code(FIGURE.sub(drawn, html), addresses)

@@ -22,18 +22,24 @@ _STROKES = {
 KINDS = tuple(_STROKES)
 
 
-def panel(size_hw: tuple[float, float], title: str, marks: Sequence[str]) -> str:
+def panel(
+    size_hw: tuple[float, float], title: str, marks: Sequence[str], details: str = ""
+) -> str:
     """Return an SVG document in one line.
 
     Args:
       size_hw: height and width of what is shown.
       title: what it is, for those who read it and for those who have it read to them.
       marks: elements, the undermost first.
+      details: what is to be seen there, for those who have it read to them.
     """
     height, width = size_hw
+    words = f"<title>{_escape(title)}</title>"
+    if details:
+        words += f"<desc>{_escape(details)}</desc>"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_number(width)} {_number(height)}"'
-        f' role="img"><title>{_escape(title)}</title>{"".join(marks)}</svg>'
+        f' role="img">{words}{"".join(marks)}</svg>'
     )
 
 

@@ -35,6 +35,16 @@ def found_by(key: tuple[str, str]) -> list[pages.Block]:
 # {page: the files of ours that its blocks quote}.
 QUOTED = {
     "CONTRIBUTING.md": ("mrcnn_tf/ops/matching.py", "tests/ops/test_matching.py"),
+    "docs/how-it-works.md": (
+        "mrcnn_tf/modeling/fpn.py",
+        "mrcnn_tf/modeling/losses.py",
+        "mrcnn_tf/modeling/mask_rcnn.py",
+        "mrcnn_tf/modeling/targets.py",
+        "mrcnn_tf/ops/anchors.py",
+        "mrcnn_tf/ops/boxes.py",
+        "mrcnn_tf/ops/matching.py",
+        "mrcnn_tf/ops/roi_align.py",
+    ),
     "docs/how-to-add.md": (
         "data_prep/to_coco.py",
         "mrcnn_tf/results/forms.py",
@@ -45,9 +55,13 @@ QUOTED = {
 
 
 def quoted_from(block: pages.Block) -> str | None:
-    """The file of ours that a block quotes."""
-    names = QUOTED.get(block.page, ())
-    return next((name for name in names if block.text in (ROOT / name).read_text("utf-8")), None)
+    """The file of ours that a block quotes, whole lines of it, perhaps less indented."""
+    indented = [textwrap.indent(block.text, " " * width) for width in range(0, 16, 4)]
+    for name in QUOTED.get(block.page, ()):
+        text = "\n" + (ROOT / name).read_text("utf-8")
+        if any(f"\n{lines}" in text for lines in indented):
+            return name
+    return None
 
 
 def test_blocks_are_run_or_listed_and_the_list_has_no_others():
