@@ -1,4 +1,4 @@
-r"""Follow one image of the shapes set through the house, and draw what is there at each stop.
+"""Follow one image of the shapes set through the house, and draw what is there at each stop.
 
     python docs/site/follow_an_image.py --output_dir=runs/figures
 
@@ -91,7 +91,7 @@ class Stops:
     @property
     def photo(self) -> str:
         """The picture as an element, pale enough for what is drawn over it."""
-        return svg.picture(self.pixels, (0, 0, *self.size_hw), opacity=0.75)
+        return svg.picture(self.pixels, (0, 0, *self.size_hw), opacity=0.6)
 
     @property
     def objects(self) -> list[str]:
@@ -268,7 +268,7 @@ def draw_anchors(stops: Stops) -> list[str]:
         centre = (of_cell[0, :2] + of_cell[0, 2:]) / 2
         sizes = ", ".join(_size(box) for box in of_cell)
         details = f"Boxes of {sizes} pixels, height by width, around one point."
-        panels.append(stops.panel(title, [*marks, svg.dot(centre, 1.5)], details))
+        panels.append(stops.panel(title, [*marks, svg.dot(centre, 2)], details))
     return panels
 
 
@@ -335,7 +335,7 @@ def draw_roi_align(stops: Stops) -> list[str]:
         for y in range(height)
         for x in range(width)
     ]
-    dots = [svg.dot((y - corner[0], x - corner[1]), stride / 9) for y in ys for x in xs]
+    dots = [svg.dot((y - corner[0], x - corner[1]), stride / 7) for y in ys for x in xs]
     outline = svg.box(box - np.tile(corner, 2), "positive")
     size_hw = (height * stride, width * stride)
     shown = svg.picture(strength, (0, 0, *size_hw), smooth=False)
@@ -344,6 +344,11 @@ def draw_roi_align(stops: Stops) -> list[str]:
     tiles = svg.heat(np.concatenate(list(pooled[..., channels].transpose(2, 0, 1)), axis=1))
     rows = np.split(tiles[:, : across**2 * bins], across, axis=1)
     side = (float(bins * across), float(bins * across))
+    edges = [
+        svg.box((y * bins, x * bins, (y + 1) * bins, (x + 1) * bins), "grid")
+        for y in range(across)
+        for x in range(across)
+    ]
     bin_cells = " × ".join(f"{(box[axis + 2] - box[axis]) / bins / stride:.1f}" for axis in (0, 1))
     per_bin = "one per bin" if ratio == 1 else f"{ratio} × {ratio} per bin"
     return [
@@ -358,7 +363,7 @@ def draw_roi_align(stops: Stops) -> list[str]:
             side,
             f"what the mask branch gets of it: {bins} × {bins} bins, the {across**2} channels of "
             f"{pooled.shape[-1]} with the largest values",
-            [svg.picture(np.concatenate(rows), (0, 0, *side), smooth=False)],
+            [svg.picture(np.concatenate(rows), (0, 0, *side), smooth=False), *edges],
             f"{across} × {across} tiles, one for each channel.",
         ),
     ]

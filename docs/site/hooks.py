@@ -45,8 +45,7 @@ API = {
     ),
     "api/commands.md": (
         "Commands",
-        "What a person types. `--help` lists a command's flags, `--helpfull` those of its libraries "
-        "too.",
+        "What a person types. `--help` lists a command's flags, `--helpfull` its libraries' too.",
         ("mrcnn_tf.*",),
     ),
     "api/modeling.md": (
@@ -123,7 +122,7 @@ API = {
 
 _LINK = re.compile(r"(\]\(<?|^\[[^]]+\]:\s*)([^)>\s#]+)", re.MULTILINE)
 # A file of code by itself between backticks, but in a link or above its own source.
-_NAMED_FILE = re.compile(r"(?<!Source code in )<code>((?:[a-z]\w*/)+\w+\.py)</code>(?!</a>)")
+_NAMED_FILE = re.compile(r"(?<!Source code in )<code>((?:[a-z]\w*/)*\w+\.py)</code>(?!</a>)")
 _SOURCE = '<details class="mkdocstrings-source">'
 _log = logging.getLogger("mkdocs.hooks")
 
@@ -151,12 +150,17 @@ def api_page(place: str) -> str:
 
 
 def api_places() -> dict[str, str]:
-    """{a file of code, from the root: its place in the API, as PAGE.md#HEADING}."""
-    return {
-        f"{module.replace('.', '/')}.py": f"{place}#{slug(module, '-')}"
-        for place in API
-        for module in modules(place)
-    }
+    """{a file of code, as pages name it: its place in the API, as PAGE.md#HEADING}.
+
+    A file is named from the root, from the package, or by its own name if no other file has it.
+    """
+    places: dict[str, set[str]] = {}
+    for place in API:
+        for module in modules(place):
+            file, address = f"{module.replace('.', '/')}.py", f"{place}#{slug(module, '-')}"
+            for name in (file, file.removeprefix("mrcnn_tf/"), posixpath.basename(file)):
+                places.setdefault(name, set()).add(address)
+    return {name: one.pop() for name, one in places.items() if len(one) == 1}
 
 
 def with_links_to_code(html: str, places: dict[str, str]) -> str:
@@ -164,12 +168,11 @@ def with_links_to_code(html: str, places: dict[str, str]) -> str:
 
     Args:
       html: of a page.
-      places: {file, from the root: address, from the page}.
+      places: {file, as pages name it: address, from the page}.
     """
 
     def linked(match: re.Match[str]) -> str:
-        # Pages about the package leave its name out.
-        address = places.get(match[1]) or places.get(f"mrcnn_tf/{match[1]}")
+        address = places.get(match[1])
         return f'<a href="{address}">{match[0]}</a>' if address else match[0]
 
     return _NAMED_FILE.sub(linked, html)

@@ -11,20 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-# Readable on white and on black; what differs in meaning differs in its dashes, too.
+# {what a box is: (colour, width in pixels of the screen, dashes)}. What differs in meaning differs
+# in width or dashes, too.
 _STROKES = {
-    "object": 'stroke="#2e9e5b" stroke-width="2.5"',
-    "positive": 'stroke="#e07b00" stroke-width="2"',
-    "negative": 'stroke="#4d7fe0" stroke-width="1" stroke-dasharray="3 2"',
-    "found": 'stroke="#d6409f" stroke-width="2"',
-    "grid": 'stroke="#888888" stroke-width="0.5"',
+    "object": ("#37c871", 3.0, ""),
+    "positive": ("#ff9d2e", 2.0, ""),
+    "negative": ("#7fb2ff", 1.25, "3 2"),
+    "found": ("#ff7ac6", 2.0, ""),
+    "grid": ("#888888", 0.5, ""),
 }
-KINDS = tuple(_STROKES)
 
 
-def panel(
-    size_hw: tuple[float, float], title: str, marks: Sequence[str], details: str = ""
-) -> str:
+def panel(size_hw: tuple[float, float], title: str, marks: Sequence[str], details: str = "") -> str:
     """Return an SVG document in one line.
 
     Args:
@@ -52,29 +50,45 @@ def picture(
       pixels: uint8 [h, w], [h, w, 3] RGB or [h, w, 4] RGB and alpha.
       box: (y1, x1, y2, x2).
       opacity: 0..1.
-      smooth: whether it is interpolated; otherwise each pixel can be seen.
+      smooth: whether it is interpolated, as a photo; otherwise each pixel can be seen.
     """
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, not {pixels.dtype}")
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    is_photo = smooth and pixels.shape[2:] == (3,)  # which PNG makes five times as large
+    kind = "jpeg" if is_photo else "png"
+    Image.fromarray(pixels).save(buffer, kind, quality=92)
     content = base64.b64encode(buffer.getvalue()).decode("ascii")
     rendering = "" if smooth else ' style="image-rendering:pixelated"'
     return (
         f'<image {_place(box)} preserveAspectRatio="none" opacity="{_number(opacity)}"{rendering} '
-        f'href="data:image/png;base64,{content}"/>'
+        f'href="data:image/{kind};base64,{content}"/>'
     )
 
 
 def box(yxyx: Sequence[float] | np.ndarray, kind: str) -> str:
-    """Return the outline of a box (y1, x1, y2, x2), in the stroke of its kind."""
-    return f'<rect {_place(yxyx)} fill="none" {_STROKES[kind]} vector-effect="non-scaling-stroke"/>'
+    """Return the outline of a box (y1, x1, y2, x2), in the stroke of its kind.
+
+    A whole line has a dark one below it, so that it can be seen on any picture.
+    """
+    colour, width, dashes = _STROKES[kind]
+    line = f'<rect {_place(yxyx)} fill="none" vector-effect="non-scaling-stroke" '
+    upper = f'{line}stroke="{colour}" stroke-width="{_number(width)}"'
+    if dashes:
+        return f'{upper} stroke-dasharray="{dashes}"/>'
+    if kind == "grid":
+        return f"{upper}/>"
+    lower = f'{line}stroke="#000000" stroke-opacity="0.6" stroke-width="{_number(width + 2)}"/>'
+    return f"<g>{lower}{upper}/></g>"
 
 
 def dot(yx: Sequence[float] | np.ndarray, radius: float) -> str:
-    """Return a filled dot at (y, x)."""
+    """Return a dot at (y, x), white with a dark rim."""
     y, x = yx
-    return f'<circle cx="{_number(x)}" cy="{_number(y)}" r="{_number(radius)}" fill="#d6409f"/>'
+    return (
+        f'<circle cx="{_number(x)}" cy="{_number(y)}" r="{_number(radius)}" fill="#ffffff" '
+        'stroke="#000000" stroke-width="1" vector-effect="non-scaling-stroke"/>'
+    )
 
 
 def text(yx: Sequence[float] | np.ndarray, words: str, size: float) -> str:

@@ -108,8 +108,11 @@ def test_links_of_every_page_lead_to_what_the_site_has():
 
 def test_code_that_is_named_leads_to_the_api():
     places = hooks.api_places()
-    assert places["mrcnn_tf/ops/nms.py"] == "api/ops.md#mrcnn_tfopsnms"
-    places = {"mrcnn_tf/ops/nms.py": "o#nms"}
+    for name in ("mrcnn_tf/ops/nms.py", "ops/nms.py", "nms.py"):
+        assert places[name] == "api/ops.md#mrcnn_tfopsnms"
+    assert places["train.py"] == "api/commands.md#mrcnn_tftrain"
+    assert "report.py" not in places  # there are three
+    places = {"ops/nms.py": "o#nms", "mrcnn_tf/ops/nms.py": "o#nms"}
     linked = '<a href="o#nms"><code>{}</code></a>'
     for text, expected in (
         ("<code>mrcnn_tf/ops/nms.py</code>, ", linked.format("mrcnn_tf/ops/nms.py") + ", "),
@@ -157,7 +160,9 @@ def test_a_panel_has_what_was_put_there():
     assert root.attrib["viewBox"] == "0 0 20 10"
     title, details, image, rectangle, dot, words = root
     assert [part.text for part in (title, details, words)] == ["title & more", "a < b", "<ring>"]
-    for element in (image, rectangle):
+    lower, upper = rectangle
+    assert upper.attrib["stroke"] != lower.attrib["stroke"]
+    for element in (image, lower, upper):
         place = [element.attrib[name] for name in ("x", "y", "width", "height")]
         assert place == ["2", "1", "6", "3"]
     assert (dot.attrib["cx"], dot.attrib["cy"]) in {("5", "3"), ("5.01", "3")}
