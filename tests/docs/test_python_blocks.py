@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from tests.docs import listed, pages
+from tests.docs import listed, names, pages
 
 ROOT = pages.ROOT
 BLOCKS = pages.all_blocks("python")
@@ -84,32 +84,13 @@ def test_files_of_tests_that_are_named_are_there():
                 assert list((ROOT / "tests").rglob(word)), word
 
 
-def _has(module: str, name: str) -> bool | None:
-    """Whether a module of ours has a name, as its text says; None of other modules."""
-    base = ROOT / module.replace(".", "/")
-    if module.split(".")[0] not in ("mrcnn_tf", "data_prep"):
-        return None
-    if (base / f"{name}.py").is_file() or (base / name).is_dir():
-        return True
-    file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-    return name in names
-
-
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
 def test_it_is_python_and_what_it_imports_of_ours_is_there(block):
     tree = ast.parse(textwrap.dedent(block.text))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                assert _has(node.module, alias.name) is not False, f"{block.where}: {alias.name}"
+                assert names.is_there(node.module, alias.name), f"{block.where}: {alias.name}"
 
 
 def _prepare(folder: pathlib.Path, needed: tuple[str, ...]) -> None:
