@@ -95,15 +95,20 @@ experiment = loading.load(
     params_override=(
         "task.model.preset=detectron2,task.model.num_classes=81,task.model.fpn.channels=32,"
         "task.model.backbone.depth=18,task.model.backbone.base_width=8,"
-        "task.model.backbone.weights='',task.model.backbone.freeze_at=0,"
+        "task.model.backbone.weights=auto,"
         "task.model.box_head.fc_channels=64,task.model.mask_head.conv_channels=32"
     ),
 )
 tf.random.set_seed(0)
 network = build.build_model(experiment.task.model, 81)
-# Fresh, the last layer gives all 81 classes nearly the same probability, below every threshold.
+
+# Scores of random weights are all alike, or all 0 and 1. Scaled by their spread on noise, they have
+# an order, and some are above the threshold from which on objects are answered.
+noise = tf.random.normal([1, 160, 160, 3], stddev=50.0)
+somewhere = tf.constant([[[0.0, 0, 80, 80], [40, 40, 160, 160]]])
+logits, _ = network.roi_heads.boxes(network.features(noise, False), somewhere)
 last = network.roi_heads.box_head.class_logits
-last.kernel.assign(tf.random.normal(last.kernel.shape, stddev=2.0))
+last.kernel.assign(last.kernel * (3.0 / tf.math.reduce_std(logits)))
 
 MADE = WORK / "made"
 loading.save(experiment, str(WORK / "made.yaml"))
