@@ -17,57 +17,63 @@
 # # From a Detectron2 file to a server
 #
 # A file of weights in Detectron2's layout becomes a checkpoint, a SavedModel and the folder that
-# TensorFlow Serving is started with; then pictures are sent to it as clients send them.
+# TensorFlow Serving is started with; then pictures are sent to a server as clients send them.
 #
-# It takes a few minutes on two cores, downloads nothing, and writes into the folder
-# `from_detectron2` of the current one.
+# It takes a few minutes on two cores and downloads nothing. What it writes lies in
+# `runs/notebooks/detectron2` of the project.
 #
-# **Where to run it.** In a checkout with its requirements installed (`pip install -r
-# requirements.txt jupyterlab`), or in a hosted notebook: upload or clone the project, and run in a
-# cell before this one
+# **Where to run it.** In a checkout of the project: `pip install -r requirements-dev.txt
+# jupyterlab` (`-dev`: TensorFlow Serving's messages are among what tests need),
+# then `jupyter lab docs/notebooks`. Or in a hosted notebook: bring the checkout there (clone it, or
+# upload and unpack it), and run in a new cell before this one, where PROJECT is its folder,
 #
 # ```text
 # %cd PROJECT
-# %pip install -q '.[train,convert]'
+# %pip install -q -r requirements-dev.txt
 # ```
 #
-# then restart the kernel. The file `from_detectron2_to_a_server.py` beside this notebook is the
-# same as a script.
+# then restart the kernel, and `%cd PROJECT` again.
 
 # %%
 import base64
-import http.server
 import json
 import os
 import pathlib
 import pickle
+import shlex
 import subprocess
 import sys
-import threading
 import urllib.request
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Commands are typed in the project's folder. Jupyter starts in the notebook's, which lies in it.
+folders = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents]
+project = next((folder for folder in folders if (folder / "mrcnn_tf/train.py").is_file()), None)
+if project is None:
+    raise FileNotFoundError("run %cd into the project's folder first")
+os.chdir(project)
+sys.path.insert(0, str(project))
 
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.client import Client
-from mrcnn_tf.console import layout
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.images import drawing, reading
 from mrcnn_tf.modeling import build
 
-WORK = pathlib.Path("from_detectron2")
-WORK.mkdir(exist_ok=True)
+WORK = "runs/notebooks/detectron2"
 
 
-def command(*words: str) -> str:
-    """Run a command as a user would type it, and stop if it fails; return what it printed."""
-    print("$ python", *words)
-    done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True)
-    print(done.stdout)
+def command(line: str) -> str:
+    """Run a command as it is typed into a terminal, and stop if it fails; what it prints."""
+    words = shlex.split(line)
+    words[0] = sys.executable  # the Python of this notebook, whatever a terminal calls python
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    print("$", " ".join(line.split()), "\n" + done.stdout)
     done.check_returncode()
     return done.stdout
 
@@ -77,19 +83,24 @@ def command(*words: str) -> str:
 #
 # Detectron2's model zoo has the real ones: Mask R-CNN R50-FPN of the long schedule is
 # `detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl`,
-# whose `detectron2://` stands for `https://dl.fbaipublicfiles.com/detectron2/`. With that file
-# beside this notebook, set `FILE` to its name, leave out the next cell, and all that follows is
-# the same but for the time that a network of 44 million parameters takes.
-#
+# whose `detectron2://` stands for `https://dl.fbaipublicfiles.com/detectron2/`. **With that file**
+# set `FILE` to where it lies and `SIZE = ""`, leave out the two cells that begin with "Of the file
+# made here", and all else is the same, but for the time that a network of 44 million parameters
+# takes.
+
+# %%
+FILE = f"{WORK}/model_final.pkl"
+# Small pictures, to be quick: a short edge of 160 pixels in the place of 800.
+SIZE = "task.validation_data.short_edges=[160],task.validation_data.long_edge=240"
+
+# %% [markdown]
 # Nothing is to be downloaded here, so we make a file of the same layout: a network of
 # ResNet-18, an eighth as wide, for COCO's 80 classes, with random weights, written the way back
 # (`convert_weights --target`). It finds nothing that makes sense; what is checked is that every
 # number arrives.
 
 # %%
-FILE = str(WORK / "model_final.pkl")
-
-# %%
+# Of the file made here.
 experiment = loading.load(
     "maskrcnn_r50_fpn",
     params_override=(
@@ -110,18 +121,18 @@ logits, _ = network.roi_heads.boxes(network.features(noise, False), somewhere)
 last = network.roi_heads.box_head.class_logits
 last.kernel.assign(last.kernel * (3.0 / tf.math.reduce_std(logits)))
 
-MADE = WORK / "made"
-loading.save(experiment, str(WORK / "made.yaml"))
-tf.train.Checkpoint(model=network).save(str(MADE / "ckpt"))
-command(
-    *("-m", "mrcnn_tf.convert_weights", "--target=detectron2"),
-    *(f"--experiment={WORK}/made.yaml", f"--input={MADE}", f"--output={FILE}"),
-)
+pathlib.Path(WORK).mkdir(parents=True, exist_ok=True)
+loading.save(experiment, f"{WORK}/made.yaml")
+tf.train.Checkpoint(model=network).save(f"{WORK}/made/ckpt")
+command(f"""
+    python -m mrcnn_tf.convert_weights --target=detectron2 --experiment={WORK}/made.yaml
+      --input={WORK}/made --output={FILE}
+""")
 
 # %% [markdown]
 # What is in it: names as Detectron2 has them, arrays as PyTorch lays them out. (Unpickle only files
-# that you have made. The converter does not: it reads pickles with a machine of its own that can
-# call nothing.)
+# of people you trust: a pickle is a program. The converter never does: it reads pickles with a
+# machine of its own that can call nothing.)
 
 # %%
 with open(FILE, "rb") as file:
@@ -136,44 +147,31 @@ assert tensors["roi_heads.box_predictor.cls_score.weight"].shape[0] == 81
 # ## Convert
 #
 # What the file holds is worked out from names and shapes. Every tensor is accounted for, and one
-# that cannot be explained ends the command. Beside the checkpoint lies an experiment with every
-# convention that these weights want.
+# that cannot be explained ends the command. Beside the checkpoint lies an experiment,
+# `params.yaml`, with every convention that these weights want.
 
 # %%
-CONVERTED = WORK / "converted"
-said = command(
-    *("-m", "mrcnn_tf.convert_weights", "--source=detectron2"),
-    *(f"--input={FILE}", f"--output={CONVERTED}"),
-)
+said = command(f"""
+    python -m mrcnn_tf.convert_weights --source=detectron2 --input={FILE} --output={WORK}/converted
+""")
 assert "0 tensors missing" in said
-model_fields = loading.load(f"{CONVERTED}/params.yaml").task.model
-print("pixels  ", model_fields.pixels)
-print("RoIAlign", model_fields.roi_align)
+fields = loading.load(f"{WORK}/converted/params.yaml").task.model
+print("pixels  ", fields.pixels)
+print("RoIAlign", fields.roi_align)
 
 # %% [markdown]
-# ## The same network?
-#
-# Every weight, bit by bit, and what both find in a picture. Small pictures, to be quick: 160 pixels
-# in the place of 800. Leave `SMALL` empty for the zoo's file.
+# ## In Python
 
 # %%
-SMALL = "task.validation_data.short_edges=[160],task.validation_data.long_edge=240"
-command(
-    *layout.data_prep_command("create_shapes_coco"),
-    *(f"--output_dir={WORK}/pictures", "--image_size=160-240", "--num_train=1", "--num_val=3"),
-)
-pictures = sorted(str(path) for path in (WORK / "pictures/val").glob("*.jpg"))
-
-converted = Detector.load(f"{CONVERTED}/params.yaml", str(CONVERTED), SMALL)
-if MADE.exists():
-    for ours, theirs in zip(converted.model.weights, network.weights, strict=True):
-        assert np.array_equal(ours, theirs), ours.name
-    print(f"{len(network.weights)} weights are the same, bit by bit")
+command(f"""
+    python data_prep/create_shapes_coco.py --output_dir={WORK}/pictures
+      --image_size=160-240 --num_train=1 --num_val=3
+""")
+pictures = sorted(str(path) for path in pathlib.Path(f"{WORK}/pictures/val").glob("*.jpg"))
+converted = Detector.load(f"{WORK}/converted/params.yaml", f"{WORK}/converted", SIZE)
 found = converted(pictures)
 print([len(objects) for objects in found], "objects in the pictures")
-assert any(found)
 
-# %%
 best = found[0][:3]
 plt.figure(figsize=(6, 6))
 plt.imshow(
@@ -186,8 +184,20 @@ plt.imshow(
     )
 )
 plt.axis("off")
-plt.title("what random weights take things for")
+plt.title("the three best of the first picture")
 plt.show()
+
+# %% [markdown]
+# With random weights that means nothing. But it is what the network means that was written into the
+# file: every weight arrived, bit by bit.
+
+# %%
+# Of the file made here.
+assert len(converted.model.weights) == len(network.weights)
+for ours, theirs in zip(converted.model.weights, network.weights, strict=True):
+    assert np.array_equal(ours, theirs), ours.name
+assert any(found)
+print(f"{len(network.weights)} weights are the same")
 
 # %% [markdown]
 # ## Export
@@ -196,24 +206,25 @@ plt.show()
 # compared with the Python model before it gets its number.
 
 # %%
-command(
-    *("-m", "mrcnn_tf.export", f"--experiment={CONVERTED}/params.yaml"),
-    *(f"--checkpoint_path={CONVERTED}", f"--serving_kit={WORK}/kit", "--model_name=coco"),
-    f"--params_override={SMALL}",
-)
-for path in sorted((WORK / "kit").rglob("*")):
+command(f"""
+    python -m mrcnn_tf.export --experiment={WORK}/converted/params.yaml
+      --checkpoint_path={WORK}/converted --serving_kit={WORK}/kit --model_name=coco
+      --params_override='{SIZE}'
+""")
+for path in sorted(pathlib.Path(f"{WORK}/kit").rglob("*")):
     if path.is_file():
         print(f"{path.stat().st_size:10,}  {path}")
-version = max((WORK / "kit/models/coco").iterdir(), key=lambda path: int(path.name))
 
 # %% [markdown]
 # ## The signature
 #
-# Here plain TensorFlow goes on: whoever serves this model needs nothing of this project. Input are
+# Whoever serves this model needs nothing of this project: here plain TensorFlow goes on. Input are
 # files, of any sizes; a damaged one answers for itself.
 
 # %%
-served = tf.saved_model.load(str(version))
+versions = pathlib.Path(f"{WORK}/kit/models/coco").iterdir()
+newest = max(versions, key=lambda path: int(path.name))
+served = tf.saved_model.load(str(newest))
 serve = served.signatures["serving_default"]
 print("takes  ", serve.structured_input_signature[1])
 for name, spec in sorted(serve.structured_outputs.items()):
@@ -239,62 +250,35 @@ print("the best object of the first picture:", box.round(1), "in", size)
 np.testing.assert_allclose(box, found[0][0].box, atol=0.5)
 
 # %% [markdown]
-# ## A request
+# ## A server
 #
-# With Docker, the server is one command:
-#
-# ```text
-# cd from_detectron2/kit && docker compose up -d
-# ```
-#
-# gRPC is at port 8500 then, REST at 8501. There is no Docker in most notebooks, so a few lines
-# take its place here: they do to a request what TensorFlow Serving does, in its words, with the
-# SavedModel from above. `{"b64": ...}` stands for bytes, a row for a picture.
-
+# With Docker it is one command in the kit's folder, `docker compose up -d`; gRPC is at port 8500
+# then, REST at 8501. Few notebooks have Docker, so a small server of the project takes its place
+# here: TensorFlow's C++ loader and session, behind doors that speak TensorFlow Serving's protocols.
+# It says which ports it took.
 
 # %%
-class Door(http.server.BaseHTTPRequestHandler):
-    """`POST /v1/models/coco:predict` in the row format."""
-
-    def do_POST(self) -> None:  # noqa: N802, the library's name
-        """Answer one request."""
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        signature = served.signatures[request.get("signature_name", "serving_default")]
-        rows = request["instances"]
-        rows = [row.get("input_tensor", row) for row in rows]
-        content = tf.constant([base64.b64decode(row["b64"]) for row in rows])
-        outputs = {name: value.numpy() for name, value in signature(input_tensor=content).items()}
-        listed = {name: self.as_json(value) for name, value in outputs.items()}
-        if len(listed) == 1:
-            predictions = next(iter(listed.values()))
-        else:
-            columns = zip(*listed.values(), strict=True)
-            predictions = [dict(zip(listed, row, strict=True)) for row in columns]
-        body = json.dumps({"predictions": predictions}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def as_json(self, value: np.ndarray) -> list:
-        """Make numbers lists, and bytes text."""
-        return [text.decode() for text in value] if value.dtype == object else value.tolist()
-
-    def log_message(self, *_) -> None:
-        """Say nothing."""
-
-
-server = http.server.ThreadingHTTPServer(("localhost", 0), Door)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-ADDRESS = f"localhost:{server.server_address[1]}"  # of a TensorFlow Serving: "localhost:8501"
+server = subprocess.Popen(
+    [
+        *(sys.executable, "benchmarks/model_server.py"),
+        *(f"--model_base_path={WORK}/kit/models/coco", "--model_name=coco"),
+    ],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+)
+line = json.loads(server.stdout.readline())
+print(line)
+GRPC, REST = line["grpc"], line["rest"]  # of TensorFlow Serving: localhost:8500, localhost:8501
 
 # %% [markdown]
-# By hand, as any language can:
+# A request by hand, as any language can make it: `{"b64": ...}` stands for bytes, a row for a
+# picture.
 
 # %%
 body = {"instances": [{"b64": base64.b64encode(content).decode()} for content in files]}
 request = urllib.request.Request(
-    f"http://{ADDRESS}/v1/models/coco:predict",
+    f"http://{REST}/v1/models/coco:predict",
     json.dumps(body).encode(),
     {"Content-Type": "application/json"},
 )
@@ -308,18 +292,27 @@ assert [row["num_detections"] for row in predictions] == [len(objects) for objec
 # imports no TensorFlow:
 
 # %%
-client = Client(ADDRESS, model_name="coco", protocol="rest")
+client = Client(GRPC, model_name="coco")
 over_the_wire = client(pictures)
+client.close()
 for ours, theirs in zip(over_the_wire, found, strict=True):
     assert [one.category for one in ours] == [one.category for one in theirs]
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one.box, other.box, atol=0.5)
         np.testing.assert_allclose(one.score, other.score, atol=1e-4)
 print("found over the wire as in Python:", [len(objects) for objects in over_the_wire])
-client.close()
-server.shutdown()
 
 # %% [markdown]
-# `python -m mrcnn_tf.predict --server=localhost:8500 --model_name=coco --input=photos
-# --output_dir=found` does it for a folder. [Serving](../serving.md) has the rest: batching,
-# versions, Kubernetes, measurements; [weights](../weights.md) says which files can be converted.
+# And a whole folder, drawn and as numbers:
+
+# %%
+command(f"""
+    python -m mrcnn_tf.predict --server={GRPC} --model_name=coco --input={WORK}/pictures/val
+      --output_dir={WORK}/found
+""")
+server.stdin.close()  # the small server ends with its input
+server.wait()
+
+# %% [markdown]
+# [Serving](../serving.md) has the rest: batching, versions, Kubernetes, measurements;
+# [weights](../weights.md) says which files can be converted.

@@ -19,88 +19,100 @@
 # From a folder of photos with outlines to a network that finds such things in others: check,
 # convert, train, score, draw, export. Each step is a command that you could type into a terminal.
 #
-# As it stands it draws its own photos, trains for three minutes, takes about ten in all on two
-# cores and downloads nothing: the weights it starts from come with pip. It writes into the folder
-# `train_on_photos` of the current one.
+# As it stands it draws its own photos and trains for three minutes. It takes about ten in all on
+# two cores and downloads nothing: the weights it starts from come with pip. What it writes lies in
+# `runs/notebooks/photos` of the project.
 #
-# **Where to run it.** In a checkout with its requirements installed (`pip install -r
-# requirements.txt jupyterlab`), or in a hosted notebook: upload or clone the project, and run in a
-# cell before this one
+# **Where to run it.** In a checkout of the project: `pip install -r requirements.txt jupyterlab`,
+# then `jupyter lab docs/notebooks`. Or in a hosted notebook: bring the checkout there (clone it, or
+# upload and unpack it), and run in a new cell before this one, where PROJECT is its folder,
 #
 # ```text
 # %cd PROJECT
-# %pip install -q '.[train]'
+# %pip install -q -r requirements.txt
 # ```
 #
-# then restart the kernel. The file `train_on_your_photos.py` beside this notebook is the same as a
-# script.
+# then restart the kernel, and `%cd PROJECT` again.
 
 # %%
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Commands are typed in the project's folder. Jupyter starts in the notebook's, which lies in it.
+folders = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents]
+project = next((folder for folder in folders if (folder / "mrcnn_tf/train.py").is_file()), None)
+if project is None:
+    raise FileNotFoundError("run %cd into the project's folder first")
+os.chdir(project)
+sys.path.insert(0, str(project))
+
 import matplotlib.pyplot as plt
 import numpy as np
 from pycocotools.coco import COCO
 
-from mrcnn_tf.console import layout
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.images import drawing, reading
 
-WORK = pathlib.Path("train_on_photos")
+WORK = "runs/notebooks/photos"
 
 
-def command(*words: str, may_exit: tuple[int, ...] = (0,)) -> None:
-    """Run a command as a user would type it, show what it prints, and stop if it fails."""
-    print("$ python", *words)
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            print(line, end="")
+def command(line: str, may_exit: tuple[int, ...] = (0,)) -> None:
+    """Run a command as it is typed into a terminal, show what it prints, and stop if it fails."""
+    words = shlex.split(line)
+    print("$", " ".join(line.split()), flush=True)
+    words[0] = sys.executable  # the Python of this notebook, whatever a terminal calls python
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        for text in process.stdout:
+            print(text, end="")
     if process.returncode not in may_exit:
-        raise RuntimeError(f"exit code {process.returncode}")
+        raise RuntimeError(f"exit code {process.returncode}: {' '.join(words)}")
 
 
 # %% [markdown]
 # ## Photos and outlines
 #
-# To take your own, name the folder of the photos and what your annotation tool exported: COCO (from
-# Roboflow, CVAT, Label Studio, ...), YOLO, labelme or Pascal VOC, a file or an unpacked folder; the
-# kind is recognised. The things must be *outlined*, not only boxed. Twenty photos are a beginning.
-# With some hundred photos take `MINUTES = 30`; leave out the next but one cell.
+# Eighty to begin with, of five kinds of things on textured ground, drawn by a program:
 
 # %%
-PHOTOS = WORK / "photos/train"
-ANNOTATIONS = WORK / "photos/annotations/instances_train.json"
-MINUTES = 3
-
-# %%
-command(
-    *layout.data_prep_command("create_shapes_coco"),
-    *(f"--output_dir={WORK}/photos", "--image_size=160-240", "--num_train=80", "--num_val=1"),
-)
+command(f"""
+    python data_prep/create_shapes_coco.py --output_dir={WORK}/drawn
+      --image_size=160-240 --num_train=80 --num_val=1
+""")
 
 # %% [markdown]
-# One form for all: COCO's.
+# **To take your own**, put their folder here, and what your annotation tool exported: COCO (from
+# Roboflow, CVAT, Label Studio, ...), YOLO, labelme or Pascal VOC, a file or an unpacked folder; the
+# kind is recognised. The things must be *outlined*, not only boxed. Twenty photos are a beginning;
+# with some hundred let it train for half an hour, `MINUTES = 30`. Name another `WORK` above, too: a
+# run goes on with the photos it began with.
 
 # %%
-command(
-    *layout.data_prep_command("to_coco"),
-    *(f"--images={PHOTOS}", f"--annotations={ANNOTATIONS}"),
-    f"--output_file={WORK}/annotations.json",
-)
+PHOTOS = f"{WORK}/drawn/train"
+ANNOTATIONS = f"{WORK}/drawn/annotations/instances_train.json"
+MINUTES = 3
+
+# %% [markdown]
+# Whatever the tool wrote becomes one form, COCO's.
+
+# %%
+command(f"""
+    python data_prep/to_coco.py --images={PHOTOS} --annotations={ANNOTATIONS}
+      --output_file={WORK}/annotations.json
+""")
 
 
-def truth_of(coco: COCO, image_id: int) -> np.ndarray:
+def draw_truth(coco: COCO, image_id: int) -> np.ndarray:
     """Draw what is annotated in a photo."""
     rows = coco.loadAnns(coco.getAnnIds(image_id))
     x, y, w, h = np.array([row["bbox"] for row in rows], float).reshape(-1, 4).T
     return drawing.draw_detections(
-        reading.read(PHOTOS / coco.imgs[image_id]["file_name"]).pixels,
+        reading.read(f"{PHOTOS}/{coco.imgs[image_id]['file_name']}").pixels,
         np.stack([y, x, y + h, x + w], axis=-1),
         [coco.annToMask(row).astype(bool) for row in rows],
         [coco.cats[row["category_id"]]["name"] for row in rows],
@@ -111,50 +123,53 @@ def truth_of(coco: COCO, image_id: int) -> np.ndarray:
 
 def show(images: list[np.ndarray], columns: int, title: str) -> None:
     """Show drawings beside each other."""
-    plt.figure(figsize=(12, 8))
-    plt.imshow(drawing.contact_sheet(images, columns))
+    sheet = drawing.contact_sheet(images, columns)
+    plt.figure(figsize=(12, 12 * sheet.shape[0] / sheet.shape[1]))
+    plt.imshow(sheet)
     plt.axis("off")
     plt.title(title)
+    plt.tight_layout()
     plt.show()
 
 
-annotated = COCO(WORK / "annotations.json")
-show([truth_of(annotated, i) for i in sorted(annotated.imgs)[:6]], 3, "as annotated")
+annotated = COCO(f"{WORK}/annotations.json")
+show([draw_truth(annotated, i) for i in sorted(annotated.imgs)[:6]], 3, "as annotated")
 
 # %% [markdown]
+# Look closely here: an outline that is off, or a thing that was forgotten, is learnt as it is.
+#
 # ## Check
 #
 # Most poor results come from the data. The doctor looks for broken photos, boxes that do not fit,
-# near-copies, classes that hardly occur; `inspection.html` shows each. It exits with 2 if it
-# warns of something, with 3 if nothing can be learnt.
+# near-copies, classes that hardly occur; `data/inspection.html` shows each. It exits with 2 if it
+# warns of something, with 3 if something cannot be used.
 
 # %%
 command(
-    *("-m", "mrcnn_tf.inspect_data", f"--images={PHOTOS}"),
-    *(f"--annotations={WORK}/annotations.json", f"--output_dir={WORK}/data"),
+    f"""
+    python -m mrcnn_tf.inspect_data --images={PHOTOS} --annotations={WORK}/annotations.json
+      --output_dir={WORK}/data
+    """,
     may_exit=(0, 2),
 )
 
 # %% [markdown]
 # ## Split and convert
 #
-# A fifth of the photos is kept apart, to see how well the network does on what it has not learnt;
-# copies of a photo stay on one side. Then photos and outlines are packed into records.
+# A fifth of the photos is kept apart, to see how well the network does on what it has not learnt
+# from; copies of a photo stay on one side. Then photos and outlines are packed into records.
 
 # %%
-command(
-    *layout.data_prep_command("split_coco"),
-    *(f"--images={PHOTOS}", f"--annotations={WORK}/annotations.json"),
-    f"--output_dir={WORK}/split",
-)
+command(f"""
+    python data_prep/split_coco.py --images={PHOTOS} --annotations={WORK}/annotations.json
+      --output_dir={WORK}/split
+""")
 for part in ("train", "val"):
-    command(
-        *layout.data_prep_command("create_coco_tfrecord"),
-        f"--image_dir={PHOTOS}",
-        f"--object_annotations_file={WORK}/split/{part}.json",
-        f"--output_file_prefix={WORK}/records/{part}",
-        "--num_shards=2",
-    )
+    command(f"""
+        python data_prep/create_coco_tfrecord.py --image_dir={PHOTOS}
+          --object_annotations_file={WORK}/split/{part}.json
+          --output_file_prefix={WORK}/records/{part} --num_shards=2
+    """)
 
 # %% [markdown]
 # ## Choose
@@ -164,16 +179,12 @@ for part in ("train", "val"):
 # its reason, and is yours to change.
 
 # %%
-EXPERIMENT = WORK / "photos.yaml"
-command(
-    *("-m", "mrcnn_tf.choose_experiment", f"--images={PHOTOS}"),
-    f"--annotations={WORK}/split/train.json",
-    f"--train_records={WORK}/records/train-*.tfrecord",
-    f"--val_records={WORK}/records/val-*.tfrecord",
-    f"--output_file={EXPERIMENT}",
-    f"--minutes={MINUTES}",
-)
-print(EXPERIMENT.read_text())
+command(f"""
+    python -m mrcnn_tf.choose_experiment --images={PHOTOS} --annotations={WORK}/split/train.json
+      --train_records='{WORK}/records/train-*.tfrecord'
+      --val_records='{WORK}/records/val-*.tfrecord'
+      --output_file={WORK}/photos.yaml --minutes={MINUTES}
+""")
 
 # %% [markdown]
 # ## Train
@@ -181,15 +192,20 @@ print(EXPERIMENT.read_text())
 # Stopped, the same command goes on where it was. The best state is kept in `training/best`.
 
 # %%
-RUN = WORK / "training"
-command("-m", "mrcnn_tf.train", f"--experiment={EXPERIMENT}", f"--model_dir={RUN}")
+command(f"""
+    python -m mrcnn_tf.train --experiment={WORK}/photos.yaml --model_dir={WORK}/training
+""")
+
+# %% [markdown]
+# Each loss is one thing that the network is asked; [inside a step](inside_a_step.ipynb) says which.
+# All should fall, at first fast.
 
 # %%
-rows = [json.loads(line) for line in (RUN / "train.jsonl").read_text().splitlines()]
-terms = [name for name in rows[-1] if name.endswith("_loss")]
+with open(f"{WORK}/training/train.jsonl") as file:
+    rows = [json.loads(line) for line in file]
 plt.figure(figsize=(8, 4))
-for term in terms:
-    plt.plot([row["step"] for row in rows], [row[term] for row in rows], label=term)
+for name in (name for name in rows[-1] if name.endswith("_loss")):
+    plt.plot([row["step"] for row in rows], [row[name] for row in rows], label=name)
 plt.xlabel("step")
 plt.legend()
 plt.show()
@@ -202,28 +218,27 @@ assert rows[-1]["mask_loss"] < rows[0]["mask_loss"]
 # wrong most, what would help. It is one page, `training/report/report.html`.
 
 # %%
-command(
-    *("-m", "mrcnn_tf.train", "--mode=eval", f"--experiment={EXPERIMENT}"),
-    *(f"--model_dir={RUN}", f"--checkpoint_path={RUN}/best"),
-)
-command(
-    *("-m", "mrcnn_tf.report", f"--experiment={EXPERIMENT}"),
-    *(f"--model_dir={RUN}", f"--checkpoint_path={RUN}/best"),
-)
-scores = json.loads((RUN / "metrics.jsonl").read_text().splitlines()[-1])
-print({name: round(scores[name], 3) for name in ("box_ap", "mask_ap", "mask_ap50")})
+command(f"""
+    python -m mrcnn_tf.train --mode=eval --experiment={WORK}/photos.yaml
+      --model_dir={WORK}/training --checkpoint_path={WORK}/training/best
+""")
+command(f"""
+    python -m mrcnn_tf.report --experiment={WORK}/photos.yaml --model_dir={WORK}/training
+      --checkpoint_path={WORK}/training/best
+""")
 
 # %% [markdown]
 # ## Look
 #
-# The network in Python: a list of photos in, objects out.
+# The network in Python: a list of photos in, objects out. Left is what was annotated, right what
+# was found with a score of 0.5 or more.
 
 # %%
-detector = Detector.load(str(EXPERIMENT), str(RUN / "best"))
-kept_apart = COCO(WORK / "split/val.json")
+detector = Detector.load(f"{WORK}/photos.yaml", f"{WORK}/training/best")
+kept_apart = COCO(f"{WORK}/split/val.json")
 pairs = []
 for image_id in sorted(kept_apart.imgs)[:6]:
-    path = PHOTOS / kept_apart.imgs[image_id]["file_name"]
+    path = f"{PHOTOS}/{kept_apart.imgs[image_id]['file_name']}"
     found = [detection for detection in detector([path])[0] if detection.score >= 0.5]
     prediction = drawing.draw_detections(
         reading.read(path).pixels,
@@ -233,25 +248,27 @@ for image_id in sorted(kept_apart.imgs)[:6]:
         [detection.score for detection in found],
         color_ids=[detection.category_id for detection in found],
     )
-    pairs.append(drawing.draw_side_by_side(truth_of(kept_apart, image_id), prediction))
+    pairs.append(drawing.draw_side_by_side(draw_truth(kept_apart, image_id), prediction))
 show(pairs, 2, "photos that it has not learnt from")
 
 # %% [markdown]
 # ## Export and use
 #
 # A SavedModel for TensorFlow Serving, and for `predict`, which needs neither Model Garden nor
-# Keras.
+# Keras. Here `predict` takes the list of photos that were kept apart; `--input='holiday/*.jpg'`
+# names others.
 
 # %%
-command(
-    *("-m", "mrcnn_tf.export", f"--experiment={EXPERIMENT}"),
-    *(f"--checkpoint_path={RUN}/best", f"--export_dir={WORK}/saved_model"),
-)
-command(
-    *("-m", "mrcnn_tf.predict", f"--saved_model={WORK}/saved_model"),
-    *(f"--input={WORK}/split/val.txt", f"--output_dir={WORK}/predictions"),
-)
-rows = json.loads((WORK / "predictions/detections.json").read_text())
+command(f"""
+    python -m mrcnn_tf.export --experiment={WORK}/photos.yaml
+      --checkpoint_path={WORK}/training/best --export_dir={WORK}/saved_model
+""")
+command(f"""
+    python -m mrcnn_tf.predict --saved_model={WORK}/saved_model --input={WORK}/split/val.txt
+      --output_dir={WORK}/predictions
+""")
+with open(f"{WORK}/predictions/detections.json") as file:
+    rows = json.load(file)
 print(len(rows), "detections; the first:", {**rows[0], "segmentation": "..."} if rows else "")
 
 # %% [markdown]
@@ -262,5 +279,4 @@ print(len(rows), "detections; the first:", {**rows[0], "segmentation": "..."} if
 # ```
 #
 # does what this notebook did, and goes on where it was stopped. [Your own
-# photos](../your-own-photos.md) says what to do when the result is not good enough; [inside a
-# step](inside_a_step.ipynb) what happens in training.
+# photos](../your-own-photos.md) says what to do when the result is not good enough.

@@ -21,6 +21,7 @@ _FLAGS_OF_OTHERS = {
 }
 # Flags of other programs that a page speaks of.
 _FLAGS_IN_PROSE = {
+    "CONTRIBUTING.md": {"sync"},
     "docs/beam.md": {
         *("experiments", "dataflow_service_options", "environment_type", "environment_config"),
         "runner",

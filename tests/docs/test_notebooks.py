@@ -1,15 +1,19 @@
 """Notebooks run top to bottom, their twins say the same, and what they name is there."""
 
 import ast
+import base64
+import io
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
+import shutil
 import urllib.parse
 
+import nbformat
+import numpy as np
 import pytest
+from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from tests.docs import commands, names, notebooks, pages
 
@@ -55,10 +59,11 @@ def test_both_files_of_a_pair_say_the_same(script):
 @each_script
 def test_the_first_cell_says_how_to_run_it_in_a_hosted_notebook(script):
     first = notebooks.of_script(script.read_text("utf-8"))[0].source
-    assert "%pip install" in first
-    assert f"`{script.name}`" in first
-    extras = re.search(r"'\.\[([\w,]+)\]'", first)[1].split(",")
-    assert ("convert" in extras) == ("mrcnn_tf.convert_weights" in script.read_text("utf-8"))
+    assert "hosted notebook" in first
+    requirements = set(re.findall(r"requirements[\w-]*\.txt", first))
+    (pins,) = requirements
+    assert f"%pip install -q -r {pins}\n" in first
+    assert (ROOT / pins).is_file()
 
 
 def _imported(tree: ast.AST) -> dict[str, str]:
@@ -89,32 +94,15 @@ def test_every_name_of_ours_is_there_and_public(script):
     assert [name for name in private if re.match(r"_[a-z]", name)] == []
 
 
-def _calls(tree: ast.AST) -> list[tuple[pathlib.Path, set[str]]]:
-    """Program and flags of each `command(...)`, as far as they are written there."""
-    found = []
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "command"):
-            continue
-        words = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
-        words = [word for word in words if isinstance(word, str)]
-        inner = [n for n in ast.walk(node) if isinstance(n, ast.Call) and n is not node]
-        scripts = [n.args[0].value for n in inner if n.func.attr == "data_prep_command"]
-        modules = [word for word in words if word.startswith("mrcnn_tf.")]
-        (program,) = [f"data_prep/{name}.py" for name in scripts] or [
-            name.replace(".", "/") + ".py" for name in modules
-        ]
-        flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
-        found.append((ROOT / program, flags))
-    return found
-
-
 @each_script
 def test_commands_have_flags_that_exist(script):
-    calls = _calls(ast.parse(script.read_text("utf-8")))
-    assert len(calls) >= 2
-    for program, flags in calls:
-        assert program.is_file(), program
-        assert flags <= commands.flags_of(program), f"{script.name}: {program.name}"
+    typed = list(notebooks.typed(script))
+    assert len(typed) >= 2
+    for command in typed:
+        assert command.file, command
+        assert command.file.is_file(), command
+        unknown = set(command.flags) - commands.flags_of(command.file)
+        assert not unknown, f"{command.where}: {command.file.name} has no flag {sorted(unknown)}"
 
 
 @each_script
@@ -128,38 +116,77 @@ def test_links_lead_somewhere(script):
                 assert anchor in pages.read(file.relative_to(ROOT).as_posix()).anchors(), target
 
 
-# What each leaves behind.
+@pytest.fixture
+def as_a_user(monkeypatch, tmp_path):
+    """Nobody's settings, and nobody answers a download."""
+    for name in ("https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://localhost:9")
+    monkeypatch.setenv("no_proxy", "localhost")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # Jupyter's: figures go into the notebook
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_a_user")
+def test_a_cell_that_fails_ends_the_run(tmp_path):
+    path = tmp_path / "a.ipynb"
+    cells = [
+        nbformat.v4.new_code_cell("print('reached')"),
+        nbformat.v4.new_code_cell("assert 1 + 1 == 3"),
+        nbformat.v4.new_code_cell("open('not_reached', 'w')"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    with pytest.raises(CellExecutionError, match="assert 1 \\+ 1 == 3"):
+        notebooks.run(path)
+    assert not (tmp_path / "not_reached").exists()
+
+
+# What each leaves behind in `runs/notebooks`, and how many pictures it shows.
 LEFT = {
-    "inside_a_step": ("inside_a_step/records/label_map.json",),
+    "inside_a_step": (["step/records/label_map.json"], 10),
     "train_on_your_photos": (
-        "train_on_photos/training/report/report.html",
-        "train_on_photos/saved_model/saved_model.pb",
-        "train_on_photos/predictions/detections.json",
+        [
+            "photos/data/inspection.html",
+            "photos/training/report/report.html",
+            "photos/saved_model/saved_model.pb",
+            "photos/predictions/detections.json",
+        ],
+        3,
     ),
     "from_detectron2_to_a_server": (
-        "from_detectron2/converted/report.txt",
-        "from_detectron2/kit/models/coco/1/saved_model.pb",
+        [
+            "detectron2/converted/report.txt",
+            "detectron2/kit/models/coco/1/saved_model.pb",
+            "detectron2/found/detections.json",
+        ],
+        1,
     ),
 }
 
 
+def checkout(folder: pathlib.Path) -> pathlib.Path:
+    """What a checkout has, in a folder that may be written to; where its notebooks lie."""
+    for name in ("mrcnn_tf", "data_prep", "experiments", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    copied = folder / "docs/notebooks"
+    copied.mkdir(parents=True)
+    return copied
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_a_user")
 @each_script
 def test_it_runs_top_to_bottom_without_downloads(script, tmp_path):
-    environment = os.environ | {
-        "MPLBACKEND": "Agg",
-        "PYTHONPATH": str(ROOT),
-        "https_proxy": "http://localhost:9",  # nobody is there: a download would fail
-    }
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    for name in LEFT[script.stem]:
-        assert (tmp_path / name).is_file(), name
+    names_left, num_pictures = LEFT[script.stem]
+    folder = checkout(tmp_path)
+    ran = notebooks.run(pathlib.Path(shutil.copy(script.with_suffix(".ipynb"), folder)))
+    nbformat.write(ran, tmp_path / "ran.ipynb")  # to be looked at
+    for name in names_left:
+        assert (tmp_path / "runs/notebooks" / name).is_file(), name
+    shown = notebooks.pictures(ran)
+    assert len(shown) == num_pictures
+    for content in shown:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("L"))
+        assert pixels.std() > 10, "a picture of nothing"
