@@ -271,6 +271,7 @@ def _without_edge(mask):
     return np.logical_and.reduce(shifted)
 
 
+@pytest.mark.slow
 def test_pixels_come_from_the_object_whose_mask_says_so(scene_type, write_records, arena_masks):
     """Red tells the image, green the object; where no mask is, it is black."""
     pattern = write_records(_colored_scenes(scene_type, 8))
@@ -325,7 +326,9 @@ def _is_pasted_from(row, plain, before, chosen, arena_masks):
     numbers = [k for k, _, _ in left]
     got_masks, got_boxes, got_classes = _objects_of(row, arena_masks)
     return (
-        np.array_equal(row[schema.IMAGE], np.where(lid[..., None], before["image"], plain["image"]))
+        np.array_equal(
+            row[schema.IMAGE], np.where(lid[..., None], before[schema.IMAGE], plain[schema.IMAGE])
+        )
         and np.array_equal(got_classes, [*classes[numbers], *above_classes])
         and np.array_equal(got_masks, np.array([m for _, m, _ in left] + [*above]))
         and np.array_equal(got_boxes, np.array([b for _, _, b in left] + [*above_boxes]))
