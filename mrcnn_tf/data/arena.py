@@ -69,22 +69,40 @@ def keep(bits: tf.Tensor, num_pixels: tf.Tensor, is_kept: tf.Tensor) -> tf.Tenso
       uint8, the kept objects' crops one after the other.
     """
     return tf.cond(
-        tf.reduce_all(is_kept), lambda: bits, lambda: pack(pixels_of(bits, num_pixels, is_kept))
+        tf.reduce_all(is_kept), lambda: bits, lambda: _close_up(bits, num_pixels, is_kept)
     )
 
 
-def pixels_of(bits: tf.Tensor, num_pixels: tf.Tensor, is_wanted: tf.Tensor) -> tf.Tensor:
-    """Return the pixels bool [t] of the wanted objects, one after the other.
+def _close_up(bits: tf.Tensor, num_pixels: tf.Tensor, is_kept: tf.Tensor) -> tf.Tensor:
+    """Return what `keep` does, byte by byte: no pixel is unpacked."""
+    kept = tf.boolean_mask(num_pixels, is_kept)
+    start = tf.boolean_mask(tf.cumsum(num_pixels, exclusive=True), is_kept)
+    new_end = tf.cumsum(kept)
+    new_start = new_end - kept
+    # The new bytes in which each object has pixels; where one ends and another begins, both have.
+    first_byte = tf.bitwise.right_shift(new_start, 3)
+    num_bytes = tf.where(kept > 0, tf.bitwise.right_shift(new_end + 7, 3) - first_byte, 0)
+    first_part = tf.cumsum(num_bytes, exclusive=True)
+    of_object = tf.stack([start - new_start, new_start, new_end, first_byte - first_part], axis=1)
+    # Steps from one object to the next, summed; `tf.repeat` pays for each what the largest takes.
+    shape = [tf.reduce_sum(num_bytes) + 1]  # the last may be empty
+    begins = tf.scatter_nd(first_part[:, tf.newaxis], tf.ones_like(first_part), shape)
+    of_part = tf.gather(of_object, tf.cumsum(begins)[:-1] - 1)
+    gap, new_start, new_end, shift = tf.unstack(of_part, axis=1)
+    byte = tf.range(tf.size(shift)) + shift
+    first = byte * 8
 
-    Args:
-      bits: uint8 [ceil(T / 8)], crops one after the other.
-      num_pixels: int32 [n], pixels of each crop; their sum is T.
-      is_wanted: bool [n].
-    """
-    wanted = tf.boolean_mask(num_pixels, is_wanted)
-    start = tf.boolean_mask(tf.cumsum(num_pixels, exclusive=True), is_wanted)
-    gap = start - tf.cumsum(wanted, exclusive=True)
-    return unpack(bits, tf.range(tf.reduce_sum(wanted)) + tf.repeat(gap, wanted))
+    # Where that byte's first pixel was, behind one byte more: an object's first may come later.
+    position = first + gap + 8
+    old = tf.cast(tf.pad(bits, [[1, 2]]), tf.int32)
+    place = tf.bitwise.right_shift(position, 3)
+    two = tf.bitwise.left_shift(tf.gather(old, place), 8) + tf.gather(old, place + 1)
+    pixels = tf.bitwise.right_shift(two, 8 - tf.bitwise.bitwise_and(position, 7))
+    before = tf.bitwise.right_shift(255, tf.clip_by_value(new_start - first, 0, 8))
+    behind = tf.bitwise.right_shift(255, tf.clip_by_value(new_end - first, 0, 8))
+    pixels = tf.bitwise.bitwise_and(pixels, before - behind)  # the object's alone
+    num_new = tf.bitwise.right_shift(tf.reduce_sum(kept) + 7, 3)
+    return tf.cast(tf.math.unsorted_segment_sum(pixels, byte, num_new), tf.uint8)
 
 
 def append(

@@ -29,14 +29,14 @@ class Windows(NamedTuple):
       boxes: int32 [n, (row, byte, row, byte)], first and behind the last; without area if nothing
         of the object is on the canvas.
       sizes: int32 [n, (height, width)] of the stored crops.
-      first_pixel: int32 [n], where each crop begins in the bits.
+      first: int32 [n, 3], where each object begins in the bits, in `rows` and in `columns`.
       rows: int32 [sum of h], the crop's row at each row of the windows, object by object.
       columns: int32 [sum of 8 w], the crop's column at each column; its width where it has none.
     """
 
     boxes: tf.Tensor
     sizes: tf.Tensor
-    first_pixel: tf.Tensor
+    first: tf.Tensor
     rows: tf.Tensor
     columns: tf.Tensor
 
@@ -68,7 +68,9 @@ def windows(sizes: tf.Tensor, frames: tf.Tensor, canvas_hw: tf.Tensor) -> Window
     return Windows(
         boxes=tf.stack([y1, start, y1 + height, stop], axis=1),
         sizes=sizes,
-        first_pixel=tf.cumsum(sizes[:, 0] * sizes[:, 1], exclusive=True),
+        first=tf.cumsum(
+            tf.stack([sizes[:, 0] * sizes[:, 1], height, num_columns], axis=1), exclusive=True
+        ),
         rows=rows,
         columns=columns,
     )
@@ -82,20 +84,18 @@ def look_up(bits: tf.Tensor, of: Windows, number: tf.Tensor) -> tf.Tensor:
       of: the objects' windows.
       number: int32 [], which object.
     """
-    size, first = of.sizes[number], of.first_pixel[number]
-    num_pixels = size[0] * size[1]
-    crop = tf.reshape(unpack(bits[first // 8 : (first + num_pixels + 7) // 8]), [-1])
-    crop = tf.reshape(crop[first % 8 : first % 8 + num_pixels], size)
-    crop = tf.concat([crop, tf.zeros([size[0], 1], tf.bool)], axis=1)
-    num_rows = of.boxes[:, 2] - of.boxes[:, 0]
-    num_columns = (of.boxes[:, 3] - of.boxes[:, 1]) * 8
-    first_row, first_column = (tf.reduce_sum(counts[:number]) for counts in (num_rows, num_columns))
-    rows = of.rows[first_row : first_row + num_rows[number]]
-    columns = of.columns[first_column : first_column + num_columns[number]]
+    height, width = tf.unstack(of.sizes[number])
+    y1, x1, y2, x2 = tf.unstack(of.boxes[number])
+    first, first_row, first_column = tf.unstack(of.first[number])
+    behind = first + height * width
+    stored = tf.reshape(unpack(bits[first // 8 : (behind + 7) // 8]), [-1])
+    crop = tf.reshape(stored[first % 8 : first % 8 + height * width], [height, width])
+    crop = tf.concat([crop, tf.zeros([height, 1], tf.bool)], axis=1)
     # Columns first: of the stored rows there are fewer, and whole rows are copied at once.
+    columns = of.columns[first_column : first_column + (x2 - x1) * 8]
     of_stored_rows = arena.pack(tf.reshape(tf.gather(crop, columns, axis=1), [-1]))
-    of_stored_rows = tf.reshape(of_stored_rows, [size[0], num_columns[number] // 8])
-    return tf.gather(of_stored_rows, rows)
+    of_stored_rows = tf.reshape(of_stored_rows, [height, x2 - x1])
+    return tf.gather(of_stored_rows, of.rows[first_row : first_row + y2 - y1])
 
 
 def unite(of: Windows, bits: tf.Tensor, canvas_hw: tf.Tensor) -> tf.Tensor:
