@@ -74,11 +74,14 @@ def with_step_before(images: tf.data.Dataset, share: int) -> tf.data.Dataset:
       share: images per step.
     """
 
-    def pairs(two_steps: dict[str, tf.data.Dataset]) -> tf.data.Dataset:
-        both = tf.data.Dataset.zip(two_steps)
-        return tf.data.Dataset.zip((both.skip(share), both.take(share)))
+    def pair(step: tuple[dict[str, tf.Tensor], ...], image: dict[str, tf.Tensor]) -> tuple:
+        return (*step[1:], image), (image, step[0])
 
-    return images.window(2 * share, shift=share, drop_remainder=True).flat_map(pairs)
+    nothing = {
+        key: tf.zeros([length or 0 for length in spec.shape], spec.dtype)
+        for key, spec in images.element_spec.items()
+    }
+    return images.scan((nothing,) * share, pair).skip(share)
 
 
 def cover(
