@@ -91,7 +91,8 @@ class Stops:
     @property
     def photo(self) -> str:
         """The picture as an element, pale enough for what is drawn over it."""
-        return svg.picture(self.pixels, (0, 0, *self.size_hw), opacity=0.6)
+        pale = 255 - 0.6 * (255.0 - self.pixels)
+        return svg.picture(np.rint(pale).astype(np.uint8), (0, 0, *self.size_hw))
 
     @property
     def objects(self) -> list[str]:

@@ -14,10 +14,10 @@ from PIL import Image
 # {what a box is: (colour, width in pixels of the screen, dashes)}. What differs in meaning differs
 # in width or dashes, too.
 _STROKES = {
-    "object": ("#37c871", 3.0, ""),
-    "positive": ("#ff9d2e", 2.0, ""),
-    "negative": ("#7fb2ff", 1.25, "3 2"),
-    "found": ("#ff7ac6", 2.0, ""),
+    "object": ("#14803c", 3.0, ""),
+    "positive": ("#b85c00", 2.0, ""),
+    "negative": ("#1f55c8", 1.25, "3 2"),
+    "found": ("#b3126f", 2.0, ""),
     "grid": ("#888888", 0.5, ""),
 }
 
@@ -41,15 +41,12 @@ def panel(size_hw: tuple[float, float], title: str, marks: Sequence[str], detail
     )
 
 
-def picture(
-    pixels: np.ndarray, box: Sequence[float] | np.ndarray, opacity: float = 1.0, smooth: bool = True
-) -> str:
+def picture(pixels: np.ndarray, box: Sequence[float] | np.ndarray, smooth: bool = True) -> str:
     """Return a picture stretched over a box.
 
     Args:
       pixels: uint8 [h, w], [h, w, 3] RGB or [h, w, 4] RGB and alpha.
       box: (y1, x1, y2, x2).
-      opacity: 0..1.
       smooth: whether it is interpolated, as a photo; otherwise each pixel can be seen.
     """
     if pixels.dtype != np.uint8:
@@ -61,7 +58,7 @@ def picture(
     content = base64.b64encode(buffer.getvalue()).decode("ascii")
     rendering = "" if smooth else ' style="image-rendering:pixelated"'
     return (
-        f'<image {_place(box)} preserveAspectRatio="none" opacity="{_number(opacity)}"{rendering} '
+        f'<image {_place(box)} preserveAspectRatio="none"{rendering} '
         f'href="data:image/{kind};base64,{content}"/>'
     )
 
@@ -69,7 +66,7 @@ def picture(
 def box(yxyx: Sequence[float] | np.ndarray, kind: str) -> str:
     """Return the outline of a box (y1, x1, y2, x2), in the stroke of its kind.
 
-    A whole line has a dark one below it, so that it can be seen on any picture.
+    A whole line has a white one below it, so that it can be seen on any picture.
     """
     colour, width, dashes = _STROKES[kind]
     line = f'<rect {_place(yxyx)} fill="none" vector-effect="non-scaling-stroke" '
@@ -78,7 +75,7 @@ def box(yxyx: Sequence[float] | np.ndarray, kind: str) -> str:
         return f'{upper} stroke-dasharray="{dashes}"/>'
     if kind == "grid":
         return f"{upper}/>"
-    lower = f'{line}stroke="#000000" stroke-opacity="0.6" stroke-width="{_number(width + 2)}"/>'
+    lower = f'{line}stroke="#ffffff" stroke-opacity="0.8" stroke-width="{_number(width + 2)}"/>'
     return f"<g>{lower}{upper}/></g>"
 
 
