@@ -2,6 +2,7 @@
 
 * Pages that lie in the root, where GitHub looks for them: README (the site's first page) and more.
 * The API, a page per room or two, of the docstrings of the files that are there.
+* The notebooks, as they are written, and a page that leads to them.
 * The pictures of `follow_an_image.py`, where a page has `<!-- figure: STOP -->`.
 * Links: in the files they lead where GitHub looks, on the site where the page is; and files of code
   that a page names, as `mrcnn_tf/train.py`, lead to their place in the API.
@@ -120,6 +121,8 @@ API = {
     ),
 }
 
+NOTEBOOKS = "notebooks/index.md"
+
 _LINK = re.compile(r"(\]\(<?|^\[[^]]+\]:\s*)([^)>\s#]+)", re.MULTILINE)
 # A file of code by itself between backticks, but in a link or above its own source.
 _NAMED_FILE = re.compile(r"(?<!Source code in )<code>((?:[a-z]\w*/)*\w+\.py)</code>(?!</a>)")
@@ -147,6 +150,35 @@ def api_page(place: str) -> str:
     title, what, _ = API[place]
     sections = [f"## `{module}`\n\n::: {module}" for module in modules(place)]
     return "\n\n".join([f"# {title}", what, *sections]) + "\n"
+
+
+def notebook_pages() -> dict[str, str]:
+    """{where it is on the site: the Markdown of a notebook, or of the page that leads to them}."""
+    pages, titles = {}, []
+    for path in sorted((ROOT / "docs/notebooks").glob("*.py")):
+        page = f"notebooks/{path.stem}.md"
+        pages[page] = notebook_page(path.read_text("utf-8"), f"{path.stem}.ipynb")
+        titles.append(f"* [{pages[page].partition(chr(10))[0].lstrip('# ')}]({path.stem}.md)")
+    what = "They need no downloads and take minutes on two cores; each says how it is run."
+    return {NOTEBOOKS: "\n".join(["# Notebooks", "", what, "", *titles, ""]), **pages}
+
+
+def notebook_page(text: str, notebook: str) -> str:
+    """The Markdown of a notebook that is written as a script, in the form "py:percent".
+
+    Args:
+      text: of the script.
+      notebook: the name of the same as a notebook, beside the page.
+    """
+    parts = []
+    for cell in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:  # before the first: its settings
+        kind, _, content = cell.partition("\n")
+        if "[markdown]" in kind:
+            parts.append(re.sub(r"^# ?", "", content, flags=re.MULTILINE).strip())
+        elif content.strip():
+            parts.append(f"```python\n{content.strip()}\n```")
+    parts.insert(1, f'<a href="{notebook}">The notebook itself</a>')
+    return "\n\n".join(parts) + "\n"
 
 
 def api_places() -> dict[str, str]:
@@ -192,11 +224,13 @@ def moved(markdown: str, lies: str, shown: str) -> str:
       lies: its file, from the root.
       shown: where it is on the site.
     """
-    on_site = {there: here for here, there in FROM_ROOT.items()}
+    on_site = {there: here for here, there in FROM_ROOT.items()} | {"docs/notebooks": NOTEBOOKS}
+    for path in (ROOT / "docs/notebooks").glob("*.ipynb"):
+        on_site[f"docs/notebooks/{path.name}"] = f"notebooks/{path.stem}.md"
 
     def other(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(lies), match[2]))
-        if ":" in match[2] or not (ROOT / target).is_file():
+        if ":" in match[2] or not (target in on_site or (ROOT / target).is_file()):
             return match[0]
         place = on_site.get(target, target.removeprefix("docs/"))
         return match[1] + posixpath.relpath(place, posixpath.dirname(shown) or ".")
@@ -231,6 +265,8 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(File.generated(config, place, content=(ROOT / path).read_text("utf-8")))
     for place in API:
         files.append(File.generated(config, place, content=api_page(place)))
+    for place, content in notebook_pages().items():
+        files.append(File.generated(config, place, content=content))
     return files
 
 

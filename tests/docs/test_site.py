@@ -35,7 +35,7 @@ hooks, svg = load("hooks"), load("svg")
 
 def entries(of_navigation):
     for entry in of_navigation:
-        for content in entry.values():
+        for content in entry.values() if isinstance(entry, dict) else [entry]:
             yield from entries(content) if isinstance(content, list) else [content]
 
 
@@ -52,7 +52,7 @@ def test_every_page_is_in_the_navigation_once_and_nothing_else_is():
     from_root = [place for place in hooks.FROM_ROOT if place.endswith(".md")]
     named = list(entries(SETTINGS["nav"]))
     assert len(named) > 45
-    assert sorted(named) == sorted([*in_docs, *from_root, *hooks.API])
+    assert sorted(named) == sorted([*in_docs, *from_root, *hooks.API, *hooks.notebook_pages()])
 
 
 def test_what_lies_elsewhere_is_there():
@@ -80,6 +80,9 @@ def test_every_module_is_on_one_page_of_the_api():
         ("README.md", "index.md", "[r]: docs/start.md", "[r]: start.md"),
         ("README.md", "index.md", "[c](CITATION.cff)", "[c](CITATION.cff)"),
         ("CHANGELOG.md", "changelog.md", "[x](docs/runs.md)", "[x](runs.md)"),
+        ("CHANGELOG.md", "changelog.md", "[n](docs/notebooks)", "[n](notebooks/index.md)"),
+        ("README.md", "index.md", "](docs/notebooks/inside_a_step.ipynb)",
+         "](notebooks/inside_a_step.md)"),
         ("docs/a.md", "a.md", "[x](https://docs/start.md)", "[x](https://docs/start.md)"),
         ("docs/a.md", "a.md", "[x](there-is-none.md)", "[x](there-is-none.md)"),
     ],
@@ -90,7 +93,7 @@ def test_links_lead_where_things_are_on_the_site(lies, shown, text, expected):
 
 def test_links_of_every_page_lead_to_what_the_site_has():
     shown = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*")}
-    shown |= {*hooks.FROM_ROOT, *hooks.API}
+    shown |= {*hooks.FROM_ROOT, *hooks.API, *hooks.notebook_pages()}
     places = {f"docs/{place}": place for place in shown if place.endswith(".md")}
     places |= {there: here for here, there in hooks.FROM_ROOT.items() if here.endswith(".md")}
     count = 0
@@ -104,6 +107,17 @@ def test_links_of_every_page_lead_to_what_the_site_has():
                 assert target[1] in shown, f"{lies}: {target[1]}"
                 count += 1
     assert count > 100
+
+
+def test_a_notebook_is_a_page():
+    text = (
+        "# ---\n# jupyter:\n# ---\n\n# %% [markdown]\n# # Title\n#\n# Text\n"
+        "# ```text\n# x\n# ```\n\n# %%\n# why\na = 1\n\n# %%\n\n"
+    )
+    assert hooks.notebook_page(text, "t.ipynb") == (
+        '# Title\n\nText\n```text\nx\n```\n\n<a href="t.ipynb">The notebook itself</a>\n\n'
+        "```python\n# why\na = 1\n```\n"
+    )
 
 
 def test_code_that_is_named_leads_to_the_api():
