@@ -45,7 +45,7 @@ import subprocess
 import sys
 import urllib.request
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Commands are typed in the project's folder. Jupyter starts in the notebook's, which lies in it.
 folders = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents]
@@ -68,14 +68,13 @@ from mrcnn_tf.modeling import build
 WORK = "runs/notebooks/detectron2"
 
 
-def command(line: str) -> str:
-    """Run a command as it is typed into a terminal, and stop if it fails; what it prints."""
+def command(line: str) -> None:
+    """Run a command as it is typed into a terminal, show what it prints, and stop if it fails."""
     words = shlex.split(line)
     words[0] = sys.executable  # the Python of this notebook, whatever a terminal calls python
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
     print("$", " ".join(line.split()), "\n" + done.stdout)
     done.check_returncode()
-    return done.stdout
 
 
 # %% [markdown]
@@ -138,7 +137,7 @@ command(f"""
 with open(FILE, "rb") as file:
     tensors = pickle.load(file)["model"]
 for name in list(tensors)[:4]:
-    print(f"{name:45}{list(tensors[name].shape)}")
+    print(f"{name:50}{list(tensors[name].shape)}")
 print(f"... {len(tensors)} tensors, {sum(value.size for value in tensors.values()):,} numbers")
 assert "backbone.bottom_up.stem.conv1.weight" in tensors
 assert tensors["roi_heads.box_predictor.cls_score.weight"].shape[0] == 81
@@ -151,10 +150,10 @@ assert tensors["roi_heads.box_predictor.cls_score.weight"].shape[0] == 81
 # `params.yaml`, with every convention that these weights want.
 
 # %%
-said = command(f"""
+command(f"""
     python -m mrcnn_tf.convert_weights --source=detectron2 --input={FILE} --output={WORK}/converted
 """)
-assert "0 tensors missing" in said
+assert "\n0 tensors missing" in pathlib.Path(f"{WORK}/converted/report.txt").read_text()
 fields = loading.load(f"{WORK}/converted/params.yaml").task.model
 print("pixels  ", fields.pixels)
 print("RoIAlign", fields.roi_align)
@@ -311,7 +310,7 @@ command(f"""
       --output_dir={WORK}/found
 """)
 server.stdin.close()  # the small server ends with its input
-server.wait()
+assert server.wait() == 0
 
 # %% [markdown]
 # [Serving](../serving.md) has the rest: batching, versions, Kubernetes, measurements;

@@ -41,7 +41,7 @@ import shlex
 import subprocess
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Commands are typed in the project's folder. Jupyter starts in the notebook's, which lies in it.
 folders = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents]
@@ -156,7 +156,7 @@ for b in range(2):
 plt.figure(figsize=(10, 5))
 plt.imshow(drawing.contact_sheet(drawn, columns=2))
 plt.axis("off")
-plt.title("the batch as augmented, and what there is to find")
+plt.title("the batch as augmented, and what there is to find; crowds grey")
 plt.show()
 
 # %% [markdown]
@@ -558,16 +558,17 @@ plt.show()
 outputs = model.train_forward(batch, 0, step)
 assert np.array_equal(outputs.roi_targets.rois, rois.rois)  # seed, step, image: the same sample
 
-shown = np.flatnonzero(outputs.masks.valid[0])[:6]
-figure, axes = plt.subplots(3, len(shown), figsize=(2 * len(shown), 6), squeeze=False)
+b = int(np.argmax(np.sum(outputs.masks.valid, axis=1)))  # the image with more of them
+shown = np.flatnonzero(outputs.masks.valid[b])[:8]
+figure, axes = plt.subplots(3, len(shown), figsize=(1.5 * len(shown), 4.5), squeeze=False)
 for column, f in enumerate(shown):
-    y1, x1, y2, x2 = rois.rois[0, f].numpy()
-    target = outputs.masks.targets[0, f].numpy()
-    mask = full_masks[0, int(rois.gt_index[0, f])].numpy()
-    for axis, pixels in zip(axes[:2, column], (pictures[0], mask), strict=True):
+    y1, x1, y2, x2 = rois.rois[b, f].numpy()
+    target = outputs.masks.targets[b, f].numpy()
+    mask = full_masks[b, int(rois.gt_index[b, f])].numpy()
+    for axis, pixels in zip(axes[:2, column], (pictures[b], mask), strict=True):
         axis.imshow(pixels, cmap="gray")
         axis.set(xlim=(x1 - 0.5, x2 - 0.5), ylim=(y2 - 0.5, y1 - 0.5))
-    axes[0, column].set_title(names_of([int(rois.classes[0, f])])[0], fontsize=10)
+    axes[0, column].set_title(names_of([int(rois.classes[b, f])])[0], fontsize=10)
     axes[2, column].imshow(target, cmap="gray", vmin=0, vmax=1)
     assert set(np.unique(target)) <= {0.0, 1.0}
     # As much of the grid is 1 as of the RoI is the object's.
@@ -624,7 +625,7 @@ for _ in range(4):
     gradients = tape.gradient(total, model.trainable_variables)
     gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        variable.assign_sub(0.05 * gradient)
+        variable.assign_sub(0.05 * tf.convert_to_tensor(gradient))  # some come as slices
     totals.append(float(total))
 print("the loss of four steps on the same batch:", np.round(totals, 3))
 assert totals[-1] < totals[0]

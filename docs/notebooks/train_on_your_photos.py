@@ -42,7 +42,7 @@ import shlex
 import subprocess
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Commands are typed in the project's folder. Jupyter starts in the notebook's, which lies in it.
 folders = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents]
