@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.data.coco_data import CocoData
+from mrcnn_tf.data.coco_data import CocoData, ImageEntry
 from mrcnn_tf.data.findings import Finding, Level
 from mrcnn_tf.data.label_map import LabelMap, match_names
 
@@ -11,8 +11,8 @@ def match(coco: CocoData, path: str) -> LabelMap:
     """Give the objects of an annotation file the category ids that its folder has for their names.
 
     Args:
-      coco: the annotations; the category ids of their objects are changed, and what was done, or
-        why it cannot be, is a finding more.
+      coco: the annotations; the category ids of objects and images are changed, and what was done,
+        or why it cannot be, is a finding more.
       path: the label map of the folder; if there is none yet, that of the annotations will be it.
 
     Returns:
@@ -36,6 +36,7 @@ def match(coco: CocoData, path: str) -> LabelMap:
                 counts[names[entry.category_id]] = counts.get(names[entry.category_id], 0) + 1
             else:
                 entries[k] = entry._replace(category_id=category_id)
+    coco.images = [_with_lists_of(image, found.ids) for image in coco.images]
     if counts:
         value = (
             f"{path} has no {', '.join(f'{n!r} ({k:,} objects)' for n, k in counts.items())}; its "
@@ -66,3 +67,15 @@ def _match_keypoints(ours: LabelMap, coco: CocoData, path: str) -> None:
         f"{path}"
     )
     coco.findings.append(Finding(Level.REFUSED, "keypoints are not those there", "", value, ""))
+
+
+def _with_lists_of(image: ImageEntry, ids: dict[int, int]) -> ImageEntry:
+    """Give a federated image's lists the folder's ids, without those that it does not have."""
+    if image.neg_category_ids is None or image.not_exhaustive_category_ids is None:
+        return image
+    return image._replace(
+        neg_category_ids=tuple(ids[i] for i in image.neg_category_ids if i in ids),
+        not_exhaustive_category_ids=tuple(
+            ids[i] for i in image.not_exhaustive_category_ids if i in ids
+        ),
+    )

@@ -199,7 +199,9 @@ def _made_from(
 
     `skip_problems` is not among them: what it lets pass is the same with and without it.
     """
-    return {
+    # Not in what older versions made, whose records lack these lists.
+    is_federated = any(image.neg_category_ids is not None for image in coco.images)
+    return ({"federated": True} if is_federated else {}) | {
         "format_version": _FORMAT_VERSION,
         "annotations_sha256": coco.sha256,
         "label_map_sha256": hashlib.sha256(label_map.to_json().encode()).hexdigest(),

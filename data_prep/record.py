@@ -90,7 +90,12 @@ def _is_clipped(entry: ObjectEntry, image: ImageEntry) -> bool:
 
 def _image_features(image: ImageEntry, encoded_image: EncodedImage) -> dict[str, tf.train.Feature]:
     encoded = encoded_image.encoded
-    return {
+    lists = {
+        schema.NEG_CATEGORY_IDS: image.neg_category_ids,
+        schema.NOT_EXHAUSTIVE_CATEGORY_IDS: image.not_exhaustive_category_ids,
+    }
+    federated = {key: _integers(list(ids)) for key, ids in lists.items() if ids is not None}
+    return federated | {
         schema.IMAGE_ENCODED: _bytes([encoded]),
         schema.IMAGE_FORMAT: _bytes([encoded_image.image_format.encode()]),
         schema.IMAGE_FILENAME: _bytes([image.file_name.encode()]),

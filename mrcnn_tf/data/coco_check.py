@@ -8,7 +8,14 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from mrcnn_tf.data import coco_categories, coco_data, coco_masks, coco_values, schema
+from mrcnn_tf.data import (
+    coco_categories,
+    coco_data,
+    coco_federated,
+    coco_masks,
+    coco_values,
+    schema,
+)
 from mrcnn_tf.data.coco_annotation import BadAnnotationError, ObjectEntry, Reader
 from mrcnn_tf.data.coco_boxes import CornersWithoutMasks
 from mrcnn_tf.data.coco_data import CocoData, ImageEntry
@@ -50,9 +57,12 @@ def check(
         names = dict.fromkeys(with_keypoints, label_map.keypoints.names)
     reader = Reader(frozenset(label_map.ids), include_masks, names)
     checker = _Checker(images, findings, notes, reader, size_of)
+    checker.read_lists(images, frozenset(label_map.ids))
     new_ids = _unused_ids(annotations)
     checker.add_annotations(_popping(annotations) if consume else annotations, new_ids)
     checker.finish(num_objects)
+    entries = checker.images.values()
+    label_map = coco_federated.with_frequencies(label_map, categories, entries, checker.objects)
     return CocoData(
         name=name,
         images=list(checker.images.values()),
@@ -88,6 +98,7 @@ class _Checker:
         self._corners = CornersWithoutMasks()
         self._seen: set[int] = set()  # annotation ids
         self._known_sizes: set[str] = set()  # images whose file was asked
+        self._known: frozenset[int] = frozenset()  # category ids, of a federated file
         for k, row in enumerate(rows):
             self._add_image(row, k)
 
@@ -107,7 +118,7 @@ class _Checker:
             self._findings.append(finding._replace(image_id=identifier))
             return
         else:
-            file_name = coco_values.text(file_name) or ""
+            file_name = coco_values.text(file_name) or _name_in_url(row)
             size = self._size(row, file_name, where)
             if size:
                 self.images[key] = ImageEntry(identifier, file_name, *size)
@@ -117,6 +128,21 @@ class _Checker:
         finding = Finding(Level.LEFT_OUT, fault[0], where, fault[1], "image left out", images=1)
         file_name = coco_values.text(row.get("file_name")) or ""
         self._lose(key, finding._replace(image_id=identifier, file_name=file_name))
+
+    def read_lists(self, rows: list[dict[str, Any]], known: frozenset[int]) -> None:
+        """Read what a federated file's images say of categories, see `coco_federated.py`."""
+        if not any(coco_federated.NEG in r or coco_federated.NOT_EXHAUSTIVE in r for r in rows):
+            return
+        self._known = known
+        for row in rows:
+            key = _key(row.get("id"))
+            if key not in self.images:
+                continue
+            image = coco_federated.read_lists(self.images[key], row, known, self._findings)
+            if image.neg_category_ids is None:
+                self._note("images without lists of categories in a federated file, taken as empty")
+                image = image._replace(neg_category_ids=(), not_exhaustive_category_ids=())
+            self.images[key] = image
 
     def _lose(self, key: str, finding: Finding) -> None:
         self._lost_images[key] = finding
@@ -177,6 +203,9 @@ class _Checker:
                 Level.LEFT_OUT, fault.kind, where, fault.value, "object left out", objects=1
             )
             self._findings.append(image.sign(finding))
+            self.images[image.source_id] = coco_federated.without_object(
+                image, coco_values.integer(row.get("category_id")), self._known
+            )
             return None
         if other_size and self._has_other_size(image):
             return None
@@ -223,6 +252,10 @@ class _Checker:
             f._replace(annotations=num_lost[id(f)]) if id(f) in num_lost else f
             for f in self._findings
         ]
+        for key, image in self.images.items():
+            self.images[key] = coco_federated.without_present(
+                image, self.objects.get(key, ()), self._findings
+            )
         for key, ids in self._without_image.items():
             where = f"{len(ids)} annotations, the first with id {coco_values.short(ids[0])}"
             value = f"no image has the id {key}"
@@ -273,6 +306,11 @@ def _lists_of(content: Any, name: str) -> list[list[dict[str, Any]]]:
             )
         lists.append(rows)
     return lists
+
+
+def _name_in_url(row: dict[str, Any]) -> str:
+    """Return the file of an image that has an address only, as LVIS's: folder and name."""
+    return "/".join((coco_values.text(row.get("coco_url")) or "").split("/")[-2:])
 
 
 def _key(image_id: Any) -> str:

@@ -16,12 +16,17 @@ class ImageEntry(NamedTuple):
       file_name: path within the image folder; "" if the file gives none.
       height: pixels.
       width: pixels.
+      neg_category_ids: categories of which it is known that the image has none; None, here and
+        below, where the file says nothing of the kind, see `coco_federated.py`.
+      not_exhaustive_category_ids: categories of which not all objects are annotated.
     """
 
     image_id: int | str
     file_name: str
     height: int
     width: int
+    neg_category_ids: tuple[int, ...] | None = None
+    not_exhaustive_category_ids: tuple[int, ...] | None = None
 
     @property
     def source_id(self) -> str:

@@ -59,6 +59,8 @@ _TYPES = {
     schema.KEYPOINT_X: tf.float32,
     schema.KEYPOINT_Y: tf.float32,
     schema.KEYPOINT_VISIBILITY: tf.int64,
+    schema.NEG_CATEGORY_IDS: tf.int64,
+    schema.NOT_EXHAUSTIVE_CATEGORY_IDS: tf.int64,
 }
 _SCALARS = (schema.IMAGE_ENCODED, schema.IMAGE_SOURCE_ID)
 

@@ -16,11 +16,19 @@ _COLUMNS = (
     *(schema.IMAGE_ENCODED, schema.IMAGE_SOURCE_ID, schema.CLASS_LABEL, schema.IS_CROWD),
     *(schema.BBOX_YMIN, schema.BBOX_XMIN, schema.BBOX_YMAX, schema.BBOX_XMAX),
 )
+_LISTS = {
+    schema.NEG_CLASSES: schema.NEG_CATEGORY_IDS,
+    schema.NOT_EXHAUSTIVE_CLASSES: schema.NOT_EXHAUSTIVE_CATEGORY_IDS,
+}
 _MASK_COLUMNS = (schema.MASK_CROP, schema.MASK_NUM_RUNS, schema.MASK_RUNS, schema.MASK_PNG)
 
 
 def decode(
-    serialized: tf.Tensor, *, label_ids: tuple[int, ...], include_masks: bool
+    serialized: tf.Tensor,
+    *,
+    label_ids: tuple[int, ...],
+    include_masks: bool,
+    include_lists: bool = False,
 ) -> dict[str, tf.Tensor]:
     """Decode one serialized `tf.train.Example`.
 
@@ -31,6 +39,8 @@ def decode(
       serialized: string [].
       label_ids: the data set's own category ids in the order of the classes: `LabelMap.ids`.
       include_masks: False leaves the masks undecoded; every crop has size 0.
+      include_lists: whether to say what a federated record knows of classes; of another record
+        that is nothing.
 
     Returns:
       A decoded example, see `schema.py`.
@@ -43,7 +53,10 @@ def decode(
       use, so images are bit-equal to Detectron2's and torchvision's; TensorFlow's default is the
       coarser fast one (up to 17 of 255 off on a COCO photo, and here no faster).
     """
-    parsed = columns.parse(serialized, _COLUMNS + (_MASK_COLUMNS if include_masks else ()))
+    lists = _LISTS if include_lists else {}
+    parsed = columns.parse(
+        serialized, (*_COLUMNS, *(_MASK_COLUMNS if include_masks else ()), *lists.values())
+    )
     source_id = parsed[schema.IMAGE_SOURCE_ID]
     _check_source_id(source_id)
     encoded = parsed[schema.IMAGE_ENCODED]
@@ -67,7 +80,11 @@ def decode(
     else:
         bits, crops = _no_masks(num_objects)
     top_left, size = crops[:, :2], crops[:, 2:]
-    return {
+    of_classes = {
+        key: _listed(_classes(parsed[column], label_ids, source_id), len(label_ids) + 1)
+        for key, column in lists.items()
+    }
+    return of_classes | {
         schema.IMAGE: image,
         schema.SOURCE_ID: source_id,
         schema.GT_BOXES: boxes,
@@ -151,6 +168,11 @@ def _classes(
         summarize=20,
     )
     return tf.gather(sorted_classes, position)
+
+
+def _listed(classes: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Return which classes are in a list of them, int32 [n]: bool [N]."""
+    return tf.scatter_nd(classes[:, tf.newaxis], tf.ones_like(classes), [num_classes]) > 0
 
 
 def _masks(

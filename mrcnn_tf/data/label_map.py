@@ -8,6 +8,14 @@ from typing import Any, NamedTuple
 from mrcnn_tf.data.keypoint_set import KeypointSet
 
 _MOST_SHOWN = 40  # letters of a value of a file
+# LVIS's letters: rare, common, frequent; a category in at most so many images of training is it.
+FREQUENCIES = {"r": 10, "c": 100, "f": 2**63}
+_FEDERATED = ("image_count", "frequency")  # of a row, beside class, id and name
+
+
+def frequency_of(image_count: int) -> str:
+    """Return LVIS's letter for a category that is in so many images of training."""
+    return next(letter for letter, most in FREQUENCIES.items() if image_count <= most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,15 +26,25 @@ class LabelMap:
       ids: the data set's own category ids, in the order of the classes.
       names: their names, same order.
       keypoints: of the objects; None for a data set without.
+      image_counts: how many images of training each is in, same order; empty, as the next one,
+        unless the data set is federated, see `coco_federated.py`.
+      frequencies: LVIS's letter of each, one of `FREQUENCIES`.
     """
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
     keypoints: KeypointSet | None = None
+    image_counts: tuple[int, ...] = ()
+    frequencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.names):
             raise ValueError(f"label map: {len(self.ids)} ids but {len(self.names)} names")
+        if not len(self.image_counts) == len(self.frequencies) in (0, len(self.ids)):
+            raise ValueError(
+                f"label map: {len(self.ids)} ids but {len(self.image_counts)} image counts and "
+                f"{len(self.frequencies)} frequencies"
+            )
         if len(set(self.ids)) != len(self.ids):
             twice = sorted({i for i in self.ids if self.ids.count(i) > 1})
             raise ValueError(f"label map: category ids occur more than once: {twice}")
@@ -90,12 +108,17 @@ class LabelMap:
     def to_json(self) -> str:
         """Return the file's text: a list of {"class", "id", "name"}, one category a line.
 
-        Where there are keypoints, `KeypointSet.as_dict` stands behind them.
+        Of a federated data set the rows have "image_count" and "frequency", too. Where there are
+        keypoints, `KeypointSet.as_dict` stands behind them.
         """
-        rows = [
-            json.dumps({"class": k + 1, "id": i, "name": n}, ensure_ascii=False)
+        entries: list[dict[str, Any]] = [
+            {"class": k + 1, "id": i, "name": n}
             for k, (i, n) in enumerate(zip(self.ids, self.names, strict=True))
         ]
+        federated = zip(self.image_counts, self.frequencies, strict=True)
+        for entry, (count, letter) in zip(entries, federated, strict=False):
+            entry |= {"image_count": count, "frequency": letter}
+        rows = [json.dumps(entry, ensure_ascii=False) for entry in entries]
         keypoints = ""
         if self.keypoints:
             content = json.dumps(self.keypoints.as_dict(), ensure_ascii=False)
@@ -121,15 +144,18 @@ class LabelMap:
         if not isinstance(rows, list):
             raise ValueError(f"{name}: not a label map (it has no list 'categories')")
         for k, row in enumerate(rows):
-            fault = _fault(row, k + 1)
+            fault = _fault(row, k + 1) or _fault_of_frequencies(row, rows[0])
             if fault:
                 raise ValueError(f"{name}: not a label map (categories[{k}]: {fault})")
         ids, names = tuple(row["id"] for row in rows), tuple(row["name"] for row in rows)
+        is_federated = any(key in row for row in rows for key in _FEDERATED)
+        counts = tuple(row["image_count"] for row in rows) if is_federated else ()
+        letters = tuple(row["frequency"] for row in rows) if is_federated else ()
         try:
             keypoints = None
             if "keypoints" in content:
                 keypoints = KeypointSet.from_dict(content["keypoints"], len(ids) + 1)
-            return cls(ids, names, keypoints)
+            return cls(ids, names, keypoints, counts, letters)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
@@ -153,6 +179,21 @@ def _fault(row: Any, number: int) -> str:
         return f"class {str(row['class'])[:_MOST_SHOWN]}, expected {number}: they are in order"
     if not -(2**63) <= row["id"] < 2**63:
         return f"id {str(row['id'])[:_MOST_SHOWN]}, expected 64 bits"
+    return ""
+
+
+def _fault_of_frequencies(row: dict[str, Any], first: dict[str, Any]) -> str:
+    """Say what is wrong with a row's federated numbers, which all rows have or none."""
+    there, first_there = ([key for key in _FEDERATED if key in r] for r in (row, first))
+    if not there and not first_there:
+        return ""
+    if not first_there:
+        return f"{there[0]}, which categories[0] does not have: all have it, or none"
+    count, letter = row.get("image_count"), row.get("frequency")
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**63:
+        return f"image_count {str(count)[:_MOST_SHOWN]!r}, expected a number of images"
+    if not isinstance(letter, str) or letter not in FREQUENCIES:
+        return f"frequency {str(letter)[:_MOST_SHOWN]!r}, expected one of {', '.join(FREQUENCIES)}"
     return ""
 
 

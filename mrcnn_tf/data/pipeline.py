@@ -86,6 +86,7 @@ def build(
     skip_corrupt_records: int = 0,
     views: tuple[tuple[int, int], ...] = (),
     num_keypoints: int = 0,
+    include_lists: bool = False,
 ) -> tf.data.Dataset:
     """Build the data set of batches for one input pipeline.
 
@@ -133,6 +134,8 @@ def build(
         for test-time augmentation. They are padded to canvases of their own, made for these edges
         as `canvas_sizes` are, and then to the largest of their batch.
       num_keypoints: K, as many as the label map has; 0 reads none.
+      include_lists: batches say which classes an image is known not to have, and of which not all
+        objects are annotated.
 
     Returns:
       A data set of dicts, the batches of `schema.py`.
@@ -172,6 +175,7 @@ def build(
     def resized_hw(size_hw: tf.Tensor, short_edge: tf.Tensor) -> tf.Tensor:
         return preprocess.resized_size_hw(size_hw, short_edge, long_edge, resize_convention)
 
+    lists = (schema.NEG_CLASSES, schema.NOT_EXHAUSTIVE_CLASSES) if include_lists else ()
     convention: dict[str, Any] = {
         "convention": resize_convention,
         "channel_order": channel_order,
@@ -183,7 +187,10 @@ def build(
     def load(row: order.Rows, serialized: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decode and augment a record, and decide its size."""
         example = decoder.decode(
-            serialized, label_ids=label_map.ids, include_masks=mask_arena_pixels > 0
+            serialized,
+            label_ids=label_map.ids,
+            include_masks=mask_arena_pixels > 0,
+            include_lists=include_lists,
         )
         if num_keypoints:
             example |= keypoints.decode(serialized, example, num_keypoints)
@@ -214,6 +221,7 @@ def build(
             if num_keypoints:
                 blank[schema.GT_KEYPOINTS] = tf.zeros([0, num_keypoints, 2])
                 blank[schema.GT_KEYPOINTS_VALID] = tf.zeros([0, num_keypoints], tf.bool)
+            blank |= dict.fromkeys(lists, tf.zeros([label_map.num_classes], tf.bool))
             if proposals:
                 blank[schema.PROPOSAL_BOXES] = tf.zeros([0, 4])
             example = tf.cond(is_blank, lambda: blank, lambda: load(row, serialized, seeds))
@@ -228,6 +236,7 @@ def build(
         given = preprocess.prepare_proposals(example, size_hw, num_proposals) if proposals else {}
         for number, in_view in enumerate(prepare_views):
             given |= in_view(number, example[schema.IMAGE])
+        given |= {key: example[key] for key in lists}
         return {schema.IMAGE: image} | objects | given | preprocess.identity(example, size_hw)
 
     @tf.autograph.experimental.do_not_convert
@@ -241,6 +250,7 @@ def build(
             | {_POSITION: row.position, _CANVAS_HW: row.canvas_hw}
             | preprocess.scale_objects(example, size_hw)
             | preprocess.identity(example, size_hw)
+            | {key: example[key] for key in lists}
         )
 
     @tf.autograph.experimental.do_not_convert
@@ -263,7 +273,7 @@ def build(
         objects = preprocess.pad_objects(
             objects, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
         )
-        identity = {key: image[key] for key in preprocess.IDENTITY}
+        identity = {key: image[key] for key in (*preprocess.IDENTITY, *lists)}
         identity[schema.IMAGE_SIZE_HW] = tf.cast(size_hw, tf.float32)
         return {schema.IMAGE: padded} | objects | identity
 

@@ -66,6 +66,9 @@ MASK_NUM_RUNS = "image/object/mask/num_runs"
 # cover its crop row by row, alternately outside and inside, starting outside (perhaps with 0), and
 # sum to height * width of the crop.
 MASK_RUNS = "image/object/mask/runs"
+# (ours) Of a federated data set (LVIS), and only there: int64, the data set's own category ids.
+NEG_CATEGORY_IDS = "image/neg_category_ids"  # known to be absent from the image
+NOT_EXHAUSTIVE_CATEGORY_IDS = "image/not_exhaustive_category_ids"  # not every object is annotated
 
 LABEL_MAP_FILE = "label_map.json"  # written beside the shards, see data/label_map.py
 
@@ -87,6 +90,9 @@ GT_MASK_SIZES = "gt_mask_sizes"  # int32 [n, (height, width)] of each crop. Batc
 # Only for a network with a keypoint head, K of them per object.
 GT_KEYPOINTS = "gt_keypoints"  # float32 [n, K, (y, x)], pixels, continuous. Batch: [B, G, K, 2]
 GT_KEYPOINTS_VALID = "gt_keypoints_valid"  # bool [n, K]: annotated, hidden or not. Batch: [B, G, K]
+# Only where classes are learnt from federated annotations: bool [N]. Batch: [B, N].
+NEG_CLASSES = "neg_classes"  # known to be absent from the image
+NOT_EXHAUSTIVE_CLASSES = "not_exhaustive_classes"  # the image may have more than is annotated
 
 # --- Batch only ---------------------------------------------------------------------------------
 # Crowds come last in G, so they are the first to be left out.

@@ -8,7 +8,9 @@ Both functions return a COCO-style dict:
     categories:  [{"id", "name"}]
 
 and, in a data set with keypoints, "keypoints": [x, y, visibility, ...] and "num_keypoints" of each
-annotation, "keypoints": [name, ...] of each category that has them.
+annotation, "keypoints": [name, ...] of each category that has them; in a federated one,
+"neg_category_ids" and "not_exhaustive_category_ids" of each image and "frequency" of each category,
+see `federated.py`.
 
 Boxes and areas are float64 pixels of the stored image, exactly as annotated; keypoints of records
 to a thousandth of a pixel. Image ids are ints or text, category ids are the data set's own.
@@ -17,7 +19,7 @@ one, which nothing can match: COCO's rule.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -95,10 +97,7 @@ def _from_data(data: CocoData, include_masks: bool) -> dict[str, list[dict]]:
     for warning in data.warnings:
         _LOGGER.warning("%s: %s", data.name, warning)
     return {
-        "images": [
-            {"id": image.image_id, "height": image.height, "width": image.width}
-            for image in data.images
-        ],
+        "images": [_image(image) for image in data.images],
         "annotations": [
             _annotation(entry, image, include_masks, data.label_map.keypoints)
             for image in data.images
@@ -116,7 +115,18 @@ def _categories(label_map: LabelMap) -> list[dict]:
         rows.append({"id": i, "name": name})
         if keypoints and k in keypoints.classes:
             rows[-1]["keypoints"] = list(keypoints.names)
+    for row, letter in zip(rows, label_map.frequencies, strict=False):
+        row["frequency"] = letter
     return rows
+
+
+def _image(entry: ImageEntry) -> dict[str, Any]:
+    """Return one image in our form."""
+    image: dict[str, Any] = {"id": entry.image_id, "height": entry.height, "width": entry.width}
+    if entry.neg_category_ids is not None:
+        image["neg_category_ids"] = list(entry.neg_category_ids)
+        image["not_exhaustive_category_ids"] = list(entry.not_exhaustive_category_ids or ())
+    return image
 
 
 def _of_keypoints(keypoints: np.ndarray) -> dict[str, Any]:
@@ -208,7 +218,7 @@ def from_records(
     for example in record_files.examples(paths):
         try:
             record = _Record(example.features)
-            image = record.image()
+            image = record.image() | record.lists(known)
             of_image = list(record.annotations(image, include_masks))
             if label_map.keypoints:
                 of_objects = record.keypoints(image, len(of_image), label_map.keypoints)
@@ -266,6 +276,21 @@ class _Record:
         if height * width > _MOST_PIXELS:
             raise ValueError(f"{width} x {height} pixels, expected at most {_MOST_PIXELS:,}")
         return {"id": int(text) if is_int else text, "height": height, "width": width}
+
+    def lists(self, known: Set[int]) -> dict[str, list[int]]:
+        """Return the image's lists of categories, if it is one of a federated data set."""
+        lists = {
+            "neg_category_ids": schema.NEG_CATEGORY_IDS,
+            "not_exhaustive_category_ids": schema.NOT_EXHAUSTIVE_CATEGORY_IDS,
+        }
+        if not any(column in self._features for column in lists.values()):
+            return {}
+        read = {key: self._ints(column) for key, column in lists.items()}
+        for key, ids in read.items():
+            unknown = [i for i in ids if i not in known]
+            if unknown:
+                raise ValueError(f"{key} has {unknown[0]}, which is not in the label map")
+        return read
 
     def annotations(self, image: dict, include_masks: bool) -> Iterator[dict]:
         """Yield the objects of `image`, in the record's order."""
