@@ -10,6 +10,7 @@ from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import build
 
 NUM_CLASSES = 4  # with background
+IMAGE_COUNTS = (7, 2, 1)  # of the others, for a federated loss
 MAX_INSTANCES = 5  # ground-truth rows and detections
 
 
@@ -152,7 +153,7 @@ def build_network(model: fields.Model | None = None) -> build.Model:
     noise.
     """
     tf.random.set_seed(1)
-    network = build.build_model(model or config(), NUM_CLASSES)
+    network = build.build_model(model or config(), NUM_CLASSES, IMAGE_COUNTS)
     randomize(network)
     return network
 

@@ -58,6 +58,7 @@ def check(experiment: Experiment) -> None:
         )
     _check_accumulation(experiment)
     _check_system(experiment)
+    _check_federated(experiment.task.model)
     _check_cascade(experiment.task.model)
     _check_point_rend(experiment.task.model)
     _check_mask_scoring(experiment.task)
@@ -156,6 +157,25 @@ def _check_system(experiment: Experiment) -> None:
                 f"task.{field}.proposals: {path!r} would not be used: with task.model.proposals: "
                 "rpn the network makes its own. Set that to file, or leave this empty"
             )
+
+
+def _check_federated(model: Model) -> None:
+    """Refuse a federated loss that cannot be."""
+    number, power = model.federated.classes_per_image, model.federated.frequency_power
+    if number < 0:
+        raise ValueError(
+            f"task.model.federated.classes_per_image: got {number}, needs a number of classes (50 "
+            "in CenterNet2), or 0 for a softmax over all"
+        )
+    if number and model.system == "rpn":
+        raise ValueError(
+            f"task.model.federated.classes_per_image: got {number}, but an RPN knows no classes. "
+            "Leave it 0"
+        )
+    if not 0.0 <= power <= 10.0:
+        raise ValueError(
+            f"task.model.federated.frequency_power: got {power}, needs 0 (all classes alike) to 10"
+        )
 
 
 def _check_cascade(model: Model) -> None:

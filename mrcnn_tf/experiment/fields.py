@@ -238,6 +238,26 @@ class Cascade(Fields):
 
 
 @dataclasses.dataclass
+class Federated(Fields):
+    """A sigmoid per class, and the federated loss (CenterNet2, arXiv 2103.07461), for LVIS.
+
+    Attributes:
+      classes_per_image: so many classes are taught by each image in a step, background counting as
+        one: those of its RoIs, and others that are drawn; 50 in CenterNet2, 0 for a softmax over
+        all.
+      frequency_power: they are drawn in proportion to this power of the number of training images
+        that have them.
+      image_lists: an image also teaches what its record says: always the classes that are known to
+        be absent; those that are not annotated exhaustively by their own RoIs alone. Neither
+        CenterNet2 nor Detectron2 reads it.
+    """
+
+    classes_per_image: int = 0
+    frequency_power: float = 0.5
+    image_lists: bool = True
+
+
+@dataclasses.dataclass
 class MaskHead(Fields):
     """Mask branch (figure 4 right).
 
@@ -397,6 +417,7 @@ class Model(Fields):
     rpn: RPN = dataclasses.field(default_factory=RPN)
     roi_align: RoIAlign = dataclasses.field(default_factory=RoIAlign)
     box_head: BoxHead = dataclasses.field(default_factory=BoxHead)
+    federated: Federated = dataclasses.field(default_factory=Federated)
     cascade: Cascade = dataclasses.field(default_factory=Cascade)
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
     point_rend: PointRend = dataclasses.field(default_factory=PointRend)

@@ -79,6 +79,7 @@ def build(
         skip_corrupt_records=data.skip_corrupt_records,
         views=() if data.is_training else views(config),
         num_keypoints=model.keypoint_head.num_keypoints,
+        include_lists=bool(model.federated.classes_per_image and model.federated.image_lists),
     )
 
 

@@ -1,14 +1,14 @@
 """From the fields of an experiment to a network whose variables exist."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras
 
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import (
     backbones,
+    box_classes,
     c4,
     cascade,
     fpn,
@@ -30,12 +30,14 @@ from mrcnn_tf.modeling.tta import AugmentedInference
 Model = RPNModel | MaskRCNN
 
 
-def build_model(config: fields.Model, num_classes: int) -> Model:
+def build_model(config: fields.Model, num_classes: int, image_counts: Sequence[int] = ()) -> Model:
     """Build the network that `config.system` names and create its variables, randomly initialised.
 
     Args:
       config: every field becomes the keyword argument of the same name of its layer.
       num_classes: N, with background; unused by an RPN alone.
+      image_counts: in how many images of training each class is, background left out: what a
+        federated loss learns by.
 
     Returns:
       The model.
@@ -61,12 +63,14 @@ def build_model(config: fields.Model, num_classes: int) -> Model:
         model = RPNModel(backbone, pyramid, rpn)
     else:
         detector, heads = _detector(config)
+        kind = box_classes.build(config.federated, image_counts)
+        box_head = vars(config.box_head) | {"kind": kind}
         detection = {k: v for k, v in vars(config.detection).items() if k != "mask_paste"}
         model = detector(
             backbone,
             pyramid,
             rpn,
-            heads(config, num_classes, backbone),
+            heads(config, num_classes, backbone, box_head),
             max_instances=config.max_instances,
             ignore_crowds=config.ignore_crowds,
             **detection,
@@ -121,36 +125,36 @@ def _detector(config: fields.Model) -> tuple[type[MaskRCNN], Callable]:
 
 
 def _fpn_heads(
-    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+    config: fields.Model, num_classes: int, backbone: Any, box_head: dict[str, Any]
 ) -> roi_heads.FPNRoIHeads:
     has_masks = config.system == "mask_rcnn"
     return roi_heads.FPNRoIHeads(
-        roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        roi_heads.BoxHead(num_classes, **box_head),
         mask_heads.build(config.mask_head, num_classes) if has_masks else None,
         roi_pooling.build(config.roi_align),
     )
 
 
 def _cascade_heads(
-    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+    config: fields.Model, num_classes: int, backbone: Any, box_head: dict[str, Any]
 ) -> cascade.CascadeRoIHeads:
     if config.features != "fpn":
         raise ValueError(f"cascade: there is none on features: {config.features}, only on fpn")
     has_masks = config.system == "mask_rcnn"
     return cascade.CascadeRoIHeads(
-        cascade.box_heads(num_classes, vars(config.box_head), **vars(config.cascade)),
+        cascade.box_heads(num_classes, box_head, **vars(config.cascade)),
         mask_heads.build(config.mask_head, num_classes) if has_masks else None,
         roi_pooling.build(config.roi_align),
     )
 
 
 def _point_rend_heads(
-    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+    config: fields.Model, num_classes: int, backbone: Any, box_head: dict[str, Any]
 ) -> point_rend.PointRendRoIHeads:
     if config.features != "fpn" or config.system != "mask_rcnn":
         raise ValueError("point_rend: it is a mask branch for features: fpn, system: mask_rcnn")
     return point_rend.PointRendRoIHeads(
-        roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        roi_heads.BoxHead(num_classes, **box_head),
         point_rend.PointRendMaskHead(
             num_classes,
             target=config.mask_head.target,
@@ -162,12 +166,12 @@ def _point_rend_heads(
 
 
 def _mask_scoring_heads(
-    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+    config: fields.Model, num_classes: int, backbone: Any, box_head: dict[str, Any]
 ) -> mask_scoring.MaskScoringRoIHeads:
     if config.features != "fpn" or config.system != "mask_rcnn":
         raise ValueError("mask_scoring: it scores masks of features: fpn, system: mask_rcnn")
     return mask_scoring.MaskScoringRoIHeads(
-        roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        roi_heads.BoxHead(num_classes, **box_head),
         mask_heads.build(config.mask_head, num_classes),
         mask_scoring.MaskIoUHead(num_classes, **vars(config.mask_scoring)),
         roi_pooling.build(config.roi_align),
@@ -175,7 +179,7 @@ def _mask_scoring_heads(
 
 
 def _keypoint_heads(
-    config: fields.Model, num_classes: int, backbone: tf_keras.layers.Layer
+    config: fields.Model, num_classes: int, backbone: Any, box_head: dict[str, Any]
 ) -> keypoint_head.KeypointRoIHeads:
     if config.features != "fpn":
         raise ValueError(
@@ -183,21 +187,23 @@ def _keypoint_heads(
         )
     has_masks = config.system == "mask_rcnn"
     return keypoint_head.KeypointRoIHeads(
-        roi_heads.BoxHead(num_classes, **vars(config.box_head)),
+        roi_heads.BoxHead(num_classes, **box_head),
         mask_heads.build(config.mask_head, num_classes) if has_masks else None,
         keypoint_head.KeypointHead(**vars(config.keypoint_head)),
         roi_pooling.build(config.roi_align),
     )
 
 
-def _c4_heads(config: fields.Model, num_classes: int, backbone: Any) -> c4.C4RoIHeads:
+def _c4_heads(
+    config: fields.Model, num_classes: int, backbone: Any, box_head: dict[str, Any]
+) -> c4.C4RoIHeads:
     """Stage 5 stands where the pyramid's heads have their hidden layers."""
     backbones.check_roi_stage(config.backbone)
-    box = vars(config.box_head) | {"fc_layers": 0, "conv_layers": 0}
+    box_head = box_head | {"fc_layers": 0, "conv_layers": 0}
     has_masks = config.system == "mask_rcnn"
     return c4.C4RoIHeads(
         backbone.roi_stage,
-        roi_heads.BoxHead(num_classes, **box),
+        roi_heads.BoxHead(num_classes, **box_head),
         mask_heads.build(config.mask_head, num_classes, conv_layers=0) if has_masks else None,
         roi_pooling.build(config.roi_align),
     )

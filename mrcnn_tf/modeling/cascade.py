@@ -112,7 +112,7 @@ class CascadeRCNN(MaskRCNN):
         boxes, scores = proposals.boxes, []
         for number, head in enumerate(heads, start=1):
             logits, deltas = self.roi_heads.boxes_by(head, features, boxes, training)
-            scores.append(tf.nn.softmax(logits))  # [B, P, N]
+            scores.append(head.kind.probabilities(logits))  # [B, P, N]
             if number < len(heads):
                 boxes = refined(boxes, deltas, head, image_size_hw)
         return self._select_detections(
@@ -134,14 +134,14 @@ class CascadeRCNN(MaskRCNN):
         training: bool,
     ) -> DetectorOutputs:
         """The outputs of the first box head, then of the others; see `MaskRCNN`."""
-        del seed, step
         heads = self.roi_heads.box_heads
         deltas, rois, stages = outputs.box_deltas, outputs.roi_targets, []
         for before, head in zip(heads[:-1], heads[1:], strict=True):
             boxes = refined(rois.rois, deltas, before, batch[schema.IMAGE_SIZE_HW])
             rois = self._rematch(boxes, rois.valid, head, batch)
             logits, deltas = self.roi_heads.boxes_by(head, features, rois.rois, training)
-            stages.append(BoxOutputs(logits, deltas, rois))
+            taught = head.kind.taught(rois.classes, rois.valid, batch, seed, step)
+            stages.append(BoxOutputs(logits, deltas, rois, taught))
         return outputs._replace(later_stages=tuple(stages))
 
     def losses_of(self, outputs: DetectorOutputs) -> dict[str, losses.LossSum]:
@@ -152,8 +152,8 @@ class CascadeRCNN(MaskRCNN):
             zip(heads, outputs.later_stages, strict=True), start=2
         ):
             rois = stage.roi_targets
-            sums[f"stage{number}_class_loss"] = losses.class_loss(
-                stage.class_logits, rois.classes, rois.valid
+            sums[f"stage{number}_class_loss"] = head.kind.loss(
+                stage.class_logits, rois.classes, rois.valid, stage.taught_classes
             )
             sums[f"stage{number}_box_loss"] = losses.box_loss(
                 stage.box_deltas,

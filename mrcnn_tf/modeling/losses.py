@@ -87,6 +87,27 @@ def class_loss(logits: tf.Tensor, target_classes: tf.Tensor, valid: tf.Tensor) -
     return LossSum(_sum_where(valid, entropy), _count(valid))
 
 
+def federated_class_loss(
+    logits: tf.Tensor, target_classes: tf.Tensor, valid: tf.Tensor, taught: tf.Tensor
+) -> LossSum:
+    """Binary cross-entropy of those classes that an image teaches, divided by all sampled RoIs.
+
+    Source: the federated loss of CenterNet2 (arXiv 2103.07461) and Detectron2.
+
+    Args:
+      logits: float32 [B, R, N]; background's column does not matter.
+      target_classes: int32 [B, R], 0 = background.
+      valid: bool [B, R].
+      taught: bool [B, N], the classes that each image teaches; of the others a RoI teaches its own.
+    """
+    logits, taught = logits[..., 1:], taught[:, tf.newaxis, 1:]  # [B, R, N-1], [B, 1, N-1]
+    column = target_classes - 1  # of background -1, whose one_hot is all False
+    is_class = tf.one_hot(column, logits.shape[-1], on_value=True, off_value=False)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(is_class, tf.float32), logits)
+    counts = valid[..., tf.newaxis] & (taught | is_class)
+    return LossSum(_sum_where(counts, entropy), _count(valid))
+
+
 def box_loss(
     deltas: tf.Tensor,
     target_deltas: tf.Tensor,

@@ -158,7 +158,7 @@ class MaskRCNN(tf_keras.Model):
         """Box branch on all proposals, then NMS; see `detections.select_detections`."""
         class_logits, box_deltas = self.roi_heads.boxes(features, proposals.boxes, training)
         return self._select_detections(
-            tf.nn.softmax(class_logits),
+            self.roi_heads.box_head.kind.probabilities(class_logits),
             box_deltas,
             proposals.boxes,
             proposals.valid,
@@ -215,7 +215,10 @@ class MaskRCNN(tf_keras.Model):
         masks = None
         if mask_logits is not None:
             masks = MaskOutputs(mask_logits, *self._mask_targets(rois, num_masks, batch))
-        outputs = DetectorOutputs(rpn_outputs, class_logits, box_deltas, rois, masks)
+        taught = self.roi_heads.box_head.kind.taught(rois.classes, rois.valid, batch, seed, step)
+        outputs = DetectorOutputs(
+            rpn_outputs, class_logits, box_deltas, rois, masks, taught_classes=taught
+        )
         return self.with_later_parts(outputs, features, batch, seed, step, training)
 
     def with_later_parts(
@@ -249,7 +252,9 @@ class MaskRCNN(tf_keras.Model):
         sums = {}
         if self.rpn is not None and outputs.rpn is not None:
             sums = self.rpn.losses_of(outputs.rpn)
-        sums["class_loss"] = losses.class_loss(outputs.class_logits, rois.classes, rois.valid)
+        sums["class_loss"] = self.roi_heads.box_head.kind.loss(
+            outputs.class_logits, rois.classes, rois.valid, outputs.taught_classes
+        )
         sums["box_loss"] = losses.box_loss(
             outputs.box_deltas,
             rois.deltas,

@@ -80,11 +80,13 @@ class BoxOutputs(NamedTuple):
       class_logits: float32 [B, R, N].
       box_deltas: float32 [B, R, N-1, 4].
       roi_targets: RoITargets, not in the order of positives and negatives.
+      taught_classes: see `DetectorOutputs`.
     """
 
     class_logits: tf.Tensor
     box_deltas: tf.Tensor
     roi_targets: targets.RoITargets
+    taught_classes: tf.Tensor | None = None
 
     def of_images(self, selected: tf.Tensor) -> "BoxOutputs":
         """Leave out the images that are not `selected`, bool [B]: their RoIs are padding."""
@@ -119,6 +121,7 @@ class DetectorOutputs(NamedTuple):
       points: None unless the mask head decides points.
       mask_ious: None unless masks are scored.
       keypoints: None without a keypoint branch.
+      taught_classes: bool [B, N], the classes that each image teaches; None for all.
     """
 
     rpn: RPNOutputs | None
@@ -130,6 +133,7 @@ class DetectorOutputs(NamedTuple):
     points: PointOutputs | None = None
     mask_ious: MaskIoUOutputs | None = None
     keypoints: KeypointOutputs | None = None
+    taught_classes: tf.Tensor | None = None
 
     def of_images(self, selected: tf.Tensor) -> "DetectorOutputs":
         """Leave out the images that are not `selected`, bool [B]: nothing of them counts."""

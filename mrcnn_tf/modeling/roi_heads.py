@@ -11,9 +11,11 @@ import tf_keras
 
 from mrcnn_tf.experiment.fields import BoxHead as BoxDefaults
 from mrcnn_tf.experiment.fields import MaskHead as MaskDefaults
-from mrcnn_tf.modeling import mask_classes, normalization
+from mrcnn_tf.modeling import box_classes, mask_classes, normalization
 from mrcnn_tf.modeling.conv import MSRA, ConvNormReLU
 from mrcnn_tf.modeling.roi_pooling import RoIPool
+
+SOFTMAX = box_classes.Softmax()
 
 
 class BoxHead(tf_keras.layers.Layer):
@@ -26,6 +28,7 @@ class BoxHead(tf_keras.layers.Layer):
       num_classes: N, with background.
       pool_size: side of the RoI features in front of it.
       norm: after each convolution, one of `normalization.KINDS` or "" for none.
+      kind: what the class logits mean.
       name: layer name.
     """
 
@@ -44,6 +47,7 @@ class BoxHead(tf_keras.layers.Layer):
         regression_weights: Sequence[float] = BoxDefaults.regression_weights,
         smooth_l1_beta: float = BoxDefaults.smooth_l1_beta,
         class_agnostic: bool = BoxDefaults.class_agnostic,
+        kind: box_classes.Softmax = SOFTMAX,
         name: str = "box_head",
     ):
         super().__init__(name=name)
@@ -55,6 +59,7 @@ class BoxHead(tf_keras.layers.Layer):
         self.regression_weights = tuple(regression_weights)
         self.smooth_l1_beta = smooth_l1_beta
         self.class_agnostic = class_agnostic
+        self.kind = kind
         self.convs = _convs(conv_layers, conv_channels, norm)
         self.hidden = [
             tf_keras.layers.Dense(
@@ -70,6 +75,7 @@ class BoxHead(tf_keras.layers.Layer):
         self.class_logits = tf_keras.layers.Dense(
             num_classes,
             kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.01),
+            bias_initializer=tf_keras.initializers.Constant(kind.first_logit),
             name="class_logits",
         )
         self.box_deltas = tf_keras.layers.Dense(
@@ -104,7 +110,7 @@ class BoxHead(tf_keras.layers.Layer):
         hidden = tf.reshape(hidden, [batch * rois, side * side * hidden.shape[-1]])
         for layer in self.hidden:
             hidden = layer(hidden)
-        logits = tf.cast(self.class_logits(hidden), tf.float32)
+        logits = self.kind.logits(tf.cast(self.class_logits(hidden), tf.float32))
         deltas = tf.cast(self.box_deltas(hidden), tf.float32)
         deltas = tf.reshape(deltas, [batch, rois, self.box_deltas.units // 4, 4])
         if self.class_agnostic:

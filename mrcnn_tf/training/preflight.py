@@ -17,6 +17,7 @@ from mrcnn_tf.data import damage, record_files, record_index, schema, service_pr
 from mrcnn_tf.evaluation import images
 from mrcnn_tf.experiment import fields, label_maps, sources
 from mrcnn_tf.experiment.experiment import Experiment, Task, Trainer
+from mrcnn_tf.modeling import box_classes
 from mrcnn_tf.staged import proposals
 from mrcnn_tf.training import evaluators, run_folder
 from mrcnn_tf.training.task import VALIDATION_LOSS, MaskRCNNTask
@@ -168,8 +169,8 @@ def check_training(task: MaskRCNNTask) -> list[str]:
       What is worth saying.
 
     Raises:
-      ValueError: there are no objects, or no masks or keypoints where these are to be learnt; or
-        the tf.data service that is to read them cannot.
+      ValueError: there are no objects, or no masks or keypoints where these are to be learnt; or no
+        counts where a federated loss needs them; or the tf.data service that is to read them cannot.
       FileNotFoundError: there are no records, or what the detector will be exported with is gone.
     """
     config = task.task_config
@@ -179,6 +180,8 @@ def check_training(task: MaskRCNNTask) -> list[str]:
         raise ValueError(
             "task.train_data.mask_arena_pixels: 0 reads no masks, and a Mask R-CNN needs them"
         )
+    if config.model.federated.classes_per_image and not task.label_map.image_counts:
+        raise ValueError(box_classes.NO_COUNTS)
     _check_records(config.train_data, where)
     objects, crowds, masks = _count_objects(config.train_data, needs_masks)
     if not objects:

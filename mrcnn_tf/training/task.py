@@ -112,7 +112,9 @@ class MaskRCNNTask(base_task.Task):
     def build_model(self) -> build.Model:
         """Build the model, its variables created and randomly initialised."""
         tf_keras.utils.set_random_seed(self.task_config.seed)
-        return build.build_model(self.task_config.model, self.label_map.num_classes)
+        return build.build_model(
+            self.task_config.model, self.label_map.num_classes, self.label_map.image_counts
+        )
 
     def initialize(self, model: build.Model) -> None:
         """Load the weights that training starts from; called where there is nothing to resume.

@@ -12,6 +12,8 @@ from mrcnn_tf.data import coco_json, decoder, schema
 from mrcnn_tf.data.findings import RefusedError
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import ground_truth
+from mrcnn_tf.experiment import fields, inputs
+from mrcnn_tf.experiment.experiment import Task
 from tests.data_prep.in_process import InProcess
 
 _IDS, _NAMES = (3, 5, 40), ("ant", "bee", "cat")
@@ -120,6 +122,35 @@ def test_lists_and_counts_reach_batch_and_scorer(tmp_path):
         "not_exhaustive_category_ids": [],
     }
     assert of_file["categories"][0] == {"id": 3, "name": "ant", "frequency": "r"}
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_batches_say_what_is_known_where_it_is_learnt(tmp_path, is_training):
+    _convert(tmp_path, _content())
+    task = Task()
+    data = fields.Data(
+        is_training=is_training,
+        input_path=f"{tmp_path}/records/train-*.tfrecord",
+        global_batch_size=2,
+        short_edges=(32,),
+        long_edge=64,
+        mask_arena_pixels=4096,
+    )
+    assert schema.NEG_CLASSES not in inputs.build(task, data, _label_map(tmp_path)).element_spec
+    task.model.federated.classes_per_image = 3
+    dataset = inputs.build(task, data, _label_map(tmp_path))
+    assert dataset.element_spec[schema.NEG_CLASSES].shape == (2, 4)
+    known = {"1": ([3], [2]), "2": ([1, 3], []), "3": ([], []), "": ([], [])}
+    seen = set()
+    for batch in dataset.take(2).as_numpy_iterator():  # all images, and a blank one of evaluation
+        for b, row in enumerate(batch[schema.SOURCE_ID]):
+            source_id = row.tobytes().rstrip(b"\0").decode()
+            found = (batch[schema.NEG_CLASSES][b], batch[schema.NOT_EXHAUSTIVE_CLASSES][b])
+            assert tuple(np.flatnonzero(one).tolist() for one in found) == known[source_id]
+            seen.add(source_id)
+    assert seen == {"1", "2", "3"} | (set() if is_training else {""})
+    task.model.federated.image_lists = False
+    assert schema.NEG_CLASSES not in inputs.build(task, data, _label_map(tmp_path)).element_spec
 
 
 def test_the_files_own_counts_and_letters_win(tmp_path):

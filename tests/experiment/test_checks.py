@@ -228,6 +228,27 @@ FILES = (
             "stages.rpn_checkpoint=runs/rpn",
             "stages.rpn_checkpoint: which network is it of? Give stages.rpn_experiment too",
         ),
+        # Federated losses.
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.federated.classes_per_image=-1",
+            "classes_per_image: got -1, needs a number of classes (50 in CenterNet2), or 0 for a",
+        ),
+        (
+            "rpn_r50_fpn",
+            "task.model.federated.classes_per_image=50",
+            "classes_per_image: got 50, but an RPN knows no classes. Leave it 0",
+        ),
+        (
+            "maskrcnn_r50_fpn_lvis",
+            "task.model.federated.frequency_power=-0.5",
+            "frequency_power: got -0.5, needs 0 (all classes alike) to 10",
+        ),
+        (
+            "maskrcnn_r50_fpn_lvis",
+            "task.model.federated.frequency_power=11",
+            "frequency_power: got 11",
+        ),
         # Keypoints.
         (
             "maskrcnn_r50_c4",

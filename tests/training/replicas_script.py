@@ -37,7 +37,7 @@ CASES = {
 
 
 def networks(norm: str) -> dict[str, fields.Model]:
-    """An RPN, and a detector on given proposals: together all losses there are.
+    """An RPN, and detectors on given proposals: together all losses there are.
 
     Neither ranks boxes by what it computes. In a joint network the last bit of a score or of a box
     decides which of two near ties survives NMS, and with it what the detector learns from.
@@ -45,7 +45,9 @@ def networks(norm: str) -> dict[str, fields.Model]:
     rpn, detector = tiny_network.config(norm), tiny_network.config(norm)
     rpn.override({"system": "rpn"})
     detector.override({"proposals": "file"})
-    return {"rpn": rpn, "detector": detector}
+    federated = tiny_network.config(norm)
+    federated.override({"proposals": "file", "federated": {"classes_per_image": 3}})
+    return {"rpn": rpn, "detector": detector, "federated": federated}
 
 
 def train(strategy, num_replicas: int, mode: str, case: str, config: fields.Model):
@@ -111,6 +113,8 @@ def main(mode: str, case: str, norm: str) -> None:
     together = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     compared = {}
     for name, config in networks(norm).items():
+        if name == "federated" and case != "parts":  # in its other parts the same detector
+            continue
         one = train(alone, 1, mode, case, config)
         two = train(together, 2, mode, case, config)
         compared[name] = {
