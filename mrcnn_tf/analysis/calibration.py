@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mrcnn_tf.evaluation import scoring
+from mrcnn_tf.evaluation import federated, scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def calibration(rows: scoring.Rows) -> Calibration:
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    evaluation = scoring.evaluate(rows, [rows.max_detections], scoring.library("hotcoco"))
+    evaluation = scoring.evaluate(rows, [rows.max_detections], federated.library_of(rows))
     found = evaluation.calibration(n_bins=10, iou_threshold=0.5)
     bins = [
         Bin(row["bin_lower"], row["bin_upper"], row["avg_confidence"], row["avg_accuracy"], n)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mrcnn_tf.analysis import bootstrap
 from mrcnn_tf.analysis.matches import Matches, match
-from mrcnn_tf.evaluation import scoring
+from mrcnn_tf.evaluation import federated, scoring
 
 MEASURES = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # IoU thresholds
 
@@ -62,7 +62,7 @@ def compute(rows: scoring.Rows, resamples: int = bootstrap.RESAMPLES) -> CocoNum
       rows: ground truth and detections.
       resamples: sets of images to draw.
     """
-    precision = scoring.precisions(rows, scoring.library("hotcoco"))
+    precision = scoring.precisions(rows, federated.library_of(rows))
     num_categories = len(rows.category_ids)
     counts = bootstrap.draw(len(rows.images), resamples)
     numbers = []

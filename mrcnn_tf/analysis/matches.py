@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.evaluation import scoring
+from mrcnn_tf.evaluation import federated, scoring
 
 IOU_50 = 0  # place of IoU 0.5 among the ten thresholds
 
@@ -22,8 +22,8 @@ class Matches:
       score: float [D].
       detection_id: int [D].
       is_right: bool [T, D]: it found an object of its category that no surer one found.
-      is_ignored: bool [T, D]: neither right nor wrong: it found a crowd, or something of a size
-        that is not looked at.
+      is_ignored: bool [T, D]: neither right nor wrong: it found a crowd, something of a size that
+        is not looked at, or nothing where its category is not annotated exhaustively (LVIS).
       found_id: int [D], the annotation that it found at IoU 0.5; 0 for none.
       object_image: int [G].
       object_category: int [G].
@@ -49,7 +49,7 @@ def match(rows: scoring.Rows, area: str = "all") -> Matches:
       rows: ground truth and detections.
       area: one of `scoring.AREAS`.
     """
-    evaluation = scoring.evaluate(rows, [rows.max_detections], scoring.library("hotcoco"), area)
+    evaluation = scoring.evaluate(rows, [rows.max_detections], federated.library_of(rows), area)
     num_thresholds = len(evaluation.params.iouThrs)
     cells = [cell for cell in evaluation.evalImgs if cell is not None]
     cells.sort(key=lambda cell: (cell["category_id"], cell["image_id"]))

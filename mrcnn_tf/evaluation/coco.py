@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from mrcnn_tf.data.keypoint_set import KeypointSet
 from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.evaluation import (
     boundary,
     detections,
+    federated,
     ground_truth,
     images,
     keypoint_scoring,
@@ -35,7 +37,9 @@ _RESULTS_OF_A_PART = 50_000  # some megabytes, of what processes tell each other
 
 
 class CocoEvaluator:
-    """Scores detections of a data set's images as COCO does.
+    """Scores detections of a data set's images as COCO does; if they say so, as LVIS does.
+
+    They say so by lists of categories, see `federated.py`.
 
     Shape letters: `B` images, `D` detections, `M` mask side.
 
@@ -45,7 +49,8 @@ class CocoEvaluator:
       include_masks: whether to score masks beside boxes.
       include_boundaries: whether to score masks by their boundaries too, see `boundary.py`.
       include_keypoints: whether to score keypoints beside them, of the categories that have some.
-      max_detections: detections per image and category that count; more than 10.
+      max_detections: detections per image and category that count, by LVIS's rules per image; more
+        than 10.
       mask_paste: how probabilities become pixels, see `ops/paste.py`.
       cocoeval: who computes the numbers, "hotcoco" or "pycocotools"; see `scoring.py`.
       as_pycocotools: reproduce the numbers that pycocotools gives for a result file, with its
@@ -85,7 +90,9 @@ class CocoEvaluator:
         self._keypoint_names = names if include_keypoints else {}
         self._max_detections = max_detections
         self._mask_paste = mask_paste
-        self._cocoeval = scoring.library("pycocotools" if as_pycocotools else cocoeval)
+        self._is_federated = federated.is_federated(truth)
+        library = federated.library if self._is_federated else scoring.library
+        self._cocoeval = library("pycocotools" if as_pycocotools else cocoeval)
         self._as_pycocotools = as_pycocotools
         self._images = images.Images(truth)
         known_ids = {category["id"] for category in truth["categories"]}
@@ -111,6 +118,12 @@ class CocoEvaluator:
     def kinds(self) -> tuple[str, ...]:
         """What is scored by its overlap: ("box", "mask"), or ("box",)."""
         return tuple(self._kinds)
+
+    @property
+    def summary_names(self) -> tuple[str, ...]:
+        """What is measured over all categories, by the names that follow `box_` and so on."""
+        names = federated.names if self._is_federated else scoring.names
+        return names(self._max_detections)
 
     @property
     def has_mask_scores(self) -> bool:
@@ -272,8 +285,10 @@ class CocoEvaluator:
           `box_ap`, `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`, `box_ap_large`,
           `box_ar1`, `box_ar10`, `box_ar100` (named after `max_detections`), `box_ar_small`,
           `box_ar_medium`, `box_ar_large`, and the same with `mask_` and, if they are scored,
-          `boundary_`. AP of each category as `box_ap/NAME` and so on. Of keypoints
-          the ten numbers of `keypoint_scoring.score` with `keypoint_`, and `keypoint_ap/NAME`.
+          `boundary_`. AP of each category as `box_ap/NAME` and so on. By LVIS's rules there are
+          `box_ap_rare`, `box_ap_common` and `box_ap_frequent` instead of `box_ar1` and `box_ar10`.
+          Of keypoints the ten numbers of `keypoint_scoring.score` with `keypoint_`, and
+          `keypoint_ap/NAME`.
         """
         missing = self._images.num_missing
         if missing:
@@ -284,7 +299,7 @@ class CocoEvaluator:
             )
         self._scores = {kind: self._score(kind) for kind in self._kinds}
         if self._include_boundaries:
-            self._scores["boundary"] = self._named(boundary.score(self.rows("mask")))
+            self._scores["boundary"] = self._score("mask", by_boundary=True)
         if self._keypoint_names:
             self._scores["keypoint"] = self._score_keypoints()
         numbers = {}
@@ -358,17 +373,29 @@ class CocoEvaluator:
             }
             for k, result in enumerate(scored)
         ]
-        return scoring.Rows(
-            images=self._images.numbered(),
+        numbered = self._images.numbered()
+        if self._is_federated:
+            numbered = federated.numbered(numbered, category)
+        every = scoring.Rows(
+            images=numbered,
             category_ids=list(category.values()),
             annotations=annotations,
             detections=rows,
             iou_type=self._kinds[kind],
             max_detections=self._max_detections,
         )
+        return federated.those_that_count(every) if self._is_federated else every
 
-    def _score(self, kind: str) -> scoring.Scores:
-        return self._named(scoring.score(*self.rows(kind), self._cocoeval))
+    def _score(self, kind: str, by_boundary: bool = False) -> scoring.Scores:
+        rows, library = self.rows(kind), self._cocoeval
+        if not self._is_federated:
+            scores = boundary.score(rows) if by_boundary else scoring.score(*rows, library)
+            return self._named(scores)
+        if by_boundary:
+            library = scoring.Library(COCO, federated.FederatedBoundaryEval)
+        ordered = sorted(self._truth["categories"], key=lambda category: category["id"])
+        letters = [category.get("frequency", "") for category in ordered]
+        return self._named(federated.score(rows, letters, library))
 
     def _named(self, scores: scoring.Scores) -> scoring.Scores:
         """Give categories their own ids back."""

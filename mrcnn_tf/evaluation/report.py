@@ -4,6 +4,7 @@ from collections import Counter
 
 from mrcnn_tf.evaluation.scoring import Scores
 
+_MOST_LISTED = 200  # categories, one a line
 _NAME_WIDTH = 30  # longest category name that keeps the columns of an 80-character terminal
 
 
@@ -17,7 +18,7 @@ def category_labels(categories: list[dict]) -> dict[int, str]:
 
 
 def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> str:
-    """Return one line per category that has objects, then the numbers of each kind.
+    """Return a line per category that has objects, if not too many, then each kind's numbers.
 
     Args:
       truth: the ground truth, see `ground_truth.py`.
@@ -34,7 +35,8 @@ def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> s
     cell = max(9, *(len(kind) + 5 for kind in scores))
     columns = "".join(f"{kind + ' AP':>{cell}}" for kind in scores)
     lines = [f"{'category':<{width}}{columns}{'objects':>9}"]
-    for category_id in shown:
+    listed = shown if len(shown) <= _MOST_LISTED else []
+    for category_id in listed:
         # A category without keypoints has no score of them.
         values = [s.ap_by_category.get(category_id, -1.0) for s in scores.values()]
         cells = "".join(_number(value, cell) for value in values)
@@ -44,6 +46,8 @@ def category_table(truth: dict[str, list[dict]], scores: dict[str, Scores]) -> s
     lines.append(f"{'all':<{width}}{means}{sum(objects.values()):>9}")
     if crowds:
         lines[-1] += f" + {crowds} crowd regions"
+    if len(listed) < len(shown):
+        lines.append(f"({len(shown):,} categories, too many to list: see metrics.jsonl)")
     if len(shown) < len(labels):
         lines.append(f"({len(labels) - len(shown)} categories without objects are not listed)")
     heads: tuple[str, ...] = ()

@@ -69,7 +69,7 @@ class Rows(NamedTuple):
     """What COCOeval takes, images, annotations and categories numbered anew: `score`'s arguments.
 
     Attributes:
-      images: [{"id", "height", "width"}].
+      images: [{"id", "height", "width"}]; by LVIS's rules with lists, see `federated.numbered`.
       category_ids: the categories to score, ascending.
       annotations: ground truth: {"id", "image_id", "category_id", "iscrowd", "area"} and "bbox" or
         "segmentation", a compressed RLE; each with its own int id from 1 on.
@@ -112,26 +112,33 @@ def score(
       The scores.
     """
     rows = Rows(images, category_ids, annotations, detections, iou_type, max_detections)
-    evaluation = evaluate(rows, [1, 10, max_detections], cocoeval)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
+    evaluation = accumulated(rows, [1, 10, max_detections], cocoeval)
     precision = evaluation.eval["precision"]  # [IoU, recall, category, area, cap]
     recall = evaluation.eval["recall"]  # [IoU, category, area, cap]
     summary = {
-        "ap": _mean_of_measured(precision[:, :, :, 0, -1]),
-        "ap50": _mean_of_measured(precision[_IOU_50, :, :, 0, -1]),
-        "ap75": _mean_of_measured(precision[_IOU_75, :, :, 0, -1]),
-        **{f"ap_{n}": _mean_of_measured(precision[:, :, :, a, -1]) for n, a in _AREAS.items()},
-        "ar1": _mean_of_measured(recall[:, :, 0, 0]),
-        "ar10": _mean_of_measured(recall[:, :, 0, 1]),
-        f"ar{max_detections}": _mean_of_measured(recall[:, :, 0, 2]),
-        **{f"ar_{n}": _mean_of_measured(recall[:, :, a, -1]) for n, a in _AREAS.items()},
+        "ap": mean_of_measured(precision[:, :, :, 0, -1]),
+        "ap50": mean_of_measured(precision[_IOU_50, :, :, 0, -1]),
+        "ap75": mean_of_measured(precision[_IOU_75, :, :, 0, -1]),
+        **{f"ap_{n}": mean_of_measured(precision[:, :, :, a, -1]) for n, a in _AREAS.items()},
+        "ar1": mean_of_measured(recall[:, :, 0, 0]),
+        "ar10": mean_of_measured(recall[:, :, 0, 1]),
+        f"ar{max_detections}": mean_of_measured(recall[:, :, 0, 2]),
+        **{f"ar_{n}": mean_of_measured(recall[:, :, a, -1]) for n, a in _AREAS.items()},
     }
-    ap_by_category = {
-        category_id: _mean_of_measured(precision[:, :, k, 0, -1])
-        for k, category_id in enumerate(category_ids)
-    }
-    return Scores(summary, ap_by_category)
+    return Scores(summary, of_categories(precision[..., -1], category_ids))
+
+
+def names(max_detections: int) -> tuple[str, ...]:
+    """What `score` calls the numbers of its summary, in COCO's order."""
+    return (
+        *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+        *("ar1", "ar10", f"ar{max_detections}", "ar_small", "ar_medium", "ar_large"),
+    )
+
+
+def of_categories(precision: np.ndarray, category_ids: list[int]) -> dict[int, float]:
+    """Return the AP of each category, from a table float [IoU, recall, category, area]."""
+    return {i: mean_of_measured(precision[:, :, k, 0]) for k, i in enumerate(category_ids)}
 
 
 def precisions(rows: Rows, cocoeval: Library) -> np.ndarray:
@@ -141,9 +148,7 @@ def precisions(rows: Rows, cocoeval: Library) -> np.ndarray:
       float [IoU .50:.05:.95, recall 0:.01:1, category, area], areas in the order of `AREAS`; -1
       where there is no ground truth.
     """
-    evaluation = evaluate(rows, [1, 10, rows.max_detections], cocoeval)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
+    evaluation = accumulated(rows, [1, 10, rows.max_detections], cocoeval)
     return evaluation.eval["precision"][..., -1]
 
 
@@ -237,6 +242,21 @@ def evaluate(
     return run
 
 
-def _mean_of_measured(table: np.ndarray) -> float:
+def accumulated(rows: Rows, max_detections: list[int], cocoeval: Library) -> Any:
+    """Match, and count over all images; return the library's COCOeval, its tables in `eval`.
+
+    Args:
+      rows: see `evaluate`, here and below.
+      max_detections: all caps, ascending.
+      cocoeval: computes.
+    """
+    evaluation = evaluate(rows, max_detections, cocoeval)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    return evaluation
+
+
+def mean_of_measured(table: np.ndarray) -> float:
+    """Return the mean of what a table has, whose -1 stand for nothing to measure on; or -1."""
     measured = table[table > -1]
     return float(measured.mean()) if measured.size else -1.0

@@ -35,6 +35,11 @@ def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
         truth["categories"] = _categories_to_score(truth, label_map)
         theirs = LabelMap.from_coco_categories(truth["categories"])
         label_map = label_map.renumbered(theirs, path, "the network")
+        # How frequent a category is was counted in training.
+        letters = dict(zip(label_map.ids, label_map.frequencies, strict=False))
+        for category in truth["categories"]:
+            if category["id"] in letters:
+                category["frequency"] = letters[category["id"]]
     else:
         label_map = label_maps.of_records(config, config.validation_data, label_map)
         patterns = sources.patterns(config.validation_data)
@@ -62,9 +67,7 @@ def metric_names(config: Task, evaluator: Evaluator) -> list[str]:
     if isinstance(evaluator, proposal_evaluation.ProposalEvaluator):
         sizes = ("", "small_", "medium_", "large_")
         return [f"ar_{size}{cap}" for cap in proposal_evaluation.CAPS for size in sizes]
-    cap = max(100, config.model.max_instances)
-    summary = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", f"ar{cap}"]
-    summary += ["ar_small", "ar_medium", "ar_large"]
+    summary = [*evaluator.summary_names]
     scored = {a["category_id"] for a in evaluator.truth["annotations"] if not a["iscrowd"]}
     labels = report.category_labels(evaluator.truth["categories"])
     summary += [f"ap/{label}" for i, label in labels.items() if i in scored]
