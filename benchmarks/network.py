@@ -80,7 +80,8 @@ def experiment(
 def build_model(config: Experiment) -> MaskRCNN:
     """Build it with seeded weights."""
     tf_keras.utils.set_random_seed(0)
-    model = build.build_model(config.task.model, config.task.model.num_classes)
+    counts = image_counts(config.task.model.num_classes)
+    model = build.build_model(config.task.model, config.task.model.num_classes, counts)
     for stage in ("stage2", "stage3", "stage4", "stage5"):
         for block in getattr(model.backbone, stage).blocks:
             last = getattr(block, "norm3", None) or block.norm2
@@ -88,6 +89,11 @@ def build_model(config: Experiment) -> MaskRCNN:
     logits = model.roi_heads.box_head.class_logits
     logits.kernel.assign(tf.random.stateless_normal(logits.kernel.shape, [1, 2], stddev=0.05))
     return model
+
+
+def image_counts(classes: int) -> tuple[int, ...]:
+    """In how many images each class would be, if they were as uneven as LVIS's: 1 to 2,000."""
+    return tuple(int(count) for count in np.geomspace(2000, 1, classes - 1))
 
 
 def give_proposals(model: MaskRCNN, boxes: np.ndarray) -> None:

@@ -8,6 +8,9 @@ up to half, textures everywhere, objects cut by the border, in several parts or 
 crowd regions, a few images without any object. The same flags give the same bytes (with one
 version of NumPy and Pillow); images of `train` and `val` come from different seeds.
 
+With --num_categories=1203 the same images get so many categories and are annotated as LVIS is
+(`shape_varieties.py`), for trying what LVIS costs.
+
 Masks are exact: objects without holes are polygons along pixel edges, several if the object is in
 several parts; objects with holes are uncompressed run lengths, as are crowds.
 
@@ -34,7 +37,7 @@ from mrcnn_tf.console.progress_bar import ProgressBar
 from mrcnn_tf.data.pixel_polygons import mask_to_polygons
 from mrcnn_tf.data.rle import run_lengths
 
-from . import shape_scene
+from . import shape_scene, shape_varieties
 
 # Ids with gaps, as COCO's own: class k is not category id k.
 CATEGORY_IDS = (1, 2, 4, 7, 8)
@@ -59,6 +62,22 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return smallest, largest
 
 
+def check_categories(num_categories: int, keypoints: bool) -> None:
+    """Refuse categories that cannot be.
+
+    Raises:
+      ValueError: so few that a shape would have none, or arrows, which have no varieties.
+    """
+    num_shapes = len(shape_scene.CLASS_NAMES)
+    if 0 < num_categories < num_shapes:
+        raise ValueError(
+            f"--num_categories={num_categories}: expected {num_shapes} or more, at least one for "
+            "each shape, or 0 for the shapes alone"
+        )
+    if num_categories and keypoints:
+        raise ValueError("--keypoints draws arrows, of which --num_categories knows no varieties")
+
+
 def create_split(
     output_dir: pathlib.Path,
     split: str,
@@ -66,6 +85,7 @@ def create_split(
     image_size: tuple[int, int],
     seed: int,
     keypoints: bool = False,
+    num_categories: int = 0,
 ) -> bool:
     """Write the images of one split, then its annotation file.
 
@@ -79,6 +99,8 @@ def create_split(
       image_size: smallest and largest side, pixels.
       seed: of the data set.
       keypoints: whether there are arrows, with keypoints.
+      num_categories: how many, annotated as LVIS is; 0 for the five shapes. See
+        `check_categories`.
 
     Returns:
       Whether anything had to be written.
@@ -92,6 +114,8 @@ def create_split(
     if keypoints:
         settings["keypoints"] = True
         class_names += (shape_scene.ARROW,)
+    if num_categories:
+        settings["num_categories"] = num_categories
     information = {"description": f"shapes {split}", "version": _FORMAT_VERSION, **settings}
     annotation_file = output_dir / "annotations" / f"instances_{split}.json"
     if annotation_file.exists():
@@ -100,6 +124,7 @@ def create_split(
         annotation_file.unlink()
     image_dir = output_dir / split
     image_dir.mkdir(parents=True, exist_ok=True)
+    varieties = shape_varieties.Varieties(num_categories, seed) if num_categories else None
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     progress = ProgressBar(f"  {split}:", num_images, "images")
@@ -110,19 +135,28 @@ def create_split(
         name = f"{k + 1:012d}.jpg"
         Image.fromarray(image).save(image_dir / name, quality=95, subsampling=0)
         images.append({"id": k + 1, "file_name": name, "height": height, "width": width})
+        rows = []
         for scene_object in objects:
-            annotation = annotate(scene_object, len(annotations) + 1, k + 1)
+            row = annotate(scene_object, 0, k + 1)
             if class_names[scene_object.class_index] == shape_scene.ARROW:
-                annotation |= annotate_corners(scene_object)
-            annotations.append(annotation)
+                row |= annotate_corners(scene_object)
+            rows.append(row)
+        if varieties:
+            rows, lists = _as_varieties(varieties, rows, objects, image, rng)
+            images[-1] |= lists
+        for row in rows:
+            annotations.append(row | {"id": len(annotations) + 1})
         progress.add()
     progress.close()
+    named = list(zip((*CATEGORY_IDS, _ARROW_ID), class_names, strict=False))
+    if varieties:
+        named = list(enumerate(varieties.names, start=1))
     content = {
         "info": information,
         "licenses": [],
         "categories": [
             {"id": i, "name": name, "supercategory": "shape", **_keypoints_of(name)}
-            for i, name in zip((*CATEGORY_IDS, _ARROW_ID), class_names, strict=False)
+            for i, name in named
         ],
         "images": images,
         "annotations": annotations,
@@ -160,6 +194,28 @@ def annotate_corners(scene_object: shape_scene.SceneObject) -> dict[str, Any]:
     return {"keypoints": keypoints, "num_keypoints": num_keypoints}
 
 
+def _as_varieties(
+    varieties: shape_varieties.Varieties,
+    rows: list[dict[str, Any]],
+    objects: list[shape_scene.SceneObject],
+    image: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:
+    """Give an image's annotations the categories of their varieties; also return its two lists.
+
+    Of each category the first object is left, and no crowds, which LVIS has not.
+    """
+    rows = [
+        row | {"category_id": varieties.category_id(scene_object, image)}
+        for row, scene_object in zip(rows, objects, strict=True)
+        if not scene_object.is_crowd
+    ]
+    first: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row["category_id"], row)
+    return list(first.values()), varieties.lists(rng, [row["category_id"] for row in rows])
+
+
 def annotate(
     scene_object: shape_scene.SceneObject, annotation_id: int, image_id: int
 ) -> dict[str, Any]:
@@ -190,6 +246,9 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "image_size", "128", "Side of the images in pixels, or MIN-MAX: each side drawn from there."
     )
+    flags.DEFINE_integer(
+        "num_categories", 0, "Categories, annotated as LVIS is; 0: the five shapes.", lower_bound=0
+    )
     flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
     flags.DEFINE_bool("keypoints", False, "Draw arrows too, whose corners are keypoints.")
 
@@ -199,12 +258,19 @@ def main(_: list[str]) -> None:
     values = flags.FLAGS
     try:
         image_size = parse_image_size(values.image_size)
+        check_categories(values.num_categories, values.keypoints)
     except ValueError as error:
         raise app.UsageError(str(error)) from error
     output_dir = pathlib.Path(values.output_dir)
     for split, num_images in zip(_SPLITS, (values.num_train, values.num_val), strict=True):
         written = create_split(
-            output_dir, split, num_images, image_size, values.seed, values.keypoints
+            output_dir,
+            split,
+            num_images,
+            image_size,
+            values.seed,
+            values.keypoints,
+            values.num_categories,
         )
         print(f"{output_dir / split}: {num_images} images{'' if written else ', already there'}")
 

@@ -32,6 +32,20 @@ def test_training_step(measure, dtype):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["train", "infer"])
+def test_few_and_many_classes(measure, what):
+    [line] = measure(
+        "classes.py", *SMALL, f"--what={what}", "--classes", 4, 30, "--kinds", "federated"
+    )
+    few, many = line["contestants"]
+    assert (few["classes"], many["classes"]) == (4, 30)
+    assert few["loss"] == many["loss"] == "federated"
+    assert few["seconds_ratio"] == few["peak_ratio"] == 1.0
+    assert all(row["median_s"] > 0 and row["peak_mib"] > 100 for row in (few, many))
+    assert all(0 < row["value"] < 1000 for row in (few, many))
+
+
+@pytest.mark.slow
 def test_inference(measure):
     [line] = measure("inference.py", *SMALL)
     assert set(line["seconds"]) == {"without_masks", "with_masks", "exported"}

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from data_prep import create_shapes_coco, shape_scene
+from mrcnn_tf.data import coco_json
 
 _SCRIPT = pathlib.Path(create_shapes_coco.__file__)
 _NUM_SCENES = 120
@@ -144,3 +145,59 @@ def test_bad_image_size_is_refused(text):
 def test_image_size_forms():
     assert create_shapes_coco.parse_image_size("128") == (128, 128)
     assert create_shapes_coco.parse_image_size("96-160") == (96, 160)
+
+
+def test_many_categories_on_the_same_images_annotated_as_lvis_is(tmp_path):
+    for name, num_categories in (("five", 0), ("many", 1203)):
+        create_shapes_coco.create_split(
+            tmp_path / name, "train", 25, (96, 96), seed=5, num_categories=num_categories
+        )
+    texts = [
+        (tmp_path / name / "annotations/instances_train.json").read_text()
+        for name in ("five", "many")
+    ]
+    five, many = map(json.loads, texts)
+    for image in five["images"]:
+        paths = [tmp_path / name / "train" / image["file_name"] for name in ("five", "many")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert [category["id"] for category in many["categories"]] == list(range(1, 1204))
+    assert len({category["name"] for category in many["categories"]}) == 1203
+    data = coco_json.read(str(tmp_path / "many/annotations/instances_train.json"))
+    assert not data.findings
+    counts = dict(zip(data.label_map.ids, data.label_map.image_counts, strict=True))
+    assert sum(counts.values()) == len(many["annotations"])
+    assert 30 < sum(count > 0 for count in counts.values()) < len(many["annotations"])
+    objects = {
+        (a["image_id"], *a["bbox"]): a["category_id"]
+        for a in five["annotations"]
+        if not a["iscrowd"]
+    }
+    num_hidden = 0
+    for image in data.images:
+        present = [entry.category_id for entry in data.objects.get(image.source_id, ())]
+        assert len(set(present)) == len(present)
+        assert len(image.neg_category_ids) == 10
+        assert not {*image.neg_category_ids} & {*present}
+        assert {*image.not_exhaustive_category_ids} <= {*present}
+        num_hidden += len(image.not_exhaustive_category_ids)
+    for annotation in many["annotations"]:
+        shape = objects[annotation["image_id"], *annotation["bbox"]]
+        assert create_shapes_coco.CATEGORY_IDS[(annotation["category_id"] - 1) % 5] == shape
+    assert len(many["annotations"]) + num_hidden <= len(objects)
+
+
+@pytest.mark.parametrize(("number", "keypoints"), [(1, False), (4, False), (4, True), (5, True)])
+def test_categories_that_cannot_be_are_refused(number, keypoints):
+    with pytest.raises(ValueError, match="--num_categories"):
+        create_shapes_coco.check_categories(number, keypoints)
+
+
+def test_one_category_of_each_shape(tmp_path):
+    for number, keypoints in ((0, True), (0, False), (5, False)):
+        create_shapes_coco.check_categories(number, keypoints)
+    create_shapes_coco.create_split(tmp_path, "val", 3, (64, 64), 0, num_categories=5)
+    content = json.loads((tmp_path / "annotations/instances_val.json").read_text())
+    assert [row["name"].split()[0] for row in content["categories"]] == [*shape_scene.CLASS_NAMES]
+    for image in content["images"]:
+        present = {a["category_id"] for a in content["annotations"] if a["image_id"] == image["id"]}
+        assert present | {*image["neg_category_ids"]} == {1, 2, 3, 4, 5}

@@ -23,6 +23,9 @@ RUN_BY = {
     "data_prep/create_coco_tfrecord.py --num_shards --shards": (
         "tests/data_prep/test_parts.py::test_parts_at_once_with_kills"
     ),
+    "data_prep/create_shapes_coco.py --num_categories --output_dir": (
+        "tests/end_to_end/test_lvis.py::test_train_evaluate_export_predict"
+    ),
     "data_prep/split_coco.py --annotations --images --output_dir": (
         "tests/docs/test_typed.py::test_data_is_looked_at_split_and_converted"
     ),
