@@ -34,6 +34,8 @@ FREE = frozenset(
         "box_head.positive_iou",
         "box_head.smooth_l1_beta",
         "cascade.positive_ious",
+        "federated.frequency_power",
+        "federated.image_lists",
         "mask_head.target",
         "mask_head.target_sampling_ratio",
         "point_rend.oversampling",
@@ -104,7 +106,7 @@ def _fields_without_use(system: str, features: str) -> tuple[str, ...]:
     return {
         "mask_rcnn": (),
         "faster_rcnn": of_masks,
-        "rpn": (*of_masks, "box_head.", "cascade.", "roi_align.", "detection."),
+        "rpn": (*of_masks, "box_head.", "cascade.", "federated.", "roi_align.", "detection."),
     }[system] + {
         "fpn": (),
         "c4": (*of_one_level, "box_head.fc_", "mask_head.conv_layers"),
@@ -124,6 +126,8 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _same(field: str, value: Any, other: Any) -> bool:
+    if field == "federated.classes_per_image":  # a sigmoid per class, however it was learnt
+        return bool(value) == bool(other)
     if field.endswith("norm") and value in _BATCH_NORMS and other in _BATCH_NORMS:
         return True
     if isinstance(value, list) and isinstance(other, list):

@@ -33,6 +33,7 @@ _DETECTRON2_PROPOSALS = {
     ("dc5", False): (12000, 2000, 6000, 1000),
     ("dc5", True): (12000, 2000, 6000, 1000),  # none was released
 }
+_LVIS = (1203, 1230)  # classes of LVIS v1 and v0.5
 _DETECTRON2_CASCADE = {"positive_ious": [0.6, 0.7], "regression_factors": [2.0, 3.0]}
 # Model Garden's MEAN_RGB and STDDEV_RGB.
 _MODEL_GARDEN_PIXELS = {
@@ -120,6 +121,13 @@ def _detectron2(
     if recognized.num_keypoints:
         fields["rpn"]["post_nms_top_k_train"] = 1500
         fields["box_head"] = {"smooth_l1_beta": 0.5} | fields["box_head"]
+    if recognized.num_classes - 1 in _LVIS:
+        fields |= {"max_instances": 300, "detection": {"score_threshold": 1e-4}}
+        notes.append(
+            f"{recognized.num_classes - 1} classes, as many as LVIS has: 300 detections from a "
+            "score of 0.0001 on, and a softmax; one that learnt by USE_SIGMOID_CE has "
+            "--params_override=task.model.federated.classes_per_image=50"
+        )
     if recognized.num_box_heads > 1:
         fields["cascade"] = dict(_DETECTRON2_CASCADE)
         fields["rpn"]["post_nms_top_k_train"] = 2000

@@ -398,8 +398,3 @@ def _check_variants(recognized: Recognized, shapes: Mapping[str, Shape]) -> None
             f"{'of all classes' if agnostic else 'per class'}; Detectron2's have three with boxes "
             "of all classes"
         )
-    if recognized.project == "detectron2" and recognized.num_classes - 1 in (1203, 1230):
-        raise ValueError(
-            f"this is a model for LVIS ({recognized.num_classes - 1} classes), whose way of "
-            "scoring does not exist here yet"
-        )

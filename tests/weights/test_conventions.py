@@ -46,6 +46,27 @@ def test_detectron2_on_c4_and_alone():
     assert (alone.rpn.pre_nms_top_k_test, alone.rpn.post_nms_top_k_test) == (1000, 2000)
 
 
+def test_detectron2s_models_for_lvis_find_more_and_fainter_objects():
+    for classes_of_file in (1203, 1230):
+        lvis = model_of(foreign.detectron2(R50, classes=classes_of_file))
+        assert (lvis.max_instances, lvis.detection.score_threshold) == (300, 1e-4)
+        assert lvis.federated.classes_per_image == 0
+    of_sigmoids = lvis.as_dict()
+    of_sigmoids["federated"] = {
+        "classes_per_image": 50,
+        "frequency_power": 1.0,
+        "image_lists": True,
+    }
+    answers, free = comparison.differences(lvis.as_dict(), of_sigmoids)
+    assert [text.split(":")[0] for text in answers] == ["task.model.federated.classes_per_image"]
+    assert [text.split(":")[0] for text in free] == ["task.model.federated.frequency_power"]
+    of_sigmoids["federated"]["classes_per_image"] = 30
+    fewer = lvis.as_dict() | {"federated": of_sigmoids["federated"] | {"classes_per_image": 50}}
+    assert comparison.differences(fewer, of_sigmoids) == ([], [])
+    others = model_of(foreign.detectron2(R50, classes=1204))
+    assert (others.max_instances, others.detection.score_threshold) == (100, 0.05)
+
+
 def test_detectron2s_cascade_is_the_experiment():
     """Of one class, too, where the boxes' shape does not tell whether it is of all classes."""
     given = loading.load("cascade_maskrcnn_r50_fpn").task.model

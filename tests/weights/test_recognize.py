@@ -176,9 +176,6 @@ def test_what_is_refused_by_name(case):
 
 
 def test_variants_that_only_their_shapes_tell():
-    for classes in (1203, 1230):
-        with pytest.raises(ValueError, match=f"this is a model for LVIS .{classes} classes"):
-            found(foreign.detectron2(R50, classes=classes))
     three = foreign.detectron2(R50, cascade=True)
     two = {n: s for n, s in three.items() if not re.match(r"roi_heads\.box_\w+\.2", n)}
     with pytest.raises(ValueError, match="a Cascade R-CNN of 2 box heads with boxes of all cl"):
