@@ -124,6 +124,7 @@ def test_lists_and_counts_reach_batch_and_scorer(tmp_path):
     assert of_file["categories"][0] == {"id": 3, "name": "ant", "frequency": "r"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_training", [False, True])
 def test_batches_say_what_is_known_where_it_is_learnt(tmp_path, is_training):
     _convert(tmp_path, _content())
