@@ -170,7 +170,8 @@ def check_training(task: MaskRCNNTask) -> list[str]:
 
     Raises:
       ValueError: there are no objects, or no masks or keypoints where these are to be learnt; or no
-        counts where a federated loss needs them; or the tf.data service that is to read them cannot.
+        counts where a federated loss needs them; or the tf.data service that is to read them
+        cannot.
       FileNotFoundError: there are no records, or what the detector will be exported with is gone.
     """
     config = task.task_config
