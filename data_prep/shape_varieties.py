@@ -1,8 +1,9 @@
 """Many categories for the shapes data set: a category is a shape and about a colour.
 
 The drawn images stay what they are; only what is said of them differs. It is said as in a federated
-data set (LVIS): most categories are in few images or none, each image names a few that it has none
-of, and where it has two objects of one category the second is not annotated, and that is said.
+data set (LVIS): a few categories are in many images and most in few or none, each image names a few
+that it has none of, and where it has two objects of one category the second is not annotated, and
+that is said.
 """
 
 import numpy as np
@@ -10,13 +11,15 @@ import numpy as np
 from . import shape_scene
 
 _NUM_NEG = 10  # categories that an image is known to have none of
+_UNEVENNESS = 0.6  # 0: all colours reach equally far
 
 
 class Varieties:
     """So many categories.
 
     Category id k + 1 is shape k % 5 in colour k // 5. Colours are random; an object's is the one
-    that is nearest to the mean of its pixels.
+    that is nearest to the mean of its pixels. The first ones count as nearer than they are, so that
+    most objects have one of them.
 
     Args:
       num_categories: how many; at least one for each shape.
@@ -27,6 +30,7 @@ class Varieties:
         self._num_categories = num_categories
         num_colours = -(-num_categories // len(shape_scene.CLASS_NAMES))
         self._colours = np.random.default_rng([seed, 2]).uniform(25, 230, [num_colours, 3])
+        self._reach = (5.0 + np.arange(num_colours)) ** -_UNEVENNESS
 
     @property
     def names(self) -> list[str]:
@@ -48,9 +52,8 @@ class Varieties:
             + scene_object.class_index
             + len(shape_scene.CLASS_NAMES) * np.arange(len(self._colours))
         )
-        colours = self._colours[ids <= self._num_categories]
-        mean = image[scene_object.mask].mean(axis=0)
-        return int(ids[np.argmin(((colours - mean) ** 2).sum(axis=1))])
+        distances = np.linalg.norm(self._colours - image[scene_object.mask].mean(axis=0), axis=1)
+        return int(ids[np.argmin((distances / self._reach)[ids <= self._num_categories])])
 
     def lists(self, rng: np.random.Generator, category_ids: list[int]) -> dict[str, list[int]]:
         """Say what else is known of an image with objects of these categories, one id an object."""

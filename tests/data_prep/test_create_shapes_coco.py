@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_prep import create_shapes_coco, shape_scene
+from data_prep import create_shapes_coco, shape_scene, shape_varieties
 from mrcnn_tf.data import coco_json
 
 _SCRIPT = pathlib.Path(create_shapes_coco.__file__)
@@ -201,3 +201,15 @@ def test_one_category_of_each_shape(tmp_path):
     for image in content["images"]:
         present = {a["category_id"] for a in content["annotations"] if a["image_id"] == image["id"]}
         assert present | {*image["neg_category_ids"]} == {1, 2, 3, 4, 5}
+
+
+def test_categories_are_as_uneven_as_lvis():
+    varieties = shape_varieties.Varieties(1203, seed=0)
+    triangle = shape_scene.SceneObject(2, np.ones([1, 1], bool), full_area=1)
+    colours = np.random.default_rng(1).uniform(25, 230, [1720, 3])  # as many as of 2,000 images
+    ids = [varieties.category_id(triangle, colour[None, None]) for colour in colours]
+    assert {(i - 1) % 5 for i in ids} == {2}
+    counts = np.bincount(ids)
+    assert 3 <= (counts > 100).sum() <= 8  # frequent ones
+    assert 20 <= ((counts > 10) & (counts <= 100)).sum() <= 40  # common
+    assert 80 <= ((counts > 0) & (counts <= 10)).sum() <= 140  # rare
