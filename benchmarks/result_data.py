@@ -24,6 +24,11 @@ def arrows(folder: pathlib.Path, tiny: bool) -> None:
     shapes(folder, tiny, "--keypoints")
 
 
+def lvis(folder: pathlib.Path, tiny: bool) -> None:
+    """The images of "shapes" with 1,203 categories, annotated as LVIS's are."""
+    shapes(folder, tiny, "--num_categories=1203")
+
+
 def uneven(folder: pathlib.Path, tiny: bool) -> None:
     """The same, but only few of the training images have one of the classes."""
     of_all = folder.with_name("shapes")
@@ -36,7 +41,7 @@ def uneven(folder: pathlib.Path, tiny: bool) -> None:
     _convert(of_all / "val", _annotations(of_all, "val"), folder / "records" / "val")
 
 
-COMMANDS = {"shapes": shapes, "arrows": arrows, "uneven": uneven}
+COMMANDS = {"shapes": shapes, "arrows": arrows, "lvis": lvis, "uneven": uneven}
 
 
 def make(name: str, folder: pathlib.Path, tiny: bool) -> None:

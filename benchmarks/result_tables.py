@@ -198,9 +198,9 @@ def _of_seeds(values: Sequence[float], form: str) -> str:
 
 
 def _title(metric: str) -> str:
-    """`mask_ap/star` is "mask AP, star"."""
+    """`mask_ap/star` is "mask AP, star", `mask_ap_rare` "mask AP rare"."""
     name, _, category = metric.partition("/")
-    return name.replace("_ap", " AP") + (f", {category}" if category else "")
+    return name.replace("_ap", " AP").replace("_", " ") + (f", {category}" if category else "")
 
 
 def _cells(cells: Sequence[str]) -> str:

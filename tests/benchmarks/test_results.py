@@ -220,6 +220,12 @@ def test_noise_is_that_of_the_seeds():
     assert result_tables.noise({"baseline": {0: LINES[0]}}) == ""
 
 
+def test_titles_of_metrics():
+    names = ("mask_ap", "mask_ap/star", "mask_ap_rare", "keypoint_ap")
+    titles = ["mask AP", "mask AP, star", "mask AP rare", "keypoint AP"]
+    assert [result_tables._title(name) for name in names] == titles
+
+
 def test_times_of_evaluations_have_a_table():
     seconds = {"median": 4.123, "calm": None}
     times = {
