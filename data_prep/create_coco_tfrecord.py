@@ -193,6 +193,8 @@ def run(job: "conversion.Job", workers: "shards.Workers | None" = None) -> None:
         )
         return
     _print_summary(job.prefix, summary, time.monotonic() - start)
+    if summary.counts.get("annotations") == summary.counts.get("crowds"):
+        return  # there is nothing to train on, which was said
     experiment = "maskrcnn_r50_fpn" if summary.counts.get("masks") else "fasterrcnn_r50_fpn"
     command_line.print_next(
         "where training and validation records are both there:\n"

@@ -341,6 +341,7 @@ def test_all_crowd_is_said(folder, capsys):
     assert "27 crowds" in said.out
     assert "warning: 27 of 27 objects are crowds" in said.err
     assert "nothing to learn from" in said.err
+    assert "mrcnn_tf.train" not in said.out  # no next step
     counts = json.loads((folder / "out/x.manifest.json").read_text())["shards"].values()
     assert sum(row["counts"]["crowds"] for row in counts) == 27
 
