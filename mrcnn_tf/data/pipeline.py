@@ -182,7 +182,9 @@ def build(
         "pixel_mean": pixel_mean,
         "pixel_std": pixel_std,
     }
-    prepare_image = functools.partial(preprocess.prepare_image, **convention)
+
+    def prepare_image(image: tf.Tensor, size_hw: tf.Tensor, canvas_hw: tf.Tensor) -> tf.Tensor:
+        return preprocess.prepare_image(image, size_hw, canvas_hw, **convention)
 
     def load(row: order.Rows, serialized: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decode and augment a record, and decide its size."""
