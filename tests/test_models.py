@@ -24,6 +24,7 @@ from mrcnn_tf.modeling import (
     roi_pooling,
     rpn,
 )
+from mrcnn_tf.weights import assign, no_pretrained
 from tests import tiny_network
 from tests.tiny_network import EMPTY, TWO_OBJECTS
 
@@ -163,13 +164,21 @@ def test_a_backbone_is_an_entry(monkeypatch):
         def call(self, images, training=False):
             return {k: tf.nn.avg_pool2d(images, 2**k, 2**k, "VALID") for k in range(2, 6)}
 
-    entry = backbones.Entry(Pooling, {"pooling": {}}, lambda given: None, "unused")
+    variants = {"pooling": {"norm": "group_norm", "freeze_at": 0, "weights": ""}}
+    entry = backbones.Entry(Pooling, variants, lambda given: None)
     monkeypatch.setitem(backbones.BACKBONES, "pooling", entry)
     small = {k: v for k, v in SMALL.items() if k != "backbone"}
     model = models.mask_rcnn("pooling", 3, overrides=small)
     assert isinstance(model.backbone, Pooling)
     assert model(tf.zeros([1, 64, 64, 3]), tf.constant([[64.0, 64.0]])).boxes.shape == (1, 100, 4)
-    override = "task.model.backbone.type=pooling,task.model.backbone.weights=''"
+    override = "task.model.backbone.type=pooling"
+    with pytest.raises(ValueError, match="weights: there are no ImageNet weights of pooling; set"):
+        loading.load("maskrcnn_r50_fpn", params_override=override)
+    with pytest.raises(ValueError, match="torchvision has no detector on pooling"):
+        assign.backbone_entries("torchvision", model.backbone)
+    with pytest.raises(FileNotFoundError, match="no ImageNet weights of pooling"):
+        no_pretrained.load_imagenet(model.backbone)
+    override += ",task.model.backbone.weights=''"
     with pytest.raises(ValueError, match="'pooling' has no stage that could be applied to RoIs"):
         loading.load("maskrcnn_r50_c4", params_override=override)
 

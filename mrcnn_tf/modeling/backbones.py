@@ -34,13 +34,13 @@ class Entry:
       weights: the module that knows the names of its weights in other projects' files, and where
         pretrained ones are: `load_imagenet(layer)`, `check_imagenet(fields.Model)` and
         `entries(project, layer, ...)`, see `weights/resnets.py`. Given by name, because weights
-        are read into networks and not the other way round.
+        are read into networks and not the other way round. Left out where there are none.
     """
 
     layer: Callable[..., tf_keras.layers.Layer]
     variants: Mapping[str, Mapping[str, Any]]
     check: Callable[[Backbone], None]
-    weights: str
+    weights: str = "mrcnn_tf.weights.no_pretrained"
 
     def build(self, fields: Backbone, last_level: int, dilated: bool) -> tf_keras.layers.Layer:
         """Build the layer up to `last_level`, with the fields that it has."""
