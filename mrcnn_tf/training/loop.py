@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator
 
 import orbit
@@ -21,6 +22,7 @@ from mrcnn_tf.training import (
 from mrcnn_tf.training.trainer import Trainer, numbers
 
 _BEHIND_THE_MESSAGE = ("\t", "Traceback", "Original stack trace", "Detected at node")
+_NAMES_OF_OPERATIONS = re.compile(r"\{\{\w*node .*?\}\} ?| \[Op:\w*\]")
 
 
 class Loop:
@@ -273,4 +275,5 @@ def first_lines(message: str) -> str:
         if line.startswith(_BEHIND_THE_MESSAGE) or "{{node" in line:
             break
         lines.append(line)
-    return " ".join(lines) or message.strip().splitlines()[0]
+    text = " ".join(lines) or message.strip().partition("\n")[0]
+    return _NAMES_OF_OPERATIONS.sub("", text).strip() or "TensorFlow names no reason"

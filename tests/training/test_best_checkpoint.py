@@ -14,7 +14,7 @@ from mrcnn_tf import checkpoints
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.training import run_folder
 from mrcnn_tf.training import trainer as trainer_lib
-from mrcnn_tf.training.loop import Loop
+from mrcnn_tf.training.loop import Loop, first_lines
 from mrcnn_tf.training.trainer import BestCheckpoint, Trainer
 
 METRIC = "mask_ap"
@@ -260,9 +260,30 @@ def test_no_room_for_a_checkpoint(trainer, tmp_path):
             loop.save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "File too large" in str(raised.value)
+    assert "File too large. " in str(raised.value)
+    assert "{{" not in str(raised.value)
     assert f"The last one is {tmp_path}/ckpt-7" in str(raised.value)
     assert {path: path.read_bytes() for path in tmp_path.glob("*") if path.is_file()} == before
     assert not list(tmp_path.glob("*_temp"))
     assert loop.save() == f"{tmp_path}/ckpt-9"
     assert checkpoints.damage(f"{tmp_path}/ckpt-9") == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "want"),
+    [
+        (
+            "{{function_node __wrapped__SaveV2_device_/job:localhost/device:CPU:0}} "
+            "runs/a/ckpt-6; No space left on device [Op:SaveV2]",
+            "runs/a/ckpt-6; No space left on device",
+        ),
+        (
+            "{{function_node f}} {{node x}} Odd file.\n\t [[{{node y}}]] [Op:IteratorGetNext]",
+            "Odd file.",
+        ),
+        ("Odd file.\nIt is cut off.\n\t [[{{node y}}]]", "Odd file. It is cut off."),
+        ("", "TensorFlow names no reason"),
+    ],
+)
+def test_an_error_of_tensorflow_is_told_without_the_names_of_operations(message, want):
+    assert first_lines(message) == want
