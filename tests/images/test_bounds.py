@@ -173,13 +173,15 @@ def test_large_images_are_converted_in_strips(mode, monkeypatch):
     content = deep_or_not(mode, 1000)
     _, whole = reading.decode(content)
     monkeypatch.setattr(depth, "_STRIP_PIXELS", 1000 * 7)
-    tracemalloc.start()
-    try:
-        _, in_strips = reading.decode(content)
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    peaks = []
+    for _ in range(3):  # other threads of the test run take memory now and then
+        tracemalloc.start()
+        try:
+            _, in_strips = reading.decode(content)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
     np.testing.assert_array_equal(in_strips, whole)
     assert len(np.unique(whole)) > 5
-    # The result, twice on its way to a tensor, and what other threads of the test run take.
-    assert most < 2 * 3 * 1000 * 1000 + 500_000
+    # The result, twice on its way to a tensor.
+    assert min(peaks) < 2 * 3 * 1000 * 1000 + 500_000
