@@ -293,6 +293,7 @@ def main() -> None:
     }
     print(json.dumps(line), flush=True)
     sys.stdin.read()  # the end of what started it is the end of this
+    print("its standard input has ended, so the server ends", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -199,7 +199,8 @@ class BoxHead(Fields):
       conv_channels: of each.
       norm: after each convolution, as `backbone.norm`; "" for none.
       rois_per_image: N, sampled for training: 512 for FPN, 64 for C4 (section 3.1).
-      positive_fraction: a quarter: positives:negatives 1:3 (section 3.1).
+      positive_fraction: at most this part of them positive: a quarter is positives:negatives 1:3
+        (section 3.1).
       positive_iou: a RoI is positive from IoU 0.5 on (section 3.1).
       regression_weights: of (dy, dx, dh, dw).
       smooth_l1_beta: as for the RPN.
