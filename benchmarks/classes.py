@@ -48,7 +48,7 @@ def contestant(args: argparse.Namespace) -> None:
             return float(tf.reduce_sum(infer().scores))
 
     run()
-    print("ready", flush=True)
+    print(timing.READY, flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         value = run()
@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> None:
             children[number, kind] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
             )
-            if _answer(children[number, kind]) != "ready":
+            if _answer(children[number, kind]) != timing.READY:
                 raise RuntimeError(f"{number} {kind}: no network")
     said: dict[tuple[int, str], list[dict[str, float]]] = {key: [] for key in children}
     for _ in range(args.rounds):

@@ -47,16 +47,11 @@ def script(name: str, *flags: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory) -> pathlib.Path:
-    """Folder with `coco/` (images and annotations) and `records/`: 6 to train, 4 to validate."""
-    folder = tmp_path_factory.mktemp("shapes")
+def draw_and_convert(folder: pathlib.Path, *flags: str, num_shards: int = 2) -> pathlib.Path:
+    """Draw shapes of 64 x 64 with these flags into `coco/`, make `records/`; return the folder."""
     script(
         "data_prep/create_shapes_coco.py",
-        f"--output_dir={folder / 'coco'}",
-        "--num_train=6",
-        "--num_val=4",
-        "--image_size=64",
+        *(f"--output_dir={folder / 'coco'}", "--image_size=64", *flags),
     )
     for split in ("train", "val"):
         script(
@@ -64,9 +59,15 @@ def shapes(tmp_path_factory) -> pathlib.Path:
             f"--image_dir={folder / 'coco' / split}",
             f"--object_annotations_file={folder}/coco/annotations/instances_{split}.json",
             f"--output_file_prefix={folder / 'records' / split}",
-            "--num_shards=2",
+            f"--num_shards={num_shards}",
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> pathlib.Path:
+    """Folder with `coco/` (images and annotations) and `records/`: 6 to train, 4 to validate."""
+    return draw_and_convert(tmp_path_factory.mktemp("shapes"), "--num_train=6", "--num_val=4")
 
 
 @pytest.fixture(scope="session")

@@ -10,26 +10,13 @@ from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.serving import image_run
-from tests.end_to_end.conftest import TINY, script
+from tests.end_to_end.conftest import TINY, draw_and_convert
 
 
 @pytest.fixture(scope="module")
 def arrows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("arrows")
-    script(
-        "data_prep/create_shapes_coco.py",
-        *(f"--output_dir={folder / 'coco'}", "--num_train=8", "--num_val=6"),
-        *("--image_size=64", "--keypoints"),
-    )
-    for split in ("train", "val"):
-        script(
-            "data_prep/create_coco_tfrecord.py",
-            f"--image_dir={folder / 'coco' / split}",
-            f"--object_annotations_file={folder}/coco/annotations/instances_{split}.json",
-            f"--output_file_prefix={folder / 'records' / split}",
-            "--num_shards=2",
-        )
-    return folder
+    flags = ("--num_train=8", "--num_val=6", "--keypoints")
+    return draw_and_convert(tmp_path_factory.mktemp("arrows"), *flags)
 
 
 def experiment(folder, **fields):

@@ -11,7 +11,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.serving import image_run
-from tests.end_to_end.conftest import TINY, script
+from tests.end_to_end.conftest import TINY, draw_and_convert
 
 KINDS = ("", "50", "75", "_small", "_medium", "_large", "_rare", "_common", "_frequent")
 
@@ -19,21 +19,8 @@ KINDS = ("", "50", "75", "_small", "_medium", "_large", "_rare", "_common", "_fr
 @pytest.fixture(scope="module")
 def lvis(tmp_path_factory):
     """Folder with `coco/` and `records/`, converted as docs/lvis.md has it."""
-    folder = tmp_path_factory.mktemp("lvis")
-    script(
-        "data_prep/create_shapes_coco.py",
-        f"--output_dir={folder / 'coco'}",
-        *("--num_train=12", "--num_val=4", "--image_size=64", "--num_categories=1203"),
-    )
-    for split in ("train", "val"):
-        script(
-            "data_prep/create_coco_tfrecord.py",
-            f"--image_dir={folder / 'coco' / split}",
-            f"--object_annotations_file={folder}/coco/annotations/instances_{split}.json",
-            f"--output_file_prefix={folder / 'records' / split}",
-            "--num_shards=1",
-        )
-    return folder
+    flags = ("--num_train=12", "--num_val=4", "--num_categories=1203")
+    return draw_and_convert(tmp_path_factory.mktemp("lvis"), *flags, num_shards=1)
 
 
 def _load(folder, **differs):
