@@ -189,7 +189,9 @@ def time_module(args: argparse.Namespace) -> None:
     floats = [a for a in outputs if jax.numpy.issubdtype(a.dtype, jax.numpy.floating)]
     if args.outputs:
         np.savez(args.outputs, **{str(n): a for n, a in enumerate(outputs)})
-    taken = timing.in_turn({"call": module.run}, args.rounds, warm_up=2, before_each=module.prepare)
+    taken = timing.in_turn(
+        {"call": module.run}, args.rounds, warm_up=2, before_each=lambda _: module.prepare()
+    )
     timing.print_line(
         benchmark=args.folder.name,
         contestant="ours",

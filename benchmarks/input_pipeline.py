@@ -9,14 +9,16 @@ normalised, padded, two to a batch. Prints one JSON line.
 python benchmarks/input_pipeline.py --experiment=maskrcnn_r50_fpn_lsj \
   --against=maskrcnn_r50_fpn_lsj_copypaste
 
-reads as two experiments do, in turn: what copy-paste costs.
+reads as two experiments do, in turn: what copy-paste costs. Each turn begins a pipeline of its own,
+reads until its buffers and its parallel calls have settled, and ends it: one that waited beside the
+other would fill its buffers during the other's turn.
 """
 
 import argparse
 import pathlib
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import coco_size
 import network  # noqa: F401  # puts the project on the path
@@ -42,8 +44,12 @@ def main() -> None:
         command = coco_size.command(folder, num_shards=8)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         names = [args.experiment] + ([args.against] if args.against else [])
-        readers = {name: _reader(name, folder, args) for name in names}
-        taken = timing.in_turn(readers, args.rounds)
+        readers = {name: _Reader(name, folder, args.batch, args.images) for name in names}
+        taken = timing.in_turn(
+            {name: reader.read for name, reader in readers.items()},
+            args.rounds,
+            before_each=lambda name: readers[name].begin(),
+        )
     images = args.images // args.batch * args.batch
     timing.print_line(
         benchmark="input_pipeline",
@@ -59,19 +65,32 @@ def main() -> None:
     )
 
 
-def _reader(experiment: str, folder: pathlib.Path, args: argparse.Namespace) -> Callable[[], None]:
-    """Return what reads `args.images` images as an experiment does."""
-    config = loading.load(experiment)
-    data = config.task.train_data
-    data.input_path = config.task.validation_data.input_path = f"{folder}/records/*.tfrecord"
-    data.global_batch_size = args.batch
-    batches = iter(MaskRCNNTask(config.task).build_inputs(data))
+class _Reader:
+    """Reads the images of `folder` as an experiment does."""
 
-    def read_all() -> None:
-        for _ in range(args.images // args.batch):
-            next(batches)
+    def __init__(self, experiment: str, folder: pathlib.Path, batch: int, images: int) -> None:
+        config = loading.load(experiment)
+        data = config.task.train_data
+        data.input_path = config.task.validation_data.input_path = f"{folder}/records/*.tfrecord"
+        data.global_batch_size = batch
+        self._dataset = MaskRCNNTask(config.task).build_inputs(data)
+        self._count = images // batch
+        self._batches: Iterator[object] | None = None
 
-    return read_all
+    def begin(self) -> None:
+        """Read what does not count."""
+        self._batches = iter(self._dataset)
+        self._take()
+
+    def read(self) -> None:
+        """Read what counts, and stop."""
+        self._take()
+        self._batches = None
+
+    def _take(self) -> None:
+        assert self._batches is not None
+        for _ in range(self._count):
+            next(self._batches)
 
 
 if __name__ == "__main__":

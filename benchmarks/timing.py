@@ -93,7 +93,7 @@ def in_turn(
     runs: dict[str, Callable[[], object]],
     rounds: int,
     warm_up: int = 1,
-    before_each: Callable[[], object] = lambda: None,
+    before_each: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Runs]:
     """Time functions in turn, A B A B ..., so that a drift of the machine meets all of them alike.
 
@@ -101,11 +101,11 @@ def in_turn(
       runs: {name: function}, each of which returns when its work is done.
       rounds: how often each is timed.
       warm_up: calls of each before that do not count.
-      before_each: called before each of them, not timed.
+      before_each: called with a function's name before each call of it, not timed.
     """
-    for run in runs.values():
+    for name, run in runs.items():
         for _ in range(warm_up):
-            before_each()
+            before_each(name)
             run()
     if "WAIT_FOR_TURN" in os.environ:
         # Contestants get ready, compile, say, side by side; whoever started them lets them run
@@ -115,7 +115,7 @@ def in_turn(
     taken = {name: Runs() for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            before_each()
+            before_each(name)
             start = _Clock.read()
             run()
             lapse = _Clock.read().since(start)

@@ -26,9 +26,9 @@ def test_functions_take_turns_after_warming_up():
     taken = timing.in_turn(
         {"a": lambda: called.append("a"), "b": lambda: called.append("b")},
         rounds=2,
-        before_each=lambda: called.append("-"),
+        before_each=lambda name: called.append(f"-{name}:"),
     )
-    assert "".join(called) == "-a-b-a-b-a-b"
+    assert "".join(called) == "-a:a-b:b-a:a-b:b-a:a-b:b"
     assert {name: len(runs.seconds) for name, runs in taken.items()} == {"a": 2, "b": 2}
 
 
