@@ -135,15 +135,6 @@ def count(rows: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.raw_ops.PopulationCount(x=rows), tf.int32))
 
 
-def pixels(rows: tf.Tensor) -> tf.Tensor:
-    """Return int32 [k, (row, column)] of the pixels that are set, in order, of uint8 [H, W8]."""
-    byte = tf.cast(tf.where(rows > 0), tf.int32)  # [bytes, (row, byte)]
-    # [k, (byte, pixel)]
-    which = tf.cast(tf.where(unpack(tf.gather_nd(rows, byte))), tf.int32)
-    row_and_first = tf.gather(byte * [1, 8], which[:, 0])
-    return row_and_first + which[:, 1:] * [0, 1]
-
-
 def box_around(rows: tf.Tensor) -> tf.Tensor:
     """Return int32 [(y1, x1, y2, x2)], pixels: the smallest box around those set, if any is.
 

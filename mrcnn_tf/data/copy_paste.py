@@ -12,8 +12,8 @@ The second image is the one at the same place of the step before (`with_step_bef
 network saw it there but for what was pasted onto it. So no image is read, decoded or resized only
 to be pasted from, and no object is in a step twice.
 
-Shape letters: `n` objects below, `m` pasted objects, `H W` canvas size, `k` covered pixels, `h w`
-size of the second image, at most the canvas.
+Shape letters: `n` objects below, `m` pasted objects, `H W` canvas size, `W8` bytes of its rows, `k`
+bytes in which pixels are covered, `p` of them those in which not all are.
 
 Source: Ghiasi et al., arXiv 2012.07177, and its code (tensorflow/tpu, `detection/projects/
 copy_paste`). As there, the number of objects is drawn from none to all, edges are not blurred,
@@ -103,7 +103,7 @@ def cover(
 
     Returns:
       objects: those that are not covered, those that are in part, and the pasted ones.
-      covered: int32 [k, (row, column)], pixels of the canvas, in order.
+      lid: uint8 [H, W8], the covered pixels of the canvas as rows of bits (`bit_rows.py`).
     """
     above, below = _windows(pasted, canvas_hw), _windows(objects, canvas_hw)
     lid = bit_rows.unite(above, pasted[schema.GT_MASK_BITS], canvas_hw)
@@ -161,32 +161,42 @@ def cover(
         tf.ones_like(objects[schema.GT_IS_CROWD]), near[:, tf.newaxis], ~is_cut
     )
     together = _join([_some(objects, is_whole), in_part, pasted])
-    return together, bit_rows.pixels(lid)
+    return together, lid
 
 
-def paste_pixels(image: tf.Tensor, covered: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
-    """Paste pixels onto a canvas.
+def paste_pixels(image: tf.Tensor, lid: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
+    """Paste pixels of one canvas onto another, those of a byte at once.
 
     Args:
-      image: float32 [H, W, 3].
-      covered: int32 [k, (row, column)], what `cover` returned.
-      above: float32 [h, w, 3], where the pixels come from.
+      image: float32 [H, W, 3], W a multiple of 8.
+      lid: uint8 [H, W8], what `cover` returned.
+      above: float32 [H, W, 3], where the pixels come from.
 
     Returns:
       float32 [H, W, 3].
     """
-    return tf.tensor_scatter_nd_update(image, covered, tf.gather_nd(above, covered))
+    shape = tf.shape(image)
+    lid = tf.reshape(lid, [-1])
+    image, above = (tf.reshape(canvas, [-1, 8, 3]) for canvas in (image, above))  # [H * W8, 8, 3]
+    place = tf.where(lid > 0)  # [k, 1]
+    bits, pasted = tf.gather_nd(lid, place), tf.gather_nd(above, place)  # [k], [k, 8, 3]
+    in_part = tf.where(bits < 255)  # [p, 1]
+    is_pasted = bit_rows.unpack(tf.gather_nd(bits, in_part))[:, :, tf.newaxis]  # [p, 8, 1]
+    kept = tf.gather_nd(image, tf.gather_nd(place, in_part))  # [p, 8, 3]
+    mixed = tf.where(is_pasted, tf.gather_nd(pasted, in_part), kept)
+    pasted = tf.tensor_scatter_nd_update(pasted, in_part, mixed)
+    return tf.reshape(tf.tensor_scatter_nd_update(image, place, pasted), shape)
 
 
-def grown(size_hw: tf.Tensor, covered: tf.Tensor) -> tf.Tensor:
+def grown(size_hw: tf.Tensor, lid: tf.Tensor) -> tf.Tensor:
     """Return int32 [(height, width)] of an image after pasting, which may reach into its padding.
 
     Args:
       size_hw: int32 [2], the image inside its canvas.
-      covered: int32 [k, (row, column)], what `cover` returned.
+      lid: uint8 [H, W8], what `cover` returned.
     """
-    ends = tf.concat([covered + 1, size_hw[tf.newaxis]], axis=0)
-    return tf.reduce_max(ends, axis=0)
+    reach = tf.where(tf.reduce_any(lid > 0), bit_rows.box_around(lid)[2:], 0)
+    return tf.maximum(size_hw, reach)
 
 
 def _windows(objects: dict[str, tf.Tensor], canvas_hw: tf.Tensor) -> bit_rows.Windows:

@@ -243,10 +243,12 @@ def build(
 
     @tf.autograph.experimental.do_not_convert
     def prepare(row: order.Rows, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Turn a record into an image that may be pasted onto, and pasted from: not padded."""
+        """Turn a record into an image that may be pasted onto, and pasted from."""
         example = load(row, serialized, tf.stack([seed, row.position]))
         size_hw = example[_SIZE_HW]
-        image = preprocess.prepare_pixels(example[schema.IMAGE], size_hw, **convention)
+        image = prepare_image(example[schema.IMAGE], size_hw, row.canvas_hw)
+        assert canvas_sizes is not None
+        image.set_shape([*canvas_sizes[0], 3])
         return (
             {schema.IMAGE: image, _SIZE_HW: size_hw}
             | {_POSITION: row.position, _CANVAS_HW: row.canvas_hw}
@@ -266,18 +268,17 @@ def build(
             {key: part[key] for key in copy_paste.OBJECTS} for part in (image, before)
         )
         chosen = copy_paste.choose(objects_before, seeds, room)
-        objects, covered = copy_paste.cover(objects, chosen, image[_CANVAS_HW], pasting)
-        padded = preprocess.pad_to_canvas(image[schema.IMAGE], image[_CANVAS_HW])
-        padded = copy_paste.paste_pixels(padded, covered, before[schema.IMAGE])
+        objects, lid = copy_paste.cover(objects, chosen, image[_CANVAS_HW], pasting)
+        pasted = copy_paste.paste_pixels(image[schema.IMAGE], lid, before[schema.IMAGE])
         assert canvas_sizes is not None
-        padded.set_shape([*canvas_sizes[0], 3])
-        size_hw = copy_paste.grown(image[_SIZE_HW], covered)
+        pasted.set_shape([*canvas_sizes[0], 3])
+        size_hw = copy_paste.grown(image[_SIZE_HW], lid)
         objects = preprocess.pad_objects(
             objects, max_instances=max_instances, mask_arena_pixels=mask_arena_pixels
         )
         identity = {key: image[key] for key in (*preprocess.IDENTITY, *lists)}
         identity[schema.IMAGE_SIZE_HW] = tf.cast(size_hw, tf.float32)
-        return {schema.IMAGE: padded} | objects | identity
+        return {schema.IMAGE: pasted} | objects | identity
 
     prepare_views = [
         _view(

@@ -170,29 +170,8 @@ def prepare_image(
     Returns:
       float32 [H, W, 3].
     """
-    image = prepare_pixels(
-        image,
-        size_hw,
-        convention=convention,
-        channel_order=channel_order,
-        pixel_mean=pixel_mean,
-        pixel_std=pixel_std,
-    )
-    return pad_to_canvas(image, canvas_hw)
-
-
-def prepare_pixels(
-    image: tf.Tensor,
-    size_hw: tf.Tensor,
-    *,
-    convention: str,
-    channel_order: str,
-    pixel_mean: tuple[float, ...],
-    pixel_std: tuple[float, ...],
-) -> tf.Tensor:
-    """Do what `prepare_image` does, all but the padding; return float32 [height, width, 3]."""
-    image = order_channels(image, channel_order)
-    return normalise(resize_image(image, size_hw, convention), pixel_mean, pixel_std)
+    image = resize_image(order_channels(image, channel_order), size_hw, convention)
+    return pad_to_canvas(normalise(image, pixel_mean, pixel_std), canvas_hw)
 
 
 def prepare_objects(

@@ -67,7 +67,6 @@ def test_windows_hold_what_the_lookup_formula_finds():
     united = bit_rows.unite(of, bits, canvas)
     any_of_them = np.any(expected, axis=0)
     np.testing.assert_array_equal(np.unpackbits(united.numpy(), axis=1)[:, :width], any_of_them)
-    np.testing.assert_array_equal(bit_rows.pixels(united), np.argwhere(any_of_them))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
@@ -88,4 +87,3 @@ def test_nothing_is_nothing():
     of = bit_rows.windows(tf.zeros([0, 2], tf.int32), tf.zeros([0, 4]), canvas)
     united = bit_rows.unite(of, tf.zeros([0], tf.uint8), canvas)
     np.testing.assert_array_equal(united, np.zeros([8, 2]))
-    assert bit_rows.pixels(united).shape == (0, 2)

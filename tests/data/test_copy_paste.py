@@ -74,7 +74,7 @@ def test_pasting_equals_painting_full_masks(make_scene, serialize, example_masks
         pasted = _objects(make_scene(seed + 100, 27, 17, 3), serialize, seed + 100)
         masks, on_top = (example_masks(objects, SIDE, SIDE) for objects in (below, pasted))
         boxes = below[schema.GT_BOXES].numpy()
-        together, covered = cover(below, pasted, canvas, rule)
+        together, lid = cover(below, pasted, canvas, rule)
         expected = _paint(masks, boxes, on_top, rule)
         numbers = [k for k, _, _ in expected]
         np.testing.assert_array_equal(
@@ -87,7 +87,7 @@ def test_pasting_equals_painting_full_masks(make_scene, serialize, example_masks
         for key in (schema.GT_CLASSES, schema.GT_IS_CROWD):
             of_all = np.concatenate([below[key].numpy()[numbers], pasted[key]])
             np.testing.assert_array_equal(together[key], of_all)
-        np.testing.assert_array_equal(covered, np.argwhere(on_top.any(axis=0)))
+        np.testing.assert_array_equal(np.unpackbits(lid, axis=1), on_top.any(axis=0))
         seen["dropped"] += len(masks) - len(expected)
         seen["cut"] += sum(not np.array_equal(m, masks[k]) for k, m, _ in expected)
         seen["whole"] += sum(np.array_equal(m, masks[k]) for k, m, _ in expected)
@@ -168,10 +168,23 @@ def test_what_is_not_covered_keeps_its_bits(example_masks):
 
     nothing = {key: value[:0] for key, value in below.items()}
     same, covered = copy_paste.cover(below, nothing, canvas, RULE)
-    assert covered.shape == (0, 2)
+    assert not covered.numpy().any()
     for key, value in below.items():
         np.testing.assert_array_equal(same[key], value)
     np.testing.assert_array_equal(copy_paste.grown(tf.constant([50, 60]), covered), [50, 60])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
+def test_pixels_are_pasted_one_by_one(share):
+    """Bytes of which no, some, and all pixels are covered, beside `np.where`."""
+    rng = np.random.default_rng(3)
+    image, above = rng.normal(size=[2, 6, 40, 3]).astype(np.float32)
+    is_pasted = rng.random([6, 40]) < share
+    is_pasted[0, 8:24] = share > 0.0
+    got = copy_paste.paste_pixels(
+        tf.constant(image), tf.constant(np.packbits(is_pasted, axis=1)), tf.constant(above)
+    )
+    np.testing.assert_array_equal(got, np.where(is_pasted[:, :, None], above, image))
 
 
 def test_objects_without_a_mask_stay(scene_type, serialize):
