@@ -67,14 +67,10 @@ class Views:
         """
         loaded = tf.saved_model.load(export_dir)
         pixels = tf.constant(verification.sample_images([(96, 128)])[0])
-        answers: list[verification.Answer] = []
-        for prepare, network in (
-            (loaded.prepare_views, loaded.network_views),
-            (self.prepare, self.network(category_ids)),
-        ):
-            answer = network(*views.stack([prepare(pixels)]))
-            answers.append({name: value.numpy() for name, value in answer.items()})
-        found = verification.compare_detections(*answers)
+        prepared = views.stack([self.prepare(pixels)])
+        of_loaded = loaded.network_views(*views.stack([loaded.prepare_views(pixels)]))
+        answer = {name: value.numpy() for name, value in of_loaded.items()}
+        found = verification.compare_with_function(answer, self.network(category_ids), *prepared)
         if found.matched_fraction < verification.MIN_MATCHED_FRACTION:
             raise verification.VerificationError(
                 f"{export_dir}: with test-time augmentation only {found.matched_fraction:.1%} of "

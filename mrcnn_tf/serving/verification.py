@@ -93,7 +93,7 @@ def verify_export(
     serve: Callable[[tf.Tensor], dict[str, tf.Tensor]],
     input_type: str,
 ) -> Verification:
-    """Load a SavedModel, run it once and compare it with the Python model, run eagerly.
+    """Load a SavedModel, run it once and compare it with the Python model.
 
     Args:
       export_dir: folder of the SavedModel.
@@ -110,19 +110,43 @@ def verify_export(
     loaded = tf.saved_model.load(export_dir)
     _compare_variables(loaded.model_variables, variables)
     request = sample_request(input_type)
-    expected = {k: v.numpy() for k, v in serve(request).items()}
     signature = loaded.signatures["serving_default"]
     actual = {k: v.numpy() for k, v in signature(input_tensor=request).items()}
-    _compare_outputs(actual, expected)
-    found = compare_detections(actual, expected)
+    found = compare_with_function(actual, serve, request)
     if found.matched_fraction < MIN_MATCHED_FRACTION:
-        counts = [a["num_detections"].astype(int).tolist() for a in (actual, expected)]
         raise VerificationError(
-            f"{export_dir}: the SavedModel answers {counts[0]} detections on the sample images, "
-            f"the Python model {counts[1]}; only {found.matched_fraction:.1%} of them are the same "
+            f"{export_dir}: the SavedModel answers {int(actual['num_detections'].sum())} "
+            f"detections on the sample images, the Python model {found.num_detections}; only "
+            f"{found.matched_fraction:.1%} of them are the same "
             f"(boxes within {BOX_TOLERANCE} of the image, scores within {SCORE_TOLERANCE}, masks "
             f"within {MASK_TOLERANCE})"
         )
+    return found
+
+
+def compare_with_function(
+    actual: Answer, function: Callable[..., dict[str, tf.Tensor]], *arguments: tf.Tensor
+) -> Verification:
+    """Compare an answer of a SavedModel with that of the Python function which was saved.
+
+    The function runs eagerly, which is the further comparison. A network that is sure of nothing,
+    after few steps, finds other things where bfloat16 is rounded otherwise; if so, the function
+    runs as one graph, as the SavedModel does, with the same roundings.
+
+    Args:
+      actual: of the SavedModel, to the same arguments.
+      function: returns outputs of `postprocessing.object_detection_outputs`.
+      *arguments: of the function.
+
+    Raises:
+      VerificationError: an output's name, type or shape differs.
+    """
+    for run in (function, tf.function(function)):
+        expected = {name: value.numpy() for name, value in run(*arguments).items()}
+        _compare_outputs(actual, expected)
+        found = compare_detections(actual, expected)
+        if found.matched_fraction >= MIN_MATCHED_FRACTION:
+            break
     return found
 
 

@@ -17,6 +17,7 @@ def answer(boxes, scores, ids, mask_value=1.0):
         "detection_masks": np.full([count + 1, 2, 2], mask_value, np.float32),
     }
     rows = {name: value[np.newaxis] for name, value in rows.items()}
+    rows["image_size"] = np.int32([[100, 100]])
     return rows | {"num_detections": np.float32([count])}
 
 
@@ -69,6 +70,27 @@ def test_other_weights_are_noticed(export, variables, message):
     variables = [tf.Variable(v, name=n) for v, n in zip(variables, ("red", "green"), strict=False)]
     with pytest.raises(verification.VerificationError, match=message):
         verification.verify_export(str(export("image_bytes")), variables, None, "image_bytes")
+
+
+@pytest.mark.parametrize("of_graph", [BOXES, BOXES[::-1]])
+def test_roundings_of_single_operations_are_no_difference(of_graph):
+    """A function that answers otherwise eagerly is asked as a graph; what differs then, does."""
+    of_eager = answer([BOXES[2], BOXES[0], BOXES[0]], [0.9, 0.89, 0.5], [8, 8, 8])
+
+    def function(number):
+        other = (
+            of_eager if tf.executing_eagerly() else answer(of_graph, [0.9, 0.89, 0.5], [7, 7, 8])
+        )
+        return {name: tf.constant(value) for name, value in other.items()}
+
+    found = verification.compare_with_function(EXPECTED, function, tf.constant(1))
+    assert found.matched_fraction == (1.0 if of_graph is BOXES else pytest.approx(1 / 3))
+
+
+def test_other_names_of_outputs_are_a_difference():
+    fewer = {n: tf.constant(v) for n, v in EXPECTED.items() if n != "detection_masks"}
+    with pytest.raises(verification.VerificationError, match="detection_masks"):
+        verification.compare_with_function(EXPECTED, lambda: fewer)
 
 
 def test_sample_images_are_seeded():
