@@ -27,7 +27,7 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Measures everything that docs/performance.md tables; BENCH holds flags of benchmarks/run.py, and
+# Measures what is compared with peers or between releases (docs/performance.md); BENCH holds flags of benchmarks/run.py, and
 # TORCHVISION_PYTHON names the Python of an environment with torchvision, to be measured beside ours.
 bench: $(VENV)/trained
 	$(BIN)/python benchmarks/run.py $(BENCH)

@@ -1,4 +1,4 @@
-"""All measurements of docs/performance.md and docs/edge.md.
+"""The measurements that have peers or belong to every release (docs/performance.md, docs/edge.md).
 
 Each is a fresh process, contestants in turn (A B A B ...).
 

@@ -95,6 +95,11 @@ def import_weights(
             label_map = _checked_label_map(given.task, label_map)
             notes += _check_conventions(experiment, given)
             experiment = given
+        if label_map and not any(map(classes.is_named, label_map.names)):
+            notes.append(
+                "the file does not say what its classes are called: they are class 1, class 2, ... "
+                f"in {schema.LABEL_MAP_FILE}; write their names there before you train or export"
+            )
         of_model = experiment.task.model.as_dict()
         comparison.check_anchors(recognized, of_model)
         notes += comparison.contradictions(recognized, of_model)

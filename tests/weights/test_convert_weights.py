@@ -60,6 +60,15 @@ def test_the_report_accounts_for_every_tensor(converted):
         assert f"  {name}\n" in text
 
 
+def test_names_of_classes_that_the_file_does_not_say_are_to_be_written(converted, tmp_path):
+    path, output = write(tmp_path, foreign.detectron2(SMALL, classes=3)), str(tmp_path / "out")
+    report = conversion.import_weights("detectron2", path, output)
+    assert read_label_map(output).names == ("class 1", "class 2", "class 3")
+    for text in (report, pathlib.Path(output, "report.txt").read_text()):
+        assert "class 1, class 2, ... in label_map.json" in text
+    assert "what its classes are called" not in converted[2]  # COCO's have names
+
+
 def test_the_experiment_loads_again_and_holds_the_conventions(converted):
     _, output, _ = converted
     experiment = loading.load(f"{output}/params.yaml")
