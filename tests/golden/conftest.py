@@ -5,7 +5,8 @@ Mask R-CNN, and names and shapes of the weights it had. The weights' values foll
 recipe: `recipe.py` beside the recordings or, if there is none, the one here.
 
 A recording of a backbone alone, by timm, is one file `NAME.npz`, in the same folder or in its
-`backbones`; its weights are those of a package (`test_backbones.py`).
+`backbones`; its weights are those of a package (`test_backbones.py`). A file without `meta` is the
+recording of one operation or head, which has a test of its own.
 
 `--golden_dir` names the folder. The default is the `golden` folder of the shared data; where that
 is absent, a thinned-out recording that is kept here (`data/`, made by `make_small.py`).
@@ -61,7 +62,7 @@ def pytest_generate_tests(metafunc):
         return
     folder = _folder(metafunc.config)
     files = sorted([*folder.glob("*.npz"), *folder.glob("backbones/*.npz")])
-    files = [file for file in files if _is_of_backbone(file) == (fixture == "backbone")]
+    files = [file for file in files if _kind(file) == fixture]
     cases = [pytest.param(file, id=file.stem) for file in files]
     if not cases:
         reason = f"no recordings in {folder}"
@@ -69,9 +70,13 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize(fixture, cases, indirect=True, scope="session")
 
 
-def _is_of_backbone(file: pathlib.Path) -> bool:
+def _kind(file: pathlib.Path) -> str | None:
+    """Return the fixture that is made of a file; None for one that is not replayed as a whole."""
     with np.load(file) as arrays:
-        return json.loads(str(arrays["meta"]))["source"] == "timm"
+        if "meta" not in arrays:
+            return None
+        source = json.loads(str(arrays["meta"]))["source"]
+    return "backbone" if source == "timm" else "recording"
 
 
 def _load_recipe(file: pathlib.Path):

@@ -24,6 +24,7 @@ _GAINS = {
     "box_predictor.bbox_pred": 8.0,
     "mask_predictor.mask_fcn_logits": 8.0,
     "mask_head.predictor": 8.0,
+    "score_lowres": 4.0,
     "stem.conv1": 2.0 / 57.0**2,  # Detectron2's input is not divided by a deviation
 }
 # C4's heads look at features that are wide and not normalised.
@@ -33,7 +34,8 @@ _C4_GAINS = {
     "box_predictor.bbox_pred": 0.4,
     "mask_head.predictor": 2.0,
 }
-_TRANSPOSED = ("conv5_mask", "deconv")  # [in, out, 2, 2], the others are [out, in, ...]
+# [in, out, ...], the others are [out, in, ...]; an output has `in` inputs, of a keypoint's 4 x in.
+_TRANSPOSED = ("conv5_mask", "deconv", "score_lowres")
 
 
 def state_dict(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
