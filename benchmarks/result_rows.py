@@ -335,9 +335,9 @@ _OF_ALL = {
 }
 _TINY = {
     "task.validation_data.short_edges": [64],
-    "task.validation_data.long_edge": 64,
+    "task.validation_data.long_edge": 96,
     f"{_TRAIN}.short_edges": [64],
-    f"{_TRAIN}.long_edge": 64,
+    f"{_TRAIN}.long_edge": 96,  # several canvases, as in earnest
     f"{_MODEL}.backbone.base_width": 8,
     f"{_MODEL}.fpn.channels": 16,
     f"{_MODEL}.rpn.post_nms_top_k_test": 20,

@@ -128,11 +128,10 @@ def batch_size(data: fields.Data, replicas: int) -> int:
     return data.images_per_update
 
 
-def images_at_once(data: fields.Data, replicas: int) -> int:
-    """Images of a replica that go through the network together; 0 for all of its batch."""
-    if not data.images_per_update:
-        return 0
-    return _batch_size_at_once(data, replicas) // replicas
+def parts(data: fields.Data, replicas: int) -> tuple[int, int]:
+    """How many parts of a replica's batch go through the network one by one, of how many images."""
+    at_once = _batch_size_at_once(data, replicas)
+    return batch_size(data, replicas) // at_once, at_once // replicas
 
 
 def _batch_size_at_once(data: fields.Data, replicas: int) -> int:

@@ -21,7 +21,7 @@ Pass = tuple[dict[str, tf.Tensor], dict[str, Weighted], list[tf.Tensor]]
 
 def in_parts(
     batch: Batch,
-    images_at_once: int,
+    parts: tuple[int, int],
     counts_of: Callable[[Batch], Counts],
     over_replicas: Callable[[Counts], Counts],
     gradients_of: Callable[[Batch, Counts], Pass],
@@ -30,23 +30,24 @@ def in_parts(
     """Return losses, metrics and gradients of a batch.
 
     Args:
-      batch: of one replica, [B, ...] each; B is static and a multiple of `images_at_once`.
-      images_at_once: images of a part.
+      batch: of one replica, [B, ...] each; the shape need not say B, as that of a distributed
+        data set of several canvases does not.
+      parts: how many, and images of each: their product is B.
       counts_of: what a part's losses are to be divided by.
       over_replicas: sums counts over all replicas.
       gradients_of: losses, metrics and gradients of a part, given the counts of all of them.
       like: tensors of the shapes and types that it returns, {metric: (mean, count)} scalars.
     """
-    parts = {key: _split(values, images_at_once) for key, values in batch.items()}
+    split = {key: _split(values, parts) for key, values in batch.items()}
     no_counts = {name: tf.zeros([]) for name in like[0]}
-    counts = over_replicas(_sum(counts_of, parts, no_counts))
+    counts = over_replicas(_sum(counts_of, split, no_counts))
 
     def summable(part: Batch) -> Any:
         terms, values, gradients = gradients_of(part, counts)
         totals = {name: (mean * count, count) for name, (mean, count) in values.items()}
         return terms, totals, gradients
 
-    terms, totals, gradients = _sum(summable, parts, tf.nest.map_structure(tf.zeros_like, like))
+    terms, totals, gradients = _sum(summable, split, tf.nest.map_structure(tf.zeros_like, like))
     means = {
         name: (tf.math.divide_no_nan(total, count), count)
         for name, (total, count) in totals.items()
@@ -54,11 +55,10 @@ def in_parts(
     return terms, means, gradients
 
 
-def _split(values: tf.Tensor, images_at_once: int) -> tf.Tensor:
-    """[B, ...] -> [parts, images_at_once, ...]."""
-    shape = [values.shape[0] // images_at_once, images_at_once]
-    split = tf.reshape(values, tf.concat([shape, tf.shape(values)[1:]], axis=0))
-    return tf.ensure_shape(split, [*shape, *values.shape[1:]])
+def _split(values: tf.Tensor, parts: tuple[int, int]) -> tf.Tensor:
+    """[B, ...] -> [parts, images, ...]."""
+    split = tf.reshape(values, tf.concat([parts, tf.shape(values)[1:]], axis=0))
+    return tf.ensure_shape(split, [*parts, *values.shape[1:]])
 
 
 def _sum(function: Callable[[Batch], Any], parts: Batch, zeros: Any) -> Any:

@@ -258,7 +258,7 @@ class MaskRCNNTask(base_task.Task):
             values = build.metric_names(self.task_config.model)
             return accumulation.in_parts(
                 inputs,
-                images_at_once,
+                parts,
                 counts_of=lambda part: counts_of(run_forward(part, step)[0]),
                 over_replicas=over_replicas,
                 gradients_of=lambda part, counts: gradients_of(part, step, counts),
@@ -269,8 +269,8 @@ class MaskRCNNTask(base_task.Task):
                 ),
             )
 
-        images_at_once = self._images_at_once(replicas)
-        in_one = images_at_once in (0, inputs[schema.IMAGE].shape[0])
+        parts = self._parts(replicas)
+        in_one = parts[0] == 1
 
         def both(inputs, step) -> _ForwardBackward:
             terms, values, gradients = (gradients_of if in_one else in_parts)(inputs, step)
@@ -292,8 +292,8 @@ class MaskRCNNTask(base_task.Task):
             return both(inputs, step)
         return tf.function(both, jit_compile=True, autograph=False)(inputs, step)
 
-    def _images_at_once(self, replicas: int) -> int:
-        return inputs.images_at_once(self.task_config.train_data, replicas)
+    def _parts(self, replicas: int) -> tuple[int, int]:
+        return inputs.parts(self.task_config.train_data, replicas)
 
     def _has_synchronised_norms(self) -> bool:
         """Whether norms sum statistics over the replicas, which no compiled function can do."""
