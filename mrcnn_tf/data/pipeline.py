@@ -338,6 +338,12 @@ def build(
     dataset = batch(dataset, per_replica_batch_size, drop_remainder=True)
     if through:
         dataset = service.read(dataset, through)
+    if is_training:
+        # Said, or a distributed data set takes each batch for one that may be the last, in part,
+        # and its tensors have no static shape.
+        dataset = dataset.apply(
+            tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        )
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 

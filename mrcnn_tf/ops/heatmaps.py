@@ -37,7 +37,8 @@ def cells(
     start, end = rois[:, :, tf.newaxis, :2], rois[:, :, tf.newaxis, 2:]  # [B, R, 1, 2]
     extent = end - start
     scaled = (keypoints - start) * (size / tf.where(extent > 0.0, extent, 1.0))
-    place = tf.where(keypoints == end, size - 1.0, tf.floor(scaled))
+    # Not `==`, whose result has no static rank where sizes are unknown.
+    place = tf.where(tf.equal(keypoints, end), size - 1.0, tf.floor(scaled))
     # Compared as float32: far outside there may be no int32 for it.
     inside = tf.reduce_all((place >= 0.0) & (place < size) & (extent > 0.0), axis=-1)
     valid &= inside

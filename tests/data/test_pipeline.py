@@ -181,6 +181,14 @@ def test_one_canvas_has_a_static_shape(scenes, write_records):
     assert tuple(spec[schema.IMAGE].shape) == (2, 96, 96, 3)
 
 
+def test_training_says_that_it_never_ends(scenes, write_records):
+    """A distributed data set asks; of one that may end, batches have no static shape."""
+    pattern = write_records(scenes)
+    for is_training in (True, False):
+        is_endless = _build(pattern, is_training).cardinality() == tf.data.INFINITE_CARDINALITY
+        assert is_endless == is_training
+
+
 def test_training_is_shuffled_augmented_and_in_whole_steps(scenes, write_records):
     pattern = write_records(scenes)
     batches = _read(_build(pattern, True, num_replicas=2).take(60))

@@ -19,6 +19,18 @@ def twin_cell(point, roi, size):
     return tuple(place) if all(0 <= p < size for p in place) else None
 
 
+def test_sizes_need_not_be_static():
+    """A batch that may be the last one, in part, on one of several canvases."""
+    shapes = ([None, None, 5, 2], [None, None, 5], [None, None, 4])
+    types = (tf.float32, tf.bool, tf.float32)
+    specs = [tf.TensorSpec(shape, kind) for shape, kind in zip(shapes, types, strict=True)]
+    traced = tf.function(lambda *given: heatmaps.cells(*given, 8), input_signature=specs)
+    rois = tf.tile([[[0.0, 0.0, 8.0, 8.0]]], [2, 3, 1])  # a pixel is a cell
+    cells, valid = traced(tf.fill([2, 3, 5, 2], 4.0), tf.fill([2, 3, 5], True), rois)
+    np.testing.assert_array_equal(cells, np.full([2, 3, 5], 4 * 8 + 4))
+    assert valid.numpy().all()
+
+
 @pytest.mark.parametrize(
     ("point", "cell"),
     [
