@@ -120,10 +120,30 @@ class CocoEvaluator:
         return tuple(self._kinds)
 
     @property
-    def summary_names(self) -> tuple[str, ...]:
-        """What is measured over all categories, by the names that follow `box_` and so on."""
-        names = federated.names if self._is_federated else scoring.names
-        return names(self._max_detections)
+    def metric_names(self) -> tuple[str, ...]:
+        """What `evaluate` returns, in its order, by which a best checkpoint can be chosen.
+
+        Of the categories those of which there is something to score: another's is always -1.
+        """
+        summary = (federated.names if self._is_federated else scoring.names)(self._max_detections)
+        labels = report.category_labels(self._truth["categories"])
+        objects = [a for a in self._truth["annotations"] if not a["iscrowd"]]
+        with_objects = {a["category_id"] for a in objects}
+        with_keypoints = {
+            a["category_id"]
+            for a in objects
+            if a["category_id"] in self._keypoint_names and a["num_keypoints"]
+        }
+
+        def of(kind: str, summary: tuple[str, ...], scored: set[int]) -> list[str]:
+            of_categories = [f"{kind}_ap/{labels[i]}" for i in sorted(scored)]
+            return [*(f"{kind}_{name}" for name in summary), *of_categories]
+
+        kinds = [*self._kinds, *(["boundary"] if self._include_boundaries else [])]
+        names = [name for kind in kinds for name in of(kind, summary, with_objects)]
+        if self._keypoint_names:
+            names += of("keypoint", keypoint_scoring.SUMMARY, with_keypoints)
+        return tuple(names)
 
     @property
     def has_mask_scores(self) -> bool:

@@ -51,6 +51,11 @@ class ProposalEvaluator:
         self.reset()
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `evaluate` returns, in its order, by which a best checkpoint can be chosen."""
+        return tuple(_name(size, cap) for cap in CAPS for size in _SIZES)
+
+    @property
     def num_images(self) -> int:
         """Images of the ground truth."""
         return len(self._images)
@@ -171,11 +176,7 @@ class ProposalEvaluator:
                 len(self._images),
             )
         recalls = self._score()
-        self._numbers = {
-            f"ar_{cap}" if size == "all" else f"ar_{size}_{cap}": recalls[size, cap]
-            for cap in CAPS
-            for size in _SIZES
-        }
+        self._numbers = {_name(size, cap): recalls[size, cap] for cap in CAPS for size in _SIZES}
         return dict(self._numbers)
 
     def table(self) -> str:
@@ -223,3 +224,7 @@ class ProposalEvaluator:
         ]
         images = self._images.numbered()
         return scoring.average_recalls(images, annotations, boxes, CAPS, self._cocoeval)
+
+
+def _name(size: str, cap: int) -> str:
+    return f"ar_{cap}" if size == "all" else f"ar_{size}_{cap}"

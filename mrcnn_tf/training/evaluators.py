@@ -4,7 +4,7 @@ It is made before training starts: whatever would end the first evaluation is sa
 """
 
 from mrcnn_tf.data.label_map import LabelMap
-from mrcnn_tf.evaluation import coco, ground_truth, keypoint_scoring, report
+from mrcnn_tf.evaluation import coco, ground_truth
 from mrcnn_tf.evaluation import proposals as proposal_evaluation
 from mrcnn_tf.experiment import label_maps, sources
 from mrcnn_tf.experiment.experiment import Task
@@ -57,26 +57,6 @@ def build(config: Task, label_map: LabelMap) -> tuple[Evaluator, Truth]:
         include_keypoints=config.model.keypoint_head.num_keypoints > 0,
     )
     return evaluator, truth
-
-
-def metric_names(config: Task, evaluator: Evaluator) -> list[str]:
-    """Return the names of what an evaluation gives, by which a best checkpoint can be chosen.
-
-    Of the categories those of which there are objects: another's score would always be -1.
-    """
-    if isinstance(evaluator, proposal_evaluation.ProposalEvaluator):
-        sizes = ("", "small_", "medium_", "large_")
-        return [f"ar_{size}{cap}" for cap in proposal_evaluation.CAPS for size in sizes]
-    summary = [*evaluator.summary_names]
-    scored = {a["category_id"] for a in evaluator.truth["annotations"] if not a["iscrowd"]}
-    labels = report.category_labels(evaluator.truth["categories"])
-    summary += [f"ap/{label}" for i, label in labels.items() if i in scored]
-    kinds = ["mask", "box"] if config.model.system == "mask_rcnn" else ["box"]
-    kinds += ["boundary"] if config.boundary_ap else []
-    names = [f"{kind}_{name}" for kind in kinds for name in summary]
-    if config.model.keypoint_head.num_keypoints:
-        names += [f"keypoint_{name}" for name in keypoint_scoring.SUMMARY]
-    return names
 
 
 def _categories_to_score(truth: Truth, label_map: LabelMap) -> list[dict]:

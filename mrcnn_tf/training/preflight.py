@@ -3,6 +3,7 @@
 What is wrong with records and annotations is as wrong before training as after a night of it.
 """
 
+import difflib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -267,17 +268,19 @@ def check_best(task: MaskRCNNTask, trainer: Trainer) -> None:
     metric = trainer.best_checkpoint_eval_metric
     losses = (VALIDATION_LOSS, *task.loss_names)
     assert task.evaluator is not None
-    known = [*evaluators.metric_names(task.task_config, task.evaluator), *losses]
+    known = (*task.evaluator.metric_names, *losses)
     if metric and metric not in known:
-        *_, name = metric.partition("ap/")
-        if name in task.label_map.names:
+        mean, _, name = metric.partition("/")  # "mask_ap/cat" is one of those that "mask_ap" is of
+        if mean in known and mean.endswith("_ap") and name in task.label_map.names:
+            what = "keypoint of an object" if mean == "keypoint_ap" else "object"
             raise ValueError(
                 f"trainer.best_checkpoint_eval_metric: got {metric!r}, but the validation set has "
-                f"no object of {name!r} to score"
+                f"no {what} of {name!r} to score"
             )
+        nearest = difflib.get_close_matches(metric, known, n=3, cutoff=0.0)
         raise ValueError(
             f"trainer.best_checkpoint_eval_metric: {metric!r} is nothing that this network is "
-            f"scored by: {', '.join(known[:12])}, ..."
+            f"scored by. Nearest are {', '.join(nearest)}"
         )
     if metric in losses and not task.task_config.validation_loss:
         raise ValueError(
