@@ -387,6 +387,28 @@ def test_batches_are_a_function_of_seed_and_position(scene_type, write_records):
                 np.testing.assert_array_equal(a[key][k : k + 1], b[key], err_msg=key)
 
 
+def test_a_worker_of_a_service_begins_with_nothing_to_paste(
+    scene_type, write_records, arena_masks, monkeypatch
+):
+    """Also where a run goes on; then it pastes what itself had in the step before."""
+    monkeypatch.setattr(pipeline.service, "read", lambda batches, _: batches)  # one worker's
+    pattern = write_records(_colored_scenes(scene_type, 7))
+    through = pipeline.service.Service("a:1", "job", 1, 0, 1)
+    shape = {"per_replica_batch_size": 3, "max_instances": 4, "through": through, "first_step": 2}
+    plain = list(_rows(_build(pattern, None, **shape).take(2)))
+    pasted = list(_rows(_build(pattern, **shape).take(2)))
+    for row, same in zip(pasted[:3], plain[:3], strict=True):
+        for key in row:
+            np.testing.assert_array_equal(row[key], same[key], err_msg=key)
+    found = 0
+    for row, under, before in zip(pasted[3:], plain[3:], plain[:3], strict=True):
+        numbers = range(int(before[schema.GT_VALID].sum()))
+        subsets = [c for k in range(3) for c in itertools.combinations(numbers, k)]
+        (chosen,) = [c for c in subsets if _is_pasted_from(row, under, before, c, arena_masks)]
+        found += len(chosen)
+    assert found > 0
+
+
 @pytest.mark.slow
 def test_some_images_get_no_objects(scene_type, write_records):
     """With a probability of a half; the others are what they are without pasting."""
