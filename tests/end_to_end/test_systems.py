@@ -17,15 +17,36 @@ from tests.end_to_end.conftest import script
 
 C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 LARGE_MASKS = {"task.model.mask_head.mask_size": 56, "task.boundary_ap": True}
+HEAD_NORMS = {
+    "task.model.box_head.conv_layers": 1,
+    "task.model.box_head.conv_channels": 8,
+    **{f"task.model.{part}.norm": "group_norm" for part in ("fpn", "box_head", "mask_head")},
+}
+JITTER = {"task.train_data.scale_jitter": [0.5, 2.0]}
+RESNEXT = {
+    "task.model.backbone.depth": 50,
+    "task.model.backbone.groups": 4,
+    "task.model.backbone.width_per_group": 4,
+    "task.model.backbone.stride_in_1x1": False,
+}
 # Experiment, what differs on top of the tiny settings, what it is scored by.
 SYSTEMS = {
     "Faster R-CNN": ("fasterrcnn_shapes", {}, "box_ap"),
     "Cascade": ("cascade_maskrcnn_shapes", {}, "mask_ap"),
-    "PointRend": ("pointrend_shapes", {}, "mask_ap"),
+    "PointRend": ("pointrend_shapes", {"task.model.mask_head.conv_layers": 4}, "mask_ap"),
     "Mask Scoring": ("maskscoring_shapes", {}, "mask_ap"),
     "masks of 56x56, boundary AP": ("maskrcnn_shapes", LARGE_MASKS, "boundary_ap"),
     "C4": ("maskrcnn_shapes_c4", C4, "mask_ap"),
     "RPN": ("rpn_shapes", {}, "ar_100"),
+    "copy-paste": ("maskrcnn_shapes_copypaste", {}, "mask_ap"),
+    "large-scale jitter, synchronised norms": (
+        "maskrcnn_shapes",
+        JITTER
+        | {"task.model.backbone.norm": "sync_batch_norm", "task.model.rpn.conv_layers": 2}
+        | {k: v if v != "group_norm" else "sync_batch_norm" for k, v in HEAD_NORMS.items()},
+        "mask_ap",
+    ),
+    "ResNeXt, norms in pyramid and heads": ("maskrcnn_shapes", RESNEXT | HEAD_NORMS, "mask_ap"),
     "RoIPool, softmax, C4": (
         "maskrcnn_shapes_c4",
         C4
