@@ -12,7 +12,7 @@ that can be given here, with the paper's as default.
 from collections.abc import Mapping
 from typing import Any
 
-from mrcnn_tf.experiment import fields, presets
+from mrcnn_tf.experiment import fields, presets, ranges
 from mrcnn_tf.modeling import backbones, build
 from mrcnn_tf.modeling.mask_rcnn import MaskRCNN
 from mrcnn_tf.modeling.rpn_model import RPNModel
@@ -102,4 +102,5 @@ def _config(
     config.override(presets.PRESETS[preset])
     config.override({"backbone": backbones.variant(backbone)})
     config.override(overrides or {})
+    ranges.check(config, "task.model")
     return config

@@ -1,8 +1,8 @@
 """Every check across the fields of an experiment: what cannot work is refused before it starts."""
 
-from mrcnn_tf.experiment import precision, sources, unread
+from mrcnn_tf.experiment import precision, ranges, sources, unread
 from mrcnn_tf.experiment.experiment import Experiment, Task
-from mrcnn_tf.experiment.fields import MODULES, Data, Model, RoIAlign
+from mrcnn_tf.experiment.fields import MODULES, Data, MaskHead, Model, RoIAlign
 from mrcnn_tf.modeling import backbones, mask_classes, mask_heads, normalization, roi_pooling
 
 
@@ -12,6 +12,7 @@ def check(experiment: Experiment) -> None:
     Raises:
       ValueError: with the field, the value received and what is allowed.
     """
+    ranges.check(experiment, skipped=unread.UNREAD)
     model = experiment.task.model
     _one_of("task.model.system", model.system, ("mask_rcnn", "faster_rcnn", "rpn"))
     _one_of("task.model.proposals", model.proposals, ("rpn", "file"))
@@ -39,13 +40,9 @@ def check(experiment: Experiment) -> None:
     precision.check(experiment.runtime)
     backbones.check(model.backbone)
     _one_of("task.model.backbone.norm", model.backbone.norm, normalization.KINDS)
-    if model.mask_head.type == "mlp" and model.mask_head.norm:
-        raise ValueError(
-            f"task.model.mask_head.norm: {model.mask_head.norm!r} would not be read: "
-            "mask_head.type: mlp has no convolutions to normalise. Set it to '', or type to fcn"
-        )
     for part in ("fpn", "box_head", "mask_head"):
         _one_of(f"task.model.{part}.norm", getattr(model, part).norm, ("", *normalization.KINDS))
+    _check_norms(model)
     _one_of("task.model.backbone.weights", model.backbone.weights, ("", "auto", "imagenet"))
     for field in ("train_data", "validation_data"):
         data = getattr(experiment.task, field)
@@ -75,23 +72,8 @@ def check(experiment: Experiment) -> None:
 def _check_schedule(experiment: Experiment) -> None:
     """Refuse a schedule that could not be kept."""
     trainer = experiment.trainer
-    for field in (
-        "train_steps",
-        "steps_per_loop",
-        "summary_interval",
-        "checkpoint_interval",
-        "validation_interval",
-        "reference_batch_size",
-    ):
-        if getattr(trainer, field) < 1:
-            raise ValueError(f"trainer.{field}: must be positive, got {getattr(trainer, field)}")
-    if not 0.0 <= trainer.ema_decay < 1.0:
+    if trainer.ema_decay == 1.0:
         raise ValueError(f"trainer.ema_decay: got {trainer.ema_decay}, needs 0 to below 1")
-    if trainer.patience < 0:
-        raise ValueError(
-            f"trainer.patience: got {trainer.patience}, needs a number of evaluations, or 0 to "
-            "train to the end"
-        )
     if trainer.patience and not trainer.best_checkpoint_eval_metric:
         raise ValueError(
             f"trainer.patience: {trainer.patience}, but trainer.best_checkpoint_eval_metric is "
@@ -159,22 +141,38 @@ def _check_system(experiment: Experiment) -> None:
             )
 
 
+def _check_norms(model: Model) -> None:
+    """Refuse norms of convolutions that there are not."""
+    without = {
+        "mask_head": "mask_head.type: mlp has no convolutions to normalise. Set it to '', or type "
+        "to fcn"
+        if model.mask_head.type == "mlp"
+        else _no_convolutions("mask_head", model, model.mask_head.conv_layers),
+        "box_head": _no_convolutions("box_head", model, model.box_head.conv_layers),
+        "fpn": f"features: {model.features} has no pyramid" if model.features != "fpn" else "",
+    }
+    for part, why in without.items():
+        norm = getattr(model, part).norm
+        if norm and why:
+            raise ValueError(f"task.model.{part}.norm: {norm!r} would not be read: {why}")
+
+
+def _no_convolutions(part: str, model: Model, conv_layers: int) -> str:
+    """Why a head has nothing to normalise; "" if it has."""
+    if model.features == "c4":
+        return "with features: c4 stage 5 takes the place of the heads' convolutions. Set it to ''"
+    if not conv_layers:
+        return f"{part}.conv_layers: 0 leaves no convolution to normalise. Set one of the two"
+    return ""
+
+
 def _check_federated(model: Model) -> None:
     """Refuse a federated loss that cannot be."""
-    number, power = model.federated.classes_per_image, model.federated.frequency_power
-    if number < 0:
-        raise ValueError(
-            f"task.model.federated.classes_per_image: got {number}, needs a number of classes (50 "
-            "in CenterNet2), or 0 for a softmax over all"
-        )
+    number = model.federated.classes_per_image
     if number and model.system == "rpn":
         raise ValueError(
             f"task.model.federated.classes_per_image: got {number}, but an RPN knows no classes. "
             "Leave it 0"
-        )
-    if not 0.0 <= power <= 10.0:
-        raise ValueError(
-            f"task.model.federated.frequency_power: got {power}, needs 0 (all classes alike) to 10"
         )
 
 
@@ -192,11 +190,6 @@ def _check_cascade(model: Model) -> None:
         raise ValueError(
             f"task.model.cascade.positive_ious: got {tuple(ious)}, but box heads follow each other "
             "only in system: mask_rcnn or faster_rcnn on features: fpn. Leave it empty"
-        )
-    if not all(0.0 < iou <= 1.0 for iou in ious) or not all(factor > 0.0 for factor in factors):
-        raise ValueError(
-            f"task.model.cascade: positive_ious {tuple(ious)} must be above 0 and at most 1, "
-            f"regression_factors {tuple(factors)} positive"
         )
     if not model.box_head.class_agnostic:
         raise ValueError(
@@ -221,23 +214,16 @@ def _check_point_rend(model: Model) -> None:
             f"{where}, but a network with task.model.cascade has the mask head of mask_head. Leave "
             "it 0, or empty cascade.positive_ious"
         )
-    if (model.mask_head.type, model.mask_head.classes) != ("fcn", "independent"):
-        raise ValueError(
-            f"{where}, but it takes the place of task.model.mask_head, whose type "
-            f"({model.mask_head.type!r}) and classes ({model.mask_head.classes!r}) would not be "
-            "read. Leave one of the two out"
-        )
-    positive = ("num_points", "oversampling", "coarse_size", "first_size", "points_per_subdivision")
-    for field in positive:
-        if getattr(points, field) < 1:
+    # Widths alone come along with an experiment that this one is based on.
+    read = ("target", "target_sampling_ratio", "conv_channels", "fc_channels")
+    for field, value in vars(model.mask_head).items():
+        default = getattr(MaskHead, field)
+        if field not in read and value != default:
             raise ValueError(
-                f"task.model.point_rend.{field}: must be positive, got {getattr(points, field)}"
+                f"{where}, but PointRend takes the place of task.model.mask_head, whose {field} "
+                f"({value!r}) would not be read. Leave one of the two out: num_points 0, or "
+                f"{field} {default!r}"
             )
-    if not 0.0 <= points.uncertain_fraction <= 1.0:
-        raise ValueError(
-            "task.model.point_rend.uncertain_fraction: needs 0 to 1, got "
-            f"{points.uncertain_fraction}"
-        )
 
 
 def _check_mask_scoring(task: Task) -> None:
@@ -275,8 +261,6 @@ def _check_keypoints(task: Task) -> None:
     """Refuse a keypoint branch where there can be none."""
     model = task.model
     where = f"task.model.keypoint_head.num_keypoints: got {model.keypoint_head.num_keypoints}"
-    if model.keypoint_head.num_keypoints < 0:
-        raise ValueError(f"{where}, needs the number of keypoints, or 0 for no keypoint branch")
     if not model.keypoint_head.num_keypoints:
         return
     if model.system == "rpn" or model.features != "fpn":
@@ -311,8 +295,6 @@ def _check_tta(task: Task) -> None:
     edges, model = tuple(task.tta.short_edges), task.model
     if not edges:
         return
-    if min(edges) < 1:
-        raise ValueError(f"task.tta.short_edges: got {edges}, all must be positive")
     if model.system == "rpn" or model.proposals == "file":
         raise ValueError(
             f"task.tta.short_edges: got {edges}, but test-time augmentation is for detectors with "
@@ -356,7 +338,7 @@ def _check_metric(experiment: Experiment) -> None:
         begins += ("boundary_",)
     if model.keypoint_head.num_keypoints:
         begins = (*begins, "keypoint_")
-    if metric and not metric.startswith((*begins, "validation_loss")):
+    if metric and not (metric.startswith(begins) or metric.endswith("_loss")):
         raise ValueError(
             f"trainer.best_checkpoint_eval_metric: got {metric!r}, but task.model.system: "
             f"{model.system} is scored by {', '.join(f'{b}...' for b in begins)}: set it to "
@@ -431,43 +413,34 @@ def _check_data(where: str, data: Data) -> None:
             f"long_edge {data.long_edge}"
         )
     scales = tuple(data.scale_jitter)
-    if scales and not (len(scales) == 2 and 0.0 < scales[0] <= scales[1]):
-        raise ValueError(
-            f"{where}.scale_jitter: got {scales}, needs (smallest, largest), both positive, or ()"
-        )
+    if scales and not (len(scales) == 2 and scales[0] <= scales[1]):
+        raise ValueError(f"{where}.scale_jitter: got {scales}, needs (smallest, largest), or ()")
     if scales and data.canvas != "bucket":
         raise ValueError(
             f"{where}.scale_jitter: needs canvas: bucket, not {data.canvas!r}, which would make "
             "batches of images of one size only"
         )
-    if data.skip_corrupt_records < 0 or (data.skip_corrupt_records and not data.is_training):
+    if data.skip_corrupt_records and not data.is_training:
         raise ValueError(
-            f"{where}.skip_corrupt_records: got {data.skip_corrupt_records}, must be 0 or more in "
-            "training, 0 in validation: a score on fewer images is another score"
+            f"{where}.skip_corrupt_records: got {data.skip_corrupt_records}, must be 0 in "
+            "validation: a score on fewer images is another score"
         )
     _check_service(where, data)
-    jitter = vars(data.color_jitter)
-    for name, value in jitter.items():
-        most = 0.5 if name == "hue" else 1.0
-        if not 0.0 <= value <= most:
-            raise ValueError(f"{where}.color_jitter.{name}: got {value}, needs 0 to {most}")
-    if not data.is_training and (scales or any(jitter.values())):
+    if not data.is_training and (scales or any(vars(data.color_jitter).values())):
         raise ValueError(
             f"{where}: scale_jitter and color_jitter are for training, this has is_training: false"
         )
     _check_copy_paste(where, data)
-    if not 0.0 <= data.repeat_threshold <= 1.0 or (data.repeat_threshold and not data.is_training):
+    if data.repeat_threshold and not data.is_training:
         raise ValueError(
-            f"{where}.repeat_threshold: got {data.repeat_threshold}, needs 0 to 1 in training, "
-            "0 in validation"
+            f"{where}.repeat_threshold: got {data.repeat_threshold}, but this has is_training: "
+            "false: an evaluation needs every image exactly once. Leave it 0"
         )
 
 
 def _check_accumulation(experiment: Experiment) -> None:
     """Refuse gradient accumulation where a step in parts would not be the step of the whole."""
     where, data = "task.train_data.images_per_update", experiment.task.train_data
-    if data.images_per_update < 0:
-        raise ValueError(f"{where}: got {data.images_per_update}, must not be negative")
     if experiment.task.validation_data.images_per_update:
         raise ValueError("task.validation_data.images_per_update: there is no update in validation")
     if not data.images_per_update:
@@ -484,13 +457,6 @@ def _check_accumulation(experiment: Experiment) -> None:
 
 def _check_copy_paste(where: str, data: Data) -> None:
     pasting = data.copy_paste
-    if not 0.0 <= pasting.probability <= 1.0:
-        raise ValueError(f"{where}.copy_paste.probability: got {pasting.probability}, needs 0 to 1")
-    for name in ("min_pixels", "max_box_shift"):
-        if getattr(pasting, name) < 0:
-            raise ValueError(
-                f"{where}.copy_paste.{name}: got {getattr(pasting, name)}, must not be negative"
-            )
     if not pasting.probability:
         return
     if not data.is_training:

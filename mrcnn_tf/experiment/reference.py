@@ -23,7 +23,9 @@ Every field that an experiment may state. This page is made from the code by
 `python -m mrcnn_tf.experiment.reference`, and a test holds it to that; what the fields together
 make is described in [architecture](architecture.md), how experiments are put together in
 `mrcnn_tf/experiment/loading.py`. A value is given in an experiment's file, in a `--config_file`, or
-as `--params_override=task.model.rpn.nms_iou=0.6`. Misspelt names and wrong types are refused.
+as `--params_override=task.model.rpn.nms_iou=0.6`. Misspelt names and wrong types are refused. So
+are numbers out of range: a whole number is at least 1 unless its text says what 0 is, any other at
+least 0, a part at most 1 (`mrcnn_tf/experiment/ranges.py`).
 
 *Sources* are the papers and projects that a field's text names; where it names none, see the line
 above the table, and where that names none, the field is this project's. Sections, tables and

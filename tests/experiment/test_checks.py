@@ -52,7 +52,27 @@ FILES = (
             "task.model.mask_head.type=mlp,task.model.mask_head.norm=group_norm",
             "norm: 'group_norm' would not be read: mask_head.type: mlp has no convolutions",
         ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.mask_head.conv_layers=0,task.model.mask_head.norm=group_norm",
+            "mask_head.norm: 'group_norm' would not be read: mask_head.conv_layers: 0 leaves no",
+        ),
+        (
+            "maskrcnn_r50_fpn",
+            "task.model.box_head.norm=group_norm",
+            "box_head.norm: 'group_norm' would not be read: box_head.conv_layers: 0 leaves no",
+        ),
         # C4.
+        (
+            "maskrcnn_r50_c4",
+            "task.model.mask_head.norm=group_norm",
+            "mask_head.norm: 'group_norm' would not be read: with features: c4 stage 5 takes",
+        ),
+        (
+            "maskrcnn_r50_c4",
+            "task.model.fpn.norm=group_norm",
+            "fpn.norm: 'group_norm' would not be read: features: c4 has no pyramid",
+        ),
         (
             "maskrcnn_r50_c4",
             "task.model.mask_head.mask_size=28",
@@ -85,7 +105,7 @@ FILES = (
         (
             "cascade_maskrcnn_r50_fpn",
             "task.model.cascade.positive_ious=[0.6,60]",
-            "positive_ious (0.6, 60.0) must be above 0 and at most 1",
+            "positive_ious: got (0.6, 60.0), each needs 0 to 1",
         ),
         (
             "cascade_maskrcnn_r50_fpn",
@@ -111,7 +131,7 @@ FILES = (
         (
             "maskrcnn_r50_fpn",
             "task.tta.short_edges=[800,0]",
-            "task.tta.short_edges: got (800, 0), all must be positive",
+            "task.tta.short_edges: got (800, 0), each needs 1 or more",
         ),
         (
             "maskrcnn_r50_fpn",
@@ -132,17 +152,29 @@ FILES = (
         (
             "pointrend_r50_fpn",
             "task.model.mask_head.classes=softmax",
-            "type ('fcn') and classes ('softmax') would not be read",
+            "num_points: got 196, but PointRend takes the place of task.model.mask_head, whose "
+            "classes ('softmax') would not be read. Leave one of the two out: num_points 0, or "
+            "classes 'independent'",
+        ),
+        (
+            "pointrend_r50_fpn",
+            "task.model.mask_head.mask_size=56,task.model.mask_head.conv_layers=8",
+            "whose mask_size (56) would not be read",
+        ),
+        (
+            "pointrend_shapes",  # its widths are those of maskrcnn_shapes
+            "task.model.mask_head.conv_layers=8",
+            "whose conv_layers (8) would not be read",
         ),
         (
             "pointrend_r50_fpn",
             "task.model.point_rend.oversampling=0",
-            "task.model.point_rend.oversampling: must be positive, got 0",
+            "task.model.point_rend.oversampling: got 0, needs 1 or more",
         ),
         (
             "pointrend_r50_fpn",
             "task.model.point_rend.uncertain_fraction=75",
-            "uncertain_fraction: needs 0 to 1, got 75",
+            "uncertain_fraction: got 75.0, needs 0 to 1",
         ),
         # Boundary AP.
         (
@@ -232,7 +264,7 @@ FILES = (
         (
             "maskrcnn_r50_fpn",
             "task.model.federated.classes_per_image=-1",
-            "classes_per_image: got -1, needs a number of classes (50 in CenterNet2), or 0 for a",
+            "classes_per_image: got -1, needs 0 or more",
         ),
         (
             "rpn_r50_fpn",
@@ -242,7 +274,7 @@ FILES = (
         (
             "maskrcnn_r50_fpn_lvis",
             "task.model.federated.frequency_power=-0.5",
-            "frequency_power: got -0.5, needs 0 (all classes alike) to 10",
+            "frequency_power: got -0.5, needs 0 to 10",
         ),
         (
             "maskrcnn_r50_fpn_lvis",
@@ -268,7 +300,7 @@ FILES = (
         (
             "keypointrcnn_r50_fpn",
             "task.model.keypoint_head.num_keypoints=-1",
-            "num_keypoints: got -1, needs the number of keypoints, or 0 for no keypoint branch",
+            "num_keypoints: got -1, needs 0 or more",
         ),
         (
             "keypointrcnn_r50_fpn",
@@ -328,6 +360,7 @@ def test_refused(experiment, override, message):
         ("maskrcnn_r50_c4", "trainer.best_checkpoint_eval_metric=box_ap75"),
         ("rpn_r50_fpn", "trainer.best_checkpoint_eval_metric=ar_small_1000"),
         ("rpn_r50_fpn", "trainer.best_checkpoint_eval_metric=validation_loss"),
+        ("rpn_r50_fpn", "trainer.best_checkpoint_eval_metric=rpn_box_loss"),
         ("keypointrcnn_r50_fpn", "trainer.best_checkpoint_eval_metric=keypoint_ap75"),
         ("fasterrcnn_r50_c4", "task.model.mask_head.mask_size=28"),  # it has no masks
         # From another network's weights everything may be frozen, whatever its norm.

@@ -269,10 +269,10 @@ def test_names_and_types_are_checked(folder, override, message):
         ("task.model.pixels.order=rgb", "want pixels.order: bgr"),
         ("task.train_data.short_edges=[]", "must not be empty"),
         ("task.train_data.short_edges=[2000]", "exceed long_edge 1333"),
-        ("trainer.train_steps=0", "must be positive, got 0"),
+        ("trainer.train_steps=0", "trainer.train_steps: got 0, needs 1 or more"),
         ("task.train_data.scale_jitter=[2]", r"scale_jitter: got \(2.0,\), needs \(smallest"),
         ("task.train_data.scale_jitter=[2,1]", "scale_jitter: got"),
-        ("task.train_data.scale_jitter=[0,1]", "both positive"),
+        ("task.train_data.scale_jitter=[0,1]", r"scale_jitter: got \(0.0, 1.0\), each needs more"),
         (
             "task.train_data.scale_jitter=[1,2],task.train_data.canvas=exact",
             "scale_jitter: needs canvas: bucket, not 'exact'",
@@ -310,21 +310,24 @@ def test_names_and_types_are_checked(folder, override, message):
         ("task.validation_data.scale_jitter=[1,2]", "validation_data: scale_jitter and color"),
         ("task.validation_data.color_jitter.hue=0.1", "are for training"),
         ("task.train_data.copy_paste.probability=1.5", "probability: got 1.5, needs 0 to 1"),
-        ("task.train_data.copy_paste.min_pixels=-1", "min_pixels: got -1, must not be neg"),
+        ("task.train_data.copy_paste.min_pixels=-1", "min_pixels: got -1, needs 0 or more"),
         ("task.train_data.copy_paste.probability=1", "copy_paste: needs scale_jitter, with"),
         (
             "task.train_data={scale_jitter: [1, 2], mask_arena_pixels: 0, "
             "copy_paste: {probability: 1}}",
             "cut out by masks; mask_arena_pixels is 0",
         ),
-        ("task.train_data.images_per_update=-2", "images_per_update: got -2, must not be negative"),
+        ("task.train_data.images_per_update=-2", "images_per_update: got -2, needs 0 or more"),
         ("task.validation_data.images_per_update=2", "no update in validation"),
         (
             "task.train_data.images_per_update=16,task.model.fpn.norm=sync_batch_norm",
             "with task.model.fpn.norm: sync_batch_norm the statistics would be",
         ),
         ("task.train_data.repeat_threshold=-0.1", "repeat_threshold: got -0.1, needs 0 to 1"),
-        ("task.validation_data.repeat_threshold=0.001", "in training, 0 in validation"),
+        (
+            "task.validation_data.repeat_threshold=0.001",
+            "an evaluation needs every image exactly once",
+        ),
         ("task.validation_data.copy_paste.probability=1", "validation_data.copy_paste: is for"),
     ],
 )

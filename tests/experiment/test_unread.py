@@ -21,7 +21,7 @@ from mrcnn_tf.experiment import loading
         ),
         ("trainer.allow_tpu_summary", True, "not on TPUs"),
         ("trainer.summary_interval", 30, "multiple of trainer.steps_per_loop, 20"),
-        ("trainer.validation_interval", 0, "must be positive, got 0"),
+        ("trainer.validation_interval", 0, "got 0, needs 1 or more"),
     ],
 )
 def test_what_would_do_nothing_is_refused(field, value, why):

@@ -146,7 +146,7 @@ def test_what_the_user_overrides_goes_to_both_in_a_form_that_the_shell_keeps(tmp
             "stages.rpn_experiment=nothing",
             "unknown experiment 'nothing'",
         ),
-        ("maskrcnn_r50_fpn_separate_rpn", "trainer.train_steps=0", "train_steps: must be positive"),
+        ("maskrcnn_r50_fpn_separate_rpn", "trainer.train_steps=0", "train_steps: got 0, needs 1"),
     ],
 )
 def test_what_cannot_be_trained_in_stages_is_refused_before_it_starts(
