@@ -20,7 +20,7 @@ OF_DATA = [
     ({"images_per_replica": 5}, "per_replica_batch_size", 5),
     ({"images_per_update": 8}, "per_replica_batch_size", 8),
     ({"short_edges": (640, 700)}, "short_edges", (640, 700)),
-    ({"short_edges": (1333,)}, "canvas_sizes", ((1024, 1344), (1344, 1344), (1344, 1024))),
+    ({"short_edges": (1333,)}, "canvas_sizes", ((1024, 1344), (1344, 1024), (1344, 1344))),
     ({"long_edge": 900}, "long_edge", 900),
     ({"canvas": "exact"}, "canvas_sizes", None),
     ({"flip_probability": 0.25}, "flip_probability", 0.25),
