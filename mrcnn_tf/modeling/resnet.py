@@ -47,6 +47,13 @@ def check(fields: Defaults) -> None:
             f"task.model.backbone.groups: got {fields.groups}, but depth {fields.depth} has no "
             "bottlenecks to group"
         )
+    channels = fields.base_width * fields.width_per_group / 64  # of a group, see BottleneckBlock
+    if fields.depth not in _BASIC and (channels < 1 or (fields.groups > 1 and channels % 1)):
+        raise ValueError(
+            f"task.model.backbone.width_per_group: got {fields.width_per_group}, but with "
+            f"base_width {fields.base_width} a group has {fields.width_per_group} x "
+            f"{fields.base_width} / 64 = {channels:g} channels: it needs a whole number"
+        )
 
 
 class Stem(tf_keras.layers.Layer):

@@ -26,7 +26,7 @@ JITTER = {"task.train_data.scale_jitter": [0.5, 2.0]}
 RESNEXT = {
     "task.model.backbone.depth": 50,
     "task.model.backbone.groups": 4,
-    "task.model.backbone.width_per_group": 4,
+    "task.model.backbone.width_per_group": 32,  # of 64; with this base 4 channels
     "task.model.backbone.stride_in_1x1": False,
 }
 # Experiment, what differs on top of the tiny settings, what it is scored by.

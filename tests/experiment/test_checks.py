@@ -40,6 +40,12 @@ FILES = (
             "task.model.roi_align.aggregate=max,task.model.roi_align.sampling_ratio=0",
             "sampling_ratio: got 0, which is adaptive; the maximum (aggregate: max) needs a fixed",
         ),
+        # Backbones.
+        (
+            "maskrcnn_x101_32x8d_fpn",
+            "task.model.backbone.base_width=8,task.model.backbone.width_per_group=4",
+            "width_per_group: got 4, but with base_width 8 a group has 4 x 8 / 64 = 0.5",
+        ),
         # Mask heads.
         ("maskrcnn_r50_fpn", "task.model.mask_head.type=rnn", "type: got 'rnn', allowed are 'fcn'"),
         (
