@@ -42,8 +42,9 @@ class Network(NamedTuple):
       run: takes uint8 [1, H, W, 3] RGB, the picture in its upper left corner, and int32 [(height,
         width)] of the picture there. Returns `boxes` float32 [D, (y1, x1, y2, x2)] in pixels of the
         input, best first; `classes` int32 [D], counted from 1; `scores` float32 [D]; `count` int32
-        [], how many rows are detections, the others being zero; and, of networks with masks,
-        `masks` float32 [D, M, M], probabilities inside of the box.
+        [], how many rows are detections, the others being zero; of networks with masks, `masks`
+        float32 [D, M, M], probabilities inside of the box; and, of those that score their masks,
+        `mask_scores` float32 [D].
       input_hw: (H, W).
       description: what else the file says of itself: `categories`, a list of {"class", "id",
         "name"}; `resize` and `mask_convention`, see `fit` and `paste`; `quantize`; and, if a report
@@ -67,6 +68,8 @@ class Found(NamedTuple):
         for a network without masks.
       top: row of the picture where `mask` begins.
       left: column of the picture where `mask` begins.
+      mask_score: how good the mask is, in [0, 1], by which masks are ranked; None for a network
+        that does not say so.
     """
 
     box: np.ndarray
@@ -76,6 +79,7 @@ class Found(NamedTuple):
     mask: np.ndarray | None
     top: int
     left: int
+    mask_score: float | None = None
 
 
 def load(path: str, threads: int | None = None) -> Network:
@@ -195,7 +199,8 @@ def to_picture(
             mask = probs >= MASK_THRESHOLD
         category_id, category = categories[int(outputs["classes"][row])]
         score = float(outputs["scores"][row])
-        found.append(Found(box, score, category_id, category, mask, top, left))
+        mask_score = float(outputs["mask_scores"][row]) if "mask_scores" in outputs else None
+        found.append(Found(box, score, category_id, category, mask, top, left, mask_score))
     return found
 
 
@@ -355,6 +360,8 @@ def _lines(found: list[Found]) -> Iterator[str]:
         row["box_yxyx"] = [round(float(side), 1) for side in one.box]
         if one.mask is not None:
             row["mask_pixels"] = int(one.mask.sum())
+        if one.mask_score is not None:
+            row["mask_score"] = round(one.mask_score, 4)
         yield json.dumps(row, ensure_ascii=False)
 
 

@@ -138,4 +138,6 @@ def _outputs(found: Detections) -> dict[str, Any]:
     }
     if found.masks is not None:
         outputs["masks"] = found.masks[0]
+    if found.mask_scores is not None:
+        outputs["mask_scores"] = found.mask_scores[0]
     return outputs

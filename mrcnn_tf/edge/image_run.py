@@ -28,6 +28,7 @@ def detections_of(found: Sequence[device.Found], picture_hw: tuple[int, ...]) ->
             None
             if one.mask is None
             else coco_rle.crop_to_rle(one.mask, one.top, one.left, height, width),
+            one.mask_score,
         )
         for one in found
     ]

@@ -28,7 +28,7 @@ class Closeness(NamedTuple):
 
     Attributes:
       iou: of a pair's boxes, at least.
-      score: by which a pair's scores differ, at most.
+      score: by which a pair's scores differ, at most; those of its masks too, if there are some.
       agreement: share of the detections, each counted by its score, that have a partner, at least.
       lost_ap: by which AP is lower than the network's, at most, where records are given.
     """
@@ -169,6 +169,8 @@ def _batch(outputs: Sequence[tuple[device.Outputs, np.ndarray]]) -> serving.Answ
     }
     if "masks" in outputs[0][0]:
         answer["detection_masks"] = np.stack([out["masks"] for out, _ in outputs])
+    if "mask_scores" in outputs[0][0]:
+        answer["detection_mask_scores"] = np.stack([out["mask_scores"] for out, _ in outputs])
     return answer
 
 
@@ -198,7 +200,10 @@ def _closely(answers: _Answers, quantize: str) -> Verification:
 
 
 def _apart(a: device.Outputs, i: int, b: device.Outputs, j: int) -> tuple[float, float]:
-    """Return the IoU of two rows' boxes, -1 for other classes, and their scores' difference."""
+    """Return the IoU of two rows' boxes, -1 for other classes, and their scores' difference.
+
+    Of the score and of the mask's score, if there is one, the larger difference.
+    """
     if a["classes"][i] != b["classes"][j]:
         return -1.0, np.inf
     first, second = a["boxes"][i].astype(np.float64), b["boxes"][j].astype(np.float64)
@@ -206,4 +211,6 @@ def _apart(a: device.Outputs, i: int, b: device.Outputs, j: int) -> tuple[float,
         np.maximum(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0)
     )
     both = np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - shared
-    return float(shared / both) if both > 0 else 0.0, float(abs(a["scores"][i] - b["scores"][j]))
+    scores = [name for name in ("scores", "mask_scores") if name in b]
+    difference = float(np.max([abs(a[name][i] - b[name][j]) for name in scores]))
+    return float(shared / both) if both > 0 else 0.0, difference

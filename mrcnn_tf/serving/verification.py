@@ -33,7 +33,8 @@ class Verification(NamedTuple):
         weights and the images' sizes were compared.
       matched_fraction: matched pairs over the larger of the two counts; 1 if both are 0.
       max_box_difference: over matched pairs, in fractions of the image.
-      max_score_difference: over matched pairs.
+      max_score_difference: over matched pairs, of their scores and, if there are some, of their
+        masks' scores.
       max_mask_difference: over matched pairs, probability; 0 without masks.
     """
 
@@ -183,7 +184,7 @@ def _sign(name: str, value: np.ndarray) -> tuple:
 def compare_detections(actual: Answer, expected: Answer) -> Verification:
     """Pair the detections of two answers to one request and measure how far they are apart.
 
-    A pair has the same class, and box, score and mask within the tolerances; every detection of
+    A pair has the same class, and box, scores and mask within the tolerances; every detection of
     `expected` in turn takes the nearest one that is left.
 
     Args:
@@ -214,7 +215,7 @@ def compare_detections(actual: Answer, expected: Answer) -> Verification:
 def _difference(
     actual: Answer, expected: Answer, image: int, row: int, expected_row: int
 ) -> tuple[float, float, float]:
-    """Return how far two rows are apart in box, score and mask; infinitely for other classes."""
+    """Return how far two rows are apart in box, scores and mask; infinitely for other classes."""
     if (
         actual["detection_class_ids"][image, row]
         != expected["detection_class_ids"][image, expected_row]
@@ -226,4 +227,6 @@ def _difference(
             return 0.0
         return float(np.abs(actual[name][image, row] - expected[name][image, expected_row]).max())
 
-    return (apart("detection_boxes"), apart("detection_scores"), apart("detection_masks"))
+    # Unlike Python's, NumPy's maximum of a number and NaN is NaN.
+    scores = np.maximum(apart("detection_scores"), apart("detection_mask_scores"))
+    return (apart("detection_boxes"), float(scores), apart("detection_masks"))

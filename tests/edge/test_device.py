@@ -96,6 +96,10 @@ def test_boxes_are_brought_into_the_frame_of_the_picture():
     (found,) = device.to_picture(outputs, np.array([32, 96]), (100, 300), DESCRIPTION)
     np.testing.assert_allclose(found.box, [25, 75, 50, 150])
     assert (found.category, found.category_id, found.score) == ("Röhre", 17, 0.75)
+    assert found.mask_score is None
+    scored = outputs | {"mask_scores": np.array([0.625, 0.0], np.float32)}
+    (with_score,) = device.to_picture(scored, np.array([32, 96]), (100, 300), DESCRIPTION)
+    assert (with_score.score, with_score.mask_score) == (0.75, 0.625)
     whole = np.zeros([100, 300], bool)
     height, width = found.mask.shape
     whole[found.top : found.top + height, found.left : found.left + width] = found.mask
@@ -110,8 +114,8 @@ def test_rows_are_those_of_a_saved_model():
     box = np.array([3.3, 4.4, 30.123456, 44.9])
     probs = random.uniform(0, 1, [28, 28]).astype(np.float32)
     mask, top, left = device.paste(probs, box, (40, 50), "pixel_centres")
-    found = device.Found(box, 0.123456789, 17, "Röhre", mask >= 0.5, top, left)
-    empty = found._replace(mask=None, box=np.array([1.0, 2.0, 1.0, 2.0]))
+    found = device.Found(box, 0.123456789, 17, "Röhre", mask >= 0.5, top, left, 0.0987654321)
+    empty = found._replace(mask=None, box=np.array([1.0, 2.0, 1.0, 2.0]), mask_score=None)
     ours, without = image_run.detections_of([found, empty], (40, 50))
     whole = np.zeros([40, 50], np.uint8)
     whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask >= 0.5
@@ -119,7 +123,9 @@ def test_rows_are_those_of_a_saved_model():
     row = ours.to_coco("a/b.jpg")
     assert row["bbox"] == [4.4, 3.3, 40.5, 26.823]
     assert (row["category_id"], row["category"], row["score"]) == (17, "Röhre", 0.123457)
+    assert row["mask_score"] == 0.098765
     assert row["segmentation"]["size"] == [40, 50]
+    assert "mask_score" not in without.to_coco("x")
     assert "segmentation" not in without.to_coco("x")
     assert without.to_coco("x")["bbox"] == [2.0, 1.0, 0.001, 0.001]
 

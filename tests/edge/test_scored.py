@@ -66,6 +66,30 @@ def test_a_shifted_box_scores_by_its_overlap(records):
     assert found["box_ap"] == pytest.approx(0.3)
 
 
+def test_masks_are_ranked_by_their_scores(records):
+    """In each picture a box that is nowhere near, whose class is surer and whose mask is not."""
+
+    def run(image, size_hw):
+        outputs = answer()(image, size_hw)
+        outputs["boxes"][1] = (0, 0, 5, 5)
+        outputs |= {"classes": np.array([2, 2], np.int32), "count": np.int32(2)}
+        outputs["scores"] = np.array([0.9, 0.95], np.float32)
+        return outputs
+
+    def with_mask_scores(image, size_hw):
+        return run(image, size_hw) | {"mask_scores": np.array([0.7, 0.1], np.float32)}
+
+    # One of two is right wherever the next object is found: precision 0.5 at every recall.
+    found = average_precision(run, records)
+    assert found == {"box_ap": pytest.approx(0.5), "mask_ap": pytest.approx(0.5)}
+    found = average_precision(with_mask_scores, records)
+    assert found == {"box_ap": pytest.approx(0.5), "mask_ap": pytest.approx(1.0)}
+
+
+def average_precision(run, records):
+    return scored.average_precision(run, records, SIZE, described())
+
+
 def verify(actual, records, quantize):
     pictures = [(np.zeros([1, *SIZE, 3], np.uint8), np.array([64, 80], np.int32))]
     file = device.Network(actual, SIZE, described(quantize))

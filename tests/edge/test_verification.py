@@ -69,6 +69,25 @@ def test_one_detection_has_one_partner():
         verify(answer(A), answer(A, A), "dynamic")
 
 
+@pytest.mark.parametrize("quantize", ["none", "dynamic"])
+@pytest.mark.parametrize("wrong", [0.6, np.nan])
+def test_scores_of_masks_are_compared(quantize, wrong):
+    def scored(*mask_scores):
+        outputs = answer(A, B)(*PICTURE)
+        outputs["mask_scores"] = np.array([*mask_scores, 0.0], np.float32)
+        return lambda image, size_hw: outputs
+
+    found = verify(scored(0.81, 0.1), scored(0.8, 0.1), quantize)
+    assert found.agreement == pytest.approx(1.0)
+    assert found.max_score_difference == pytest.approx(0.01)
+    # One of two: by scores, B's 0.3 of 1.2.
+    part = {"none": "50.0%", "dynamic": "25.0%"}[quantize]
+    with pytest.raises(VerificationError, match=f"only {part}"):
+        verify(scored(wrong, 0.1), scored(0.8 + 0.1, 0.1), quantize)
+    with pytest.raises(VerificationError, match="its outputs are"):
+        verify(answer(A, B), scored(0.8, 0.1), quantize)
+
+
 def test_nothing_found_is_no_proof():
     with pytest.raises(VerificationError, match="nothing could be compared.*--pictures"):
         verify(answer(), answer())

@@ -56,6 +56,16 @@ def test_notices(changed, matched):
     assert found.matched_fraction == pytest.approx(matched)
 
 
+@pytest.mark.parametrize(("mask_score", "matched"), [(0.41, 1.0), (0.45, 2 / 3), (np.nan, 2 / 3)])
+def test_scores_of_masks_are_compared(mask_score, matched):
+    scores = [np.float32([[0.9, 0.8, last, 0.0]]) for last in (mask_score, 0.4)]
+    found = verification.compare_detections(
+        *(EXPECTED | {"detection_mask_scores": values} for values in scores)
+    )
+    assert found.matched_fraction == pytest.approx(matched)
+    assert found.max_score_difference == pytest.approx(0.01 if matched == 1 else 0.0, abs=1e-6)
+
+
 def test_nothing_found_by_either():
     nothing = answer(np.zeros([0, 4]), [], [])
     found = verification.compare_detections(nothing, nothing)
