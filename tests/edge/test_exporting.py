@@ -29,22 +29,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LABELS = LabelMap((17, 2**24 + 1), ("Röhre", "green"))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 SIZE = (64, 96)
-CASCADE = {
-    "box_head": {"class_agnostic": True},
-    "cascade": {"positive_ious": (0.6, 0.7), "regression_factors": (2.0, 3.0)},
-}
-POINT_REND = {
-    "point_rend": {
-        "num_points": 20,
-        "coarse_channels": 8,
-        "coarse_fc_layers": 1,
-        "coarse_fc_channels": 16,
-        "fc_channels": 12,
-        "first_size": 7,
-        "subdivisions": 2,
-        "points_per_subdivision": 49,
-    }
-}
 
 
 class Finder:
@@ -142,24 +126,6 @@ def test_the_size_of_the_weights_follows_the_quantisation(tmp_path):
     weights = 4 * sum(kernel.shape.num_elements() for kernel in Finder().kernels)
     assert sizes["none"] - sizes["float16"] == pytest.approx(weights / 2, rel=0.3)
     assert sizes["none"] - sizes["dynamic"] == pytest.approx(weights * 3 / 4, rel=0.3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file_format", ["litert", "onnx"])
-@pytest.mark.parametrize("differs", [CASCADE, POINT_REND], ids=["cascade", "point_rend"])
-def test_other_networks_answer_as_in_python(tmp_path, file_format, differs):
-    if file_format == "onnx":
-        pytest.importorskip("tf2onnx", reason="an extra: requirements-onnx.txt")
-    config = tiny_network.config()
-    config.override(differs)
-    _, compared = export(
-        tmp_path,
-        file_format,
-        detect=tiny_network.build_network(config),
-        label_map=LabelMap((1, 2, 3), ("a", "b", "c")),
-    )
-    assert compared.num_detections > 5
-    assert compared.agreement >= 0.9
 
 
 def test_any_tool_for_archives_reads_the_description(tmp_path):
