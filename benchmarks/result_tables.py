@@ -38,11 +38,16 @@ def show(lines: Sequence[Line]) -> None:
             print(f"\n{text}")
 
 
+def metrics(row: str) -> Sequence[str]:
+    """The scores that a row's table shows; none of what is timed."""
+    return _METRICS.get(row, ())
+
+
 def in_a_line(line: Line) -> str:
     """What a finished row says of itself while others run."""
     if "times" in line:
         return str(line["times"]["ratios"])
-    scores = {name: of_seeds({0: line}, name).get(0) for name in _METRICS.get(line["row"], ())}
+    scores = {name: of_seeds({0: line}, name).get(0) for name in metrics(line["row"])}
     return ", ".join(f"{_title(name)} {ap:.1f}" for name, ap in scores.items() if ap is not None)
 
 

@@ -5,6 +5,9 @@
     python benchmarks/results.py --only cascade roi_pool
     python benchmarks/results.py --tables         # of what is finished
     python benchmarks/results.py --tiny           # does every row still run? no numbers to look at
+    python benchmarks/results.py --record         # keeps what is finished in results.jsonl, here
+    python benchmarks/results.py --recorded       # runs only what is not there
+    python benchmarks/results.py --recorded --tables    # the tables of docs/results.md
 
 `result_rows.py` says what is run. Each row is a run of `mrcnn_tf.train` with one thread, which
 gives the same bits whatever else the machine does; as many run side by side as there are cores.
@@ -40,6 +43,7 @@ import result_tables
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TIMING = "evaluation_time"  # the row of benchmarks/evaluation_time.py
 LINES = "rows.jsonl"
+RECORDED = pathlib.Path(__file__).with_name("results.jsonl")  # what docs/results.md is made of
 PROCESSES = "processes.jsonl"  # in a run's folder: what each process that worked on it took
 
 
@@ -382,6 +386,27 @@ def _clock() -> str:
     return datetime.datetime.now().strftime("%H:%M:%S")
 
 
+def record(jobs: Sequence[Job], lines: Sequence[dict[str, Any]]) -> None:
+    """Write `RECORDED`: of each finished job its line, with the scores that the tables show."""
+    kept = []
+    for job in jobs:
+        line = job.line(lines)
+        if line and "scores" in line:
+            shown = result_tables.metrics(job.row)
+            scores = {name: line["scores"][name] for name in shown if name in line["scores"]}
+            line = line | {"scores": scores}
+        if line:
+            kept.append(json.dumps(line) + "\n")
+    RECORDED.write_text("".join(kept), "utf-8")
+
+
+def not_recorded(jobs: Sequence[Job], lines: Sequence[dict[str, Any]]) -> list[Job]:
+    """The jobs that have no line, and those whose checkpoints they need."""
+    left = [job for job in jobs if not job.is_done(lines)]
+    needed = {folder for job in left for folder in job.needs}
+    return [job for job in jobs if job in left or job.folder in needed]
+
+
 def chosen(jobs: Sequence[Job], names: Sequence[str]) -> Iterator[Job]:
     """The jobs of some rows, and those whose checkpoints they need."""
     needed = {folder for job in jobs if job.row in names for folder in job.needs}
@@ -396,6 +421,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--tables", action="store_true", help="run nothing, print the tables")
     parser.add_argument("--tiny", action="store_true", help="see whether everything runs")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORDED.name}")
+    parser.add_argument("--recorded", action="store_true", help="what is there is done")
     parser.add_argument("--runs", type=pathlib.Path, help="default runs/results")
     parser.add_argument("--data", type=pathlib.Path, help="default datasets/results")
     arguments = parser.parse_args()
@@ -403,15 +430,20 @@ def main() -> int:
     runs = arguments.runs or pathlib.Path(f"runs/results{ending}")
     data = arguments.data or pathlib.Path(f"datasets/results{ending}")
     jobs = plan(runs, data, arguments.tiny)
+    recorded = read(RECORDED) if arguments.recorded else []
     code = 0
-    if not arguments.tables:
+    if not (arguments.tables or arguments.record):
         jobs_to_run = [*chosen(jobs, arguments.only)]
+        if arguments.recorded:
+            jobs_to_run = not_recorded(jobs_to_run, recorded)
         runs.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + 60 * arguments.minutes
         for name in sorted({job.data for job in jobs_to_run if job.data}):
             result_data.make(name, data / name, arguments.tiny)
         code = Schedule(jobs_to_run, runs / LINES, len(os.sched_getaffinity(0)), until).run()
-    lines = read(runs / LINES)
+    lines = [*recorded, *read(runs / LINES)]
+    if arguments.record:
+        record(jobs, lines)
     result_tables.show([line for job in jobs if (line := job.line(lines))])
     return code
 

@@ -78,6 +78,41 @@ def test_only_a_row_and_the_checkpoints_that_it_needs(tmp_path):
     assert [job.row for job in results.chosen(jobs, ["tta"])] == ["baseline", "tta"]
 
 
+def test_what_is_recorded_is_done_but_for_checkpoints_that_others_need(tmp_path, monkeypatch):
+    """Of `tta` only the second seed is not recorded: its baseline has to be run anew for it."""
+    jobs = [j for j in results.plan(tmp_path, tmp_path, tiny=False) if j.row in ("baseline", "tta")]
+    lines = [
+        {"row": j.row, "seed": j.seed, "settings": j.settings, "scores": {"mask_ap": 0.5, "x": 1.0}}
+        for j in jobs
+        if (j.row, j.seed) != ("tta", 1)
+    ]
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "results.jsonl")
+    results.record(jobs, json.loads(json.dumps(lines)))
+    recorded = results.read(results.RECORDED)
+    assert len(recorded) == len(jobs) - 1
+    assert recorded[0]["scores"] == {"mask_ap": 0.5}  # no table shows the other
+    left = results.not_recorded(jobs, recorded)
+    assert [(j.row, j.seed) for j in left] == [("baseline", 1), ("tta", 1)]
+
+
+def test_the_page_has_the_tables_of_what_is_recorded(capsys):
+    """Number by number: tables, what they say of noise, and the cells of docs/models.md."""
+    jobs = results.plan(pathlib.Path("runs/results"), pathlib.Path("datasets/results"), False)
+    lines = results.read(results.RECORDED)
+    result_tables.show([line for job in jobs if (line := job.line(lines))])
+    of_page, of_models = capsys.readouterr().out.split("### Seen here\n")
+    page = (FOLDER.parent / "docs/results.md").read_text("utf-8")
+    blocks = [block.strip() for block in of_page.strip().split("\n\n")]
+    assert len(blocks) > 20
+    for block in blocks:
+        assert block in page
+    models = (FOLDER.parent / "docs/models.md").read_text("utf-8")
+    cells = [line.removeprefix("* ") for line in of_models.splitlines() if line.startswith("* ")]
+    assert len(cells) > 20
+    for cell in cells:
+        assert cell in models
+
+
 def test_jobs_run_once_in_order_and_are_kept(tmp_path):
     third = job(tmp_path, "third")
     wait = f"while not os.path.exists({str(third.folder / 'metrics.jsonl')!r}): time.sleep(0.01)"
