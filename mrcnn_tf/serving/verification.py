@@ -17,6 +17,9 @@ _TOLERANCES = (BOX_TOLERANCE, SCORE_TOLERANCE, MASK_TOLERANCE)
 # A detection at the score threshold or at the NMS threshold may flip: one in twenty may be
 # missing, so below twenty none.
 MIN_MATCHED_FRACTION = 0.95
+# So many of a network that is sure of nothing still agree when it is rounded otherwise; of one that
+# computes something else in a graph hardly any do.
+_MIN_MATCHED_EAGERLY = 0.5
 
 Answer = dict[str, np.ndarray]
 
@@ -131,8 +134,8 @@ def compare_with_function(
     """Compare an answer of a SavedModel with that of the Python function which was saved.
 
     The function runs eagerly, which is the further comparison. A network that is sure of nothing,
-    after few steps, finds other things where bfloat16 is rounded otherwise; if so, the function
-    runs as one graph, as the SavedModel does, with the same roundings.
+    after few steps, finds some other things where bfloat16 is rounded otherwise; if at least half
+    are the same, the function runs as one graph, as the SavedModel does, with the same roundings.
 
     Args:
       actual: of the SavedModel, to the same arguments.
@@ -146,7 +149,7 @@ def compare_with_function(
         expected = {name: value.numpy() for name, value in run(*arguments).items()}
         _compare_outputs(actual, expected)
         found = compare_detections(actual, expected)
-        if found.matched_fraction >= MIN_MATCHED_FRACTION:
+        if not _MIN_MATCHED_EAGERLY <= found.matched_fraction < MIN_MATCHED_FRACTION:
             break
     return found
 
