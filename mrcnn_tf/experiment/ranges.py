@@ -23,7 +23,7 @@ class _Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"{self.low:g} to {self.high:g}"
+            return f"{self.low:g} to {self.high:g}" + ("" if self.has_low else f", not {self.low:g}")
         return f"{self.low:g} or more" if self.has_low else f"more than {self.low:g}"
 
 
@@ -74,6 +74,7 @@ _RANGES = {
     "upper_bound": _ABOVE_0,
     "iou": _PART,
     "ious": _PART,
+    "positive_ious": _Range(0, 1, has_low=False),  # every RoI would be positive
     "fraction": _PART,
     "probability": _PART,
     "threshold": _PART,

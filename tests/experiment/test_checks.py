@@ -115,6 +115,11 @@ FILES = (
         ),
         (
             "cascade_maskrcnn_r50_fpn",
+            "task.model.cascade.positive_ious=[0.0,0.7]",
+            "positive_ious: got (0.0, 0.7), each needs 0 to 1, not 0",
+        ),
+        (
+            "cascade_maskrcnn_r50_fpn",
             "task.model.box_head.class_agnostic=false",
             "class_agnostic: needs to be true with task.model.cascade: the next box head looks at",
         ),
