@@ -23,7 +23,8 @@ class _Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"{self.low:g} to {self.high:g}" + ("" if self.has_low else f", not {self.low:g}")
+            without = "" if self.has_low else f", not {self.low:g}"
+            return f"{self.low:g} to {self.high:g}{without}"
         return f"{self.low:g} or more" if self.has_low else f"more than {self.low:g}"
 
 
