@@ -11,7 +11,7 @@ demo: $(VENV)/trained
 	$(BIN)/python -m mrcnn_tf.demo
 
 test: $(VENV)/tested
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
 slow-test: $(VENV)/tested $(VENV)/documented
 	$(BIN)/python -m pytest -m slow

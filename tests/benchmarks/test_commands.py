@@ -115,6 +115,7 @@ def test_torchvision(measure, script, flags):
         assert set(line["seconds"]) == {"without_masks", "with_masks"}
 
 
+@pytest.mark.slow
 def test_near_duplicates(measure, tmp_path):
     rng = np.random.default_rng(0)
     for k in range(3):

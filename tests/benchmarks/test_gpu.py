@@ -39,6 +39,7 @@ def lowered(tmp_path_factory):
     return folder, [v.numpy() for v in model.trainable_variables], loss
 
 
+@pytest.mark.slow
 def test_inputs_are_written_in_the_order_of_parameters(lowered):
     folder, weights, _ = lowered
     arrays = gpu.read_inputs(folder / "exact")

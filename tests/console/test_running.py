@@ -9,6 +9,7 @@ import pytest
 
 from mrcnn_tf.console import running
 from mrcnn_tf.console.running import Stage
+from tests.marks import one_quick
 
 # Two stages: the first one does not care for signals and ends well, the second one leaves a file.
 LIST = """
@@ -28,7 +29,7 @@ running.run(
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", one_quick(["SIGTERM", "SIGINT"]))
 def test_a_signal_holds_also_if_the_stage_ends_well(tmp_path, name):
     code = LIST.replace("{name}", name)
     process = subprocess.Popen(

@@ -387,6 +387,7 @@ def test_batches_are_a_function_of_seed_and_position(scene_type, write_records):
                 np.testing.assert_array_equal(a[key][k : k + 1], b[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_service_begins_with_nothing_to_paste(
     scene_type, write_records, arena_masks, monkeypatch
 ):

@@ -16,6 +16,7 @@ from mrcnn_tf.data import (
     schema,
 )
 from mrcnn_tf.data.label_map import LabelMap
+from tests.marks import one_quick
 
 LABEL_MAP = LabelMap((1, 7, 90), ("one", "seven", "ninety"))
 SIZES = [(30, 40), (40, 30), (30, 55), (35, 35), (20, 70)]
@@ -273,7 +274,9 @@ def test_epochs_differ(scenes, write_records):
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-@pytest.mark.parametrize(("is_training", "num_shards"), [(True, 2), (True, 5), (False, 5)])
+@pytest.mark.parametrize(
+    ("is_training", "num_shards"), one_quick([(False, 5), (True, 2), (True, 5)])
+)
 def test_pipelines_share_each_step(scenes, write_records, is_training, num_shards):
     """Three pipelines of one image each have the steps of one with three, byte by byte.
 
@@ -344,6 +347,7 @@ def test_files_without_a_record_are_named(tmp_path, is_training):
         _build(str(tmp_path / "train-2*"), is_training)
 
 
+@pytest.mark.slow
 def test_an_empty_file_among_others_does_no_harm(scenes, write_records, tmp_path):
     pattern = write_records(scenes)
     tf.io.TFRecordWriter(str(tmp_path / "set-00000-empty.tfrecord")).close()

@@ -56,6 +56,7 @@ def test_equals_the_definition(seed):
     np.testing.assert_allclose(repeat_factors.of_images(counts, flat, 0.2), expected)
 
 
+@pytest.mark.slow
 def test_rounding_keeps_the_mean():
     """2.25 over 800 seeds: a deviation of 0.43 each, of 0.015 in the mean."""
     values = tf.constant([2.25, 1.0, 0.0])

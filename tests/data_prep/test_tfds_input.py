@@ -104,6 +104,7 @@ def test_what_looks_at_files_reads_them_too(both):
     }
 
 
+@pytest.mark.slow
 def test_keypoints_are_the_same_to_the_last_bit(tmp_path, monkeypatch):
     """Of discs and triangles; square holes have none."""
     monkeypatch.setattr(shards, "WorkerPool", InProcess)

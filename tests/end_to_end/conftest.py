@@ -27,9 +27,9 @@ TINY = {
     "task.train_data.global_batch_size": 2,
     "task.validation_data.global_batch_size": 3,
     "task.train_data.short_edges": [64],
-    "task.train_data.long_edge": 96,  # several canvases, so that no tensor has a static size
+    "task.train_data.long_edge": 64,
     "task.validation_data.short_edges": [64],
-    "task.validation_data.long_edge": 96,
+    "task.validation_data.long_edge": 64,
     "trainer.reference_batch_size": 2,
     "trainer.train_steps": 4,
     "trainer.steps_per_loop": 2,
@@ -37,6 +37,9 @@ TINY = {
     "trainer.checkpoint_interval": 2,
     "trainer.validation_interval": 4,
 }
+
+# No tensor has a static size then, as in the paper's experiments, and all takes twice as long.
+SEVERAL_CANVASES = {"task.train_data.long_edge": 96, "task.validation_data.long_edge": 96}
 
 
 def script(name: str, *flags: str) -> str:

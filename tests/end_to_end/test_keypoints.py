@@ -10,7 +10,7 @@ from mrcnn_tf import train
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.serving import image_run
-from tests.end_to_end.conftest import TINY, draw_and_convert
+from tests.end_to_end.conftest import SEVERAL_CANVASES, TINY, draw_and_convert
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +20,17 @@ def arrows(tmp_path_factory):
 
 
 def experiment(folder, **fields):
-    given = TINY | {
-        "task.model.keypoint_head.conv_layers": 1,
-        "task.model.keypoint_head.conv_channels": 8,
-        "task.train_data.input_path": f"{folder}/records/train-*.tfrecord",
-        "task.validation_data.input_path": f"{folder}/records/val-*.tfrecord",
-        "trainer.train_steps": 2,
-    }
+    given = (
+        TINY
+        | SEVERAL_CANVASES
+        | {
+            "task.model.keypoint_head.conv_layers": 1,
+            "task.model.keypoint_head.conv_channels": 8,
+            "task.train_data.input_path": f"{folder}/records/train-*.tfrecord",
+            "task.validation_data.input_path": f"{folder}/records/val-*.tfrecord",
+            "trainer.train_steps": 2,
+        }
+    )
     return loading.load("keypointrcnn_shapes", params_override=json.dumps(given | fields))
 
 

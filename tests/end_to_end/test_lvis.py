@@ -11,7 +11,7 @@ from mrcnn_tf.data.label_map import LabelMap
 from mrcnn_tf.detector import Detector
 from mrcnn_tf.experiment import loading
 from mrcnn_tf.serving import image_run
-from tests.end_to_end.conftest import TINY, draw_and_convert
+from tests.end_to_end.conftest import SEVERAL_CANVASES, TINY, draw_and_convert
 
 KINDS = ("", "50", "75", "_small", "_medium", "_large", "_rare", "_common", "_frequent")
 
@@ -24,13 +24,17 @@ def lvis(tmp_path_factory):
 
 
 def _load(folder, **differs):
-    fields = TINY | {
-        "task.train_data.input_path": f"{folder}/records/train-*.tfrecord",
-        "task.validation_data.input_path": f"{folder}/records/val-*.tfrecord",
-        "task.model.max_instances": 100,
-        "trainer.train_steps": 2,
-        "trainer.best_checkpoint_eval_metric": "mask_ap_rare",
-    }
+    fields = (
+        TINY
+        | SEVERAL_CANVASES
+        | {
+            "task.train_data.input_path": f"{folder}/records/train-*.tfrecord",
+            "task.validation_data.input_path": f"{folder}/records/val-*.tfrecord",
+            "task.model.max_instances": 100,
+            "trainer.train_steps": 2,
+            "trainer.best_checkpoint_eval_metric": "mask_ap_rare",
+        }
+    )
     return loading.load("maskrcnn_shapes_lvis", params_override=json.dumps(fields | differs))
 
 

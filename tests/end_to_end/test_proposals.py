@@ -128,6 +128,7 @@ def test_folders_that_were_confused_are_refused_before_training(written, overrid
     assert not (tmp_path / "run" / "train.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_command_keeps_what_is_there_if_it_is_the_same(rpn, written, override, tmp_path):
     folder = tmp_path / "proposals"
     shutil.copytree(written / "train", folder / "train")
@@ -155,6 +156,7 @@ def test_the_command_keeps_what_is_there_if_it_is_the_same(rpn, written, overrid
         np.testing.assert_allclose(again, first, atol=70)  # a thousandth of the image
 
 
+@pytest.mark.slow
 def test_folders_of_other_weights_are_refused_or_replaced(rpn, written, override, tmp_path):
     folder = tmp_path / "proposals"
     shutil.copytree(written, folder)

@@ -227,6 +227,7 @@ def test_a_folder_is_not_taken_for_what_it_is_not(trained, faulty, override, tmp
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_lost_is_made_up(trained, override, tmp_path):
     """Nothing is trained again; and its start, a checkpoint that is gone by now, is not needed."""
     run = tmp_path / "run"
@@ -246,6 +247,7 @@ def test_an_evaluation_that_was_lost_is_made_up(trained, override, tmp_path):
     assert (run / "best" / "info.json").exists()
 
 
+@pytest.mark.slow
 def test_what_is_only_scored_needs_no_best_metric(trained, override, tmp_path):
     """Nothing is kept by the loss that is not computed; the line says what type it is of."""
     run = tmp_path / "run"

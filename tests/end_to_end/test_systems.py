@@ -13,7 +13,7 @@ from mrcnn_tf.modeling import build
 from mrcnn_tf.serving import image_run
 from mrcnn_tf.training.task import MaskRCNNTask
 from tests import tiny_network
-from tests.end_to_end.conftest import script
+from tests.end_to_end.conftest import SEVERAL_CANVASES, script
 
 C4 = {"task.model.box_head.pool_size": 6, "task.model.mask_head.mask_size": 6}
 LARGE_MASKS = {"task.model.mask_head.mask_size": 56, "task.boundary_ap": True}
@@ -157,7 +157,8 @@ def test_looking_several_times(override, shapes, tmp_path):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_train_evaluate_export_predict(system, override, shapes, tmp_path):
     name, differs, metric = SYSTEMS[system]
-    fields = json.dumps(json.loads(override) | differs | {"trainer.train_steps": 2})
+    differs = SEVERAL_CANVASES | differs | {"trainer.train_steps": 2}
+    fields = json.dumps(json.loads(override) | differs)
     experiment = loading.load(name, params_override=fields)
     numbers = train.run(experiment, "train_and_eval", str(tmp_path / "run"))
     assert 0 <= numbers[metric] <= 1

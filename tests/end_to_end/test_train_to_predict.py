@@ -18,12 +18,17 @@ from mrcnn_tf.images import reading
 from mrcnn_tf.modeling import metrics
 from mrcnn_tf.serving import predictor
 from mrcnn_tf.training.task import MaskRCNNTask
-from tests.end_to_end.conftest import ROOT
+from tests.end_to_end.conftest import ROOT, SEVERAL_CANVASES
 
 LOSSES = ("rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
 
 
 traces = []
+
+
+@pytest.fixture(scope="module")
+def override(override):
+    return json.dumps(json.loads(override) | SEVERAL_CANVASES)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +143,7 @@ def pipeline_ids(experiment):
         yield ids
 
 
+@pytest.mark.slow
 def test_evaluating_the_checkpoint_again_gives_the_same_numbers(trained, tiny):
     run, numbers = trained
     again = train.run(tiny(), "eval", str(run), checkpoint_path=str(run / "ckpt-4"))

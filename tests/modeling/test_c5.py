@@ -10,6 +10,7 @@ from mrcnn_tf.modeling import build
 from mrcnn_tf.modeling.conv import DilatedConv2D
 from mrcnn_tf.modeling.resnet import ResNet
 from tests import tiny_network
+from tests.marks import one_quick
 from tests.tiny_network import EMPTY, MAX_INSTANCES, TWO_OBJECTS, WITH_CROWD
 
 
@@ -107,7 +108,9 @@ def test_anchors_and_rois_know_the_stride(features, stride):
     np.testing.assert_allclose(pooled[0, 0, 0, 0, 0], 64.0)
 
 
-@pytest.mark.parametrize(("features", "system"), [("c5", "mask_rcnn"), ("dc5", "faster_rcnn")])
+@pytest.mark.parametrize(
+    ("features", "system"), one_quick([("c5", "mask_rcnn"), ("dc5", "faster_rcnn")])
+)
 def test_trains_and_finds(features, system):
     model = config(features, system)
     network = tiny_network.build_network(model)

@@ -5,6 +5,7 @@ import tf_keras
 
 from mrcnn_tf.modeling import prepared
 from mrcnn_tf.modeling.efficientnet_lite import EfficientNetLite0
+from tests.marks import one_quick
 
 PARTS = ("stem", "stage2", "stage3", "stage4", "stage5")
 
@@ -144,7 +145,7 @@ def test_graph_with_unknown_shapes_agrees_with_eager_and_gradients_are_finite():
         np.testing.assert_allclose(got, want, atol=1e-3 * float(tf.reduce_max(tf.abs(want))) + 1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", one_quick(["mixed_bfloat16", "mixed_float16"]))
 def test_trains_in_half_precision_with_variables_in_float32(policy):
     x = images(1, (32, 32))
     want_features, want = gradients_of(network(), x)

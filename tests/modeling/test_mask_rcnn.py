@@ -13,6 +13,7 @@ from mrcnn_tf.experiment import loading
 from mrcnn_tf.modeling import build
 from mrcnn_tf.ops import boxes as box_ops
 from tests import tiny_network
+from tests.marks import one_quick
 from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD, Image, Object
 
 LANDSCAPE = Image((64, 90), [Object((2, 40, 50, 88), 2, has_mask=False)], key=31)
@@ -92,7 +93,7 @@ CASES = {"square": (SQUARES, (64, 64)), "landscape": ([LANDSCAPE], (64, 96))}
 EACH_CASE_AND_MODE = pytest.mark.parametrize(
     ("case", "mode"),
     [
-        ("square", "graph"),
+        pytest.param("square", "graph", marks=pytest.mark.slow),
         ("landscape", "graph"),
         ("square", "xla"),
         pytest.param("landscape", "xla", marks=pytest.mark.slow),
@@ -301,7 +302,14 @@ def test_mixed_precision_keeps_losses_and_detections_in_float32(policy, mixed_pr
     assert found.valid.numpy().any()
 
 
-@pytest.mark.parametrize("name", loading.names())
+# Of every kind the smallest, and the paper's two; the others are deeper or differ in a field.
+QUICK = {name for name in loading.names() if name.endswith("shapes")}
+QUICK |= {"maskrcnn_r50_fpn", "maskrcnn_r50_c4", "maskrcnn_r50_dc5", "maskrcnn_lite0_fpn"}
+
+
+@pytest.mark.parametrize(
+    "name", one_quick(sorted(loading.names(), key=lambda n: n not in QUICK), len(QUICK))
+)
 def test_every_experiment_builds(name):
     config = loading.load(name).task.model
     network = build.build_model(config, num_classes=81)

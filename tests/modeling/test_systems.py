@@ -8,6 +8,7 @@ from mrcnn_tf.data import schema
 from mrcnn_tf.experiment import fields
 from mrcnn_tf.modeling import build, metrics
 from tests import tiny_network
+from tests.marks import one_quick
 from tests.tiny_network import EMPTY, MAX_INSTANCES, TWO_OBJECTS, WITH_CROWD
 
 
@@ -58,7 +59,7 @@ def test_losses_gradients_and_metrics(system, features, proposals):
         assert np.isfinite(tf.convert_to_tensor(gradient)).all(), variable.name
 
 
-@pytest.mark.parametrize(("system", "features", "proposals"), SYSTEMS)
+@pytest.mark.parametrize(("system", "features", "proposals"), one_quick(SYSTEMS, quick=2))
 def test_compiled_inference_is_the_eager_one(system, features, proposals):
     given = batch([TWO_OBJECTS, EMPTY], 4 if proposals == "file" else 0)
     eager = tiny_network.build_network(config(system, features, proposals)).infer(given)
@@ -76,7 +77,7 @@ def test_compiled_inference_is_the_eager_one(system, features, proposals):
         assert eager.masks.shape == (2, MAX_INSTANCES, side, side)
 
 
-@pytest.mark.parametrize(("system", "features", "proposals"), SYSTEMS)
+@pytest.mark.parametrize(("system", "features", "proposals"), one_quick(SYSTEMS, quick=2))
 def test_features_that_are_there_already_give_the_same(system, features, proposals):
     """Of finding and of the losses, which a validation step takes from one forward pass."""
     network = tiny_network.build_network(config(system, features, proposals))
@@ -159,7 +160,7 @@ def test_c4_runs_stage5_once_for_both_branches_of_training():
 
 
 @pytest.mark.parametrize("in_graph", [False, True])
-@pytest.mark.parametrize(("system", "features", "proposals"), SYSTEMS)
+@pytest.mark.parametrize(("system", "features", "proposals"), one_quick(SYSTEMS))
 def test_a_batch_of_no_images_has_no_detections(system, features, proposals, in_graph):
     network = tiny_network.build_network(config(system, features, proposals))
     given = batch([TWO_OBJECTS], 4 if proposals == "file" else 0)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.ops import implementation, nms, roi_align
+from tests.marks import one_quick
 
 which = implementation.Either(
     for_accelerators=lambda x: x + tf.constant(1.0), for_cpus=lambda x: x - tf.constant(1.0)
@@ -152,7 +153,7 @@ def test_on_another_device_the_one_for_accelerators(elsewhere):
     assert tf.function(gradient_of(both_ways))(ZERO) == ACCELERATORS
 
 
-@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("dtype", one_quick([tf.float32, tf.bfloat16]))
 @pytest.mark.parametrize("run", [pooled_and_gradient(2), pooled_and_gradient(0), kept])
 def test_on_another_device_the_graph_takes_its_other_branch(elsewhere, run, dtype):
     """The whole of an operation, gradient included; numbers as with that implementation alone."""
@@ -189,6 +190,7 @@ np.savez(sys.argv[2], **{name: value.numpy() for name, value in answer.items()})
 """
 
 
+@pytest.mark.slow
 def test_a_saved_model_holds_both_and_runs_where_only_tensorflow_is(tmp_path):
     class Module(tf.Module):
         @tf.function(

@@ -21,6 +21,7 @@ from mrcnn_tf.remote.failures import ServerError
 from mrcnn_tf.remote.served_model import ServedModel
 from mrcnn_tf.remote.server import Server
 from mrcnn_tf.serving import answers, full_masks, image_run, signatures
+from tests.marks import one_quick
 from tests.serving import served
 from tests.serving.conftest import GREEN, RED
 
@@ -118,7 +119,9 @@ def expected(export, folder, tmp_path_factory):
     return rows
 
 
-@pytest.mark.parametrize("input_type", ["image_bytes", "image_tensor", "tf_example"])
+@pytest.mark.parametrize(
+    "input_type", one_quick(["image_bytes", "image_tensor", "tf_example"], quick=2)
+)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_finds_what_the_saved_model_finds(
     servers, folder, expected, tmp_path, protocol, input_type
@@ -277,7 +280,7 @@ def test_a_deadline_names_the_picture(server, folder, tmp_path, capsys, protocol
     assert len(calls) == 5
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", one_quick(PROTOCOLS))
 def test_a_server_that_dies_in_between(export, folder, tmp_path, capsys, protocol):
     """What was found until then stays; each picture behind it is named."""
     mortal = served.start(export("image_bytes"), tmp_path)
@@ -448,7 +451,7 @@ def test_a_request_of_nothing(server, protocol):
     model.close()
 
 
-@pytest.mark.parametrize("kind", sorted(full_masks.KINDS))
+@pytest.mark.parametrize("kind", one_quick(sorted(full_masks.KINDS)))
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_added_masks_arrive_as_the_saved_model_answers_them(masked, folder, protocol, kind):
     loaded, server = masked(kind)

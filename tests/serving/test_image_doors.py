@@ -19,6 +19,7 @@ from mrcnn_tf.images import reading
 from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.ops import paste
 from mrcnn_tf.serving import preprocessing, signatures
+from tests.marks import one_quick
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CASES = [(kind, endian, tag) for kind in ("JPEG", "PNG") for endian in "<>" for tag in range(1, 9)]
@@ -113,7 +114,7 @@ def decoded(out):
     return images
 
 
-@pytest.mark.parametrize("input_type", ["image_bytes", "tf_example"])
+@pytest.mark.parametrize("input_type", one_quick(["image_bytes", "tf_example"]))
 def test_served(folder, prepare, input_type):
     indices = range(len(CASES))
     expected = [tf.io.encode_png(upright(folder, k)).numpy() for k in indices]
@@ -193,6 +194,7 @@ def test_predict(export, draw_rectangles, tmp_path):
             assert drawn.size[0] * shown.shape[0] == drawn.size[1] * shown.shape[1]
 
 
+@pytest.mark.slow
 def test_the_converter_follows_the_set(tmp_path):
     """A square and an upside-down image go the way of the one whose size tells, or of the flag."""
     (tmp_path / "images").mkdir()

@@ -322,6 +322,7 @@ def test_export_writes_versions_that_a_server_serves(command, tmp_path, capsys):
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_second_model_in_a_kit(command, tmp_path, capsys):
     command(serving_kit=str(tmp_path / "kit"))
     command(serving_kit=str(tmp_path / "kit"), model_name="other")

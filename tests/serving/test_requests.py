@@ -18,6 +18,7 @@ from mrcnn_tf.modeling.detections import Detections
 from mrcnn_tf.ops import paste
 from mrcnn_tf.serving import detection_status, full_masks, preprocessing, signatures
 from mrcnn_tf.serving.detection_status import DONE, TOO_LARGE, UNDECODABLE
+from tests.marks import one_quick
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 FORMATS = {"PNG": {}, "JPEG": {"quality": 95}, "GIF": {}, "BMP": {}, "WEBP": {"quality": 95}}
@@ -230,7 +231,7 @@ def test_claimed_sizes_are_bounded(serve, scenes):
     assert serve([claims[0]])["detection_status"].tolist() == [TOO_LARGE]
 
 
-@pytest.mark.parametrize("input_type", ["image_bytes", "tf_example"])
+@pytest.mark.parametrize("input_type", one_quick(["image_bytes", "tf_example"]))
 def test_the_bound_is_what_was_asked_for(tmp_path, detect, labels, preprocess, scenes, input_type):
     signatures.export_saved_model(
         detect,
@@ -373,7 +374,7 @@ def numpy_masks(answer, row, convention):
     return paste.paste_to_rles(masks, boxes, height, width, convention=convention)
 
 
-@pytest.mark.parametrize("convention", ["pixel_centres", "torchvision"])
+@pytest.mark.parametrize("convention", one_quick(["pixel_centres", "torchvision"]))
 def test_run_lengths(with_masks, scenes, convention):
     model = with_masks("run_lengths", convention)
     assert json.loads(model.description().numpy())["added_masks"] == "run_lengths"
@@ -394,7 +395,7 @@ def test_run_lengths(with_masks, scenes, convention):
     assert nothing.shape == (0, 5)
 
 
-@pytest.mark.parametrize("convention", ["pixel_centres", "torchvision"])
+@pytest.mark.parametrize("convention", one_quick(["pixel_centres", "torchvision"]))
 def test_pasted_masks(with_masks, scenes, convention):
     model = with_masks("pasted", convention)
     files = mixed(scenes)

@@ -210,6 +210,7 @@ print("found", int(answer["num_detections"][0]))
     assert "found 2" in done.stdout
 
 
+@pytest.mark.slow
 def test_replaces_an_export_and_nothing_else(tmp_path, write):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(FileExistsError, match=r"holds files but no SavedModel \(mine.txt"):

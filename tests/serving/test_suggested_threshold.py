@@ -58,6 +58,7 @@ def with_threshold(tmp_path_factory, detect, labels, preprocess):
     return str(folder)
 
 
+@pytest.mark.slow
 def test_exports_suggest_it_or_nothing(with_threshold, export, export_of_0_1_0):
     assert predictor.Predictor(with_threshold).suggested_score_threshold == 0.8
     for old in (export("image_bytes"), export_of_0_1_0("image_bytes")):

@@ -57,6 +57,7 @@ def test_no_picture_is_larger_than_the_model_takes(bound):
     assert all(h * w <= bound for h, w in sizes)
 
 
+@pytest.mark.slow
 def test_the_warm_up_of_a_model_that_takes_small_pictures(tmp_path, detect, labels, preprocess):
     signatures.export_saved_model(
         detect,

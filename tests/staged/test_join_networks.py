@@ -16,6 +16,7 @@ from mrcnn_tf.staged.two_networks import TwoNetworks
 from mrcnn_tf.training import decay
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
+from tests.marks import one_quick
 from tests.tiny_network import EMPTY, TWO_OBJECTS, WITH_CROWD
 
 
@@ -59,7 +60,9 @@ def values(*layers) -> dict[str, np.ndarray]:
     return {v.name: v.numpy() for layer in layers if layer for v in layer.weights}
 
 
-@pytest.mark.parametrize(("features", "norm"), [("fpn", "batch_norm"), ("c4", "group_norm")])
+@pytest.mark.parametrize(
+    ("features", "norm"), one_quick([("fpn", "batch_norm"), ("c4", "group_norm")])
+)
 def test_frozen_features_stay_bit_for_bit_and_the_networks_become_one(tmp_path, features, norm):
     """Steps 2, 3 and 4; batch norms must neither learn nor follow what they see."""
     paths = [tmp_path / name for name in ("step2", "step3", "step4", "joint")]

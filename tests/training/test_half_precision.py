@@ -11,6 +11,7 @@ from mrcnn_tf.modeling import build, prepared
 from mrcnn_tf.training import optimizers
 from mrcnn_tf.training import task as task_lib
 from tests import tiny_network
+from tests.marks import one_quick
 from tests.tiny_network import TWO_OBJECTS, WITH_CROWD
 
 STEPS = 24
@@ -69,8 +70,8 @@ def test_a_gradient_beyond_float16_halves_the_scale_and_changes_nothing():
         np.testing.assert_array_equal(variable, old)
 
 
-@pytest.mark.parametrize("norm", ["frozen_batch_norm", "batch_norm"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("norm", one_quick(["frozen_batch_norm", "batch_norm"]))
+@pytest.mark.parametrize("dtype", one_quick(["bfloat16", "float32"]))
 def test_weights_prepared_once_detect_the_same(norm, dtype):
     experiment = maskrcnn()
     experiment.runtime.mixed_precision_dtype = dtype
