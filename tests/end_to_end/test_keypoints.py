@@ -12,6 +12,8 @@ from mrcnn_tf.experiment import loading
 from mrcnn_tf.serving import image_run
 from tests.end_to_end.conftest import SEVERAL_CANVASES, TINY, draw_and_convert
 
+DATA = ("train_data", "validation_data")
+
 
 @pytest.fixture(scope="module")
 def arrows(tmp_path_factory):
@@ -82,3 +84,26 @@ def test_other_keypoints_than_the_records_have_are_refused(arrows, tmp_path):
             "train",
             str(tmp_path / "run"),
         )
+
+
+@pytest.mark.slow
+def test_corners_are_learnt_by_heart(arrows, tmp_path):
+    """Those of the training images themselves, by the experiment's own network, in minutes."""
+    size = {"short_edges": [64], "long_edge": 64}
+    steps = {name: 900 for name in ("train_steps", "validation_interval", "checkpoint_interval")}
+    fields = (
+        {f"task.{data}.{name}": value for name, value in size.items() for data in DATA}
+        | {f"task.{data}.input_path": f"{arrows}/records/train-*.tfrecord" for data in DATA}
+        | {f"trainer.{name}": value for name, value in steps.items()}
+        | {
+            "task.train_data.flip_probability": 0.0,
+            "task.validation_data.global_batch_size": 4,
+            "task.model.roi_align.sampling_ratio": 2,
+            "trainer.optimizer_config.learning_rate.cosine.decay_steps": 900,
+        }
+    )
+    by_heart = loading.load("keypointrcnn_shapes", params_override=json.dumps(fields))
+    numbers = train.run(by_heart, "train_and_eval", str(tmp_path / "run"))
+    print(f"keypoint AP {numbers['keypoint_ap']:.3f}, AP50 {numbers['keypoint_ap50']:.3f}")
+    assert numbers["keypoint_ap50"] > 0.5
+    assert numbers["keypoint_ap"] > 0.2
