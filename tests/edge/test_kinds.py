@@ -1,7 +1,8 @@
-"""Every kind of network as a file, compared with itself in Python."""
+"""Every kind of network as a file, compared with itself in Python: the table of docs/edge.md."""
 
 import functools
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ PREPROCESS = Preprocessor(
     *SIZE, "detectron2", "bgr", pixel_mean=(103.5, 116.3, 123.7), pixel_std=(57.0, 58.0, 59.0)
 )
 KEYPOINTS = {"num_keypoints": 3, "pool_size": 4, "conv_layers": 2, "conv_channels": 8}
-# How they differ from `tiny_network.config`.
+# By what the table calls them: how they differ from `tiny_network.config`.
 KINDS = {
     "Mask R-CNN, FPN": {},
     "Mask Scoring": {
@@ -175,3 +176,17 @@ def test_predict_writes_how_good_masks_are(tmp_path):
     for of_row, name in (("score", "scores"), ("mask_score", "mask_scores")):
         got = sorted(row[of_row] for row in rows)
         np.testing.assert_allclose(got, np.sort(want[name][: len(rows)]), atol=0.002)
+
+
+def test_the_table_names_each_kind():
+    page = pathlib.Path(__file__).resolve().parents[2] / "docs" / "edge.md"
+    table = page.read_text(encoding="utf-8").split("## Which networks")[1].split("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if "|" in line
+    ]
+    answers = {kind: (litert, onnx) for kind, litert, onnx, _ in rows[2:]}
+    assert answers == {
+        kind: ("refused",) * 2 if kind in REFUSED else ("yes",) * 2 for kind in KINDS
+    }
