@@ -95,6 +95,7 @@ def test_the_files_hold_what_was_scored(rpn, written, override, shapes):
     assert evaluator.evaluate()["ar_100"] == pytest.approx(rpn[1]["ar_100"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_detector_trains_and_is_scored_on_the_files(written, override, tmp_path):
     experiment = load_detector(override, written)
     numbers = train.run(experiment, "train_and_eval", str(tmp_path / "run"))

@@ -189,6 +189,7 @@ def trained(override, tmp_path_factory):
 SHORT = {"trainer.train_steps": 2, "trainer.validation_interval": 2}
 
 
+@pytest.mark.slow
 def test_a_folder_is_not_taken_for_what_it_is_not(trained, faulty, override, tmp_path):
     """Another network, other classes, another optimizer: refused, the folder as it was.
 
@@ -271,6 +272,7 @@ def contents_of(folder, as_if_in):
     return {as_if_in / path.relative_to(folder): value for path, value in contents(folder).items()}
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_training_images_with_their_targets(trained):
     """Four of them after the first loop, augmented as the network saw them: enlarged 64 pixels."""
     found = {}

@@ -94,7 +94,7 @@ EACH_CASE_AND_MODE = pytest.mark.parametrize(
     ("case", "mode"),
     [
         pytest.param("square", "graph", marks=pytest.mark.slow),
-        ("landscape", "graph"),
+        pytest.param("landscape", "graph", marks=pytest.mark.slow),
         ("square", "xla"),
         pytest.param("landscape", "xla", marks=pytest.mark.slow),
     ],

@@ -156,7 +156,9 @@ def test_the_command_wants_one_of_both(flags):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("input_type", ["image_bytes", "image_tensor", "tf_example"])
+@pytest.mark.parametrize(
+    "input_type", one_quick(["image_bytes", "image_tensor", "tf_example"], quick=2)
+)
 def test_the_python_client(servers, folder, expected, protocol, input_type):
     """Paths, bytes and pixels, which it sends as they are or as PNG."""
     client = client_of(servers(input_type), protocol)

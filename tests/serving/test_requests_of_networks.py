@@ -14,6 +14,7 @@ from mrcnn_tf.ops import paste
 from mrcnn_tf.serving import signatures, verification
 from mrcnn_tf.staged.two_networks import ProposalsAsDetections
 from tests import tiny_network
+from tests.marks import one_quick
 
 
 def network_of(system, features):
@@ -27,7 +28,7 @@ def network_of(system, features):
 
 @pytest.mark.parametrize(
     ("system", "features"),
-    [("mask_rcnn", "fpn"), ("mask_rcnn", "c4"), ("faster_rcnn", "fpn"), ("rpn", "fpn")],
+    one_quick([("rpn", "fpn"), ("mask_rcnn", "fpn"), ("mask_rcnn", "c4"), ("faster_rcnn", "fpn")]),
 )
 def test_rows_are_of_fixed_length(system, features):
     """So that those of several canvases fit together."""

@@ -187,6 +187,7 @@ def test_only_stock_operations(exported):
     assert ops - functions <= registered
 
 
+@pytest.mark.slow
 def test_loads_with_tensorflow_alone(exported, scenes, tmp_path):
     """In a fresh interpreter that refuses tf_keras, tf-models-official and this package."""
     (tmp_path / "image.png").write_bytes(encode_png(scenes[0][0]))
