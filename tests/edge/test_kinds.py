@@ -52,7 +52,7 @@ KINDS = {
     "class-agnostic masks": {"mask_head": {"classes": "agnostic"}},
     "softmax masks": {"mask_head": {"classes": "softmax"}},
     "MLP mask head": {"mask_head": {"type": "mlp", "fc_channels": 16}},
-    "ResNeXt": {"backbone": {"depth": 50, "groups": 4, "width_per_group": 2}},
+    "ResNeXt": {"backbone": {"depth": 50, "groups": 4, "width_per_group": 16}},
     "EfficientNet-Lite0": {"backbone": {"type": "efficientnet_lite0"}},
     "RPN alone": {"system": "rpn"},
     "1,203 classes, federated loss": {
@@ -110,6 +110,9 @@ def network_of(kind):
         last = network.roi_heads.mask_iou_head.mask_ious
         last.bias.assign(tf.fill(last.bias.shape, 0.5))  # so that few are cut off at 0 or 1
         last.kernel.assign(0.02 * last.kernel)
+    for variable in network.variables:  # so that boxes stay apart, and no score is 1
+        if variable.name.endswith(("box_deltas/kernel:0", "class_logits/kernel:0")):
+            variable.assign(0.1 * variable)
     if config.system == "rpn":
         network = ProposalsAsDetections(network)
     if config.proposals == "file":
