@@ -49,9 +49,10 @@ def soft_nms(
     # There is no best of no boxes.
     boxes, groups = padding.at_least_one(boxes, axis=1), padding.at_least_one(groups, axis=1)
     left = padding.at_least_one(left, axis=1, value=-1.0)
-    count = tf.shape(left)[1]
+    batch, count = tf.unstack(tf.shape(left))
+    places = tf.range(max_outputs)
 
-    def take_best(m, left, taken, taken_scores):
+    def take_best(m, left, index, taken):
         best = tf.argmax(left, axis=1, output_type=tf.int32)  # [B]
         best_score = tf.gather(left, best, batch_dims=1)
         best_box = tf.gather(boxes, best, batch_dims=1)[:, tf.newaxis]  # [B, 1, 4]
@@ -60,18 +61,22 @@ def soft_nms(
         left = tf.where(same & (left > 0.0), left * tf.exp(-tf.square(overlap) / sigma), left)
         is_best = tf.range(count) == best[:, tf.newaxis]
         left = tf.ensure_shape(tf.where(is_best, -1.0, left), left.shape)
-        return m + 1, left, taken.write(m, best), taken_scores.write(m, best_score)
-
-    def outputs(dtype):
-        return tf.TensorArray(dtype, max_outputs, element_shape=[None])
+        # No tensor list, whose elements LiteRT wants to be of static shape.
+        index = tf.where(places == m, best[:, tf.newaxis], index)  # [B, M]
+        return m + 1, left, index, tf.where(places == m, best_score[:, tf.newaxis], taken)
 
     _, _, index, scores = tf.while_loop(
         lambda m, *_: m < max_outputs,
         take_best,
-        (0, left, outputs(tf.int32), outputs(tf.float32)),
+        (0, left, tf.zeros([batch, max_outputs], tf.int32), tf.zeros([batch, max_outputs])),
+        (
+            tf.TensorShape([]),
+            left.shape,
+            tf.TensorShape([left.shape[0], max_outputs]),
+            tf.TensorShape([left.shape[0], max_outputs]),
+        ),
         maximum_iterations=max_outputs,
     )
-    index, scores = tf.transpose(index.stack()), tf.transpose(scores.stack())  # [M, B] -> [B, M]
     kept = scores > score_threshold
     index = tf.ensure_shape(tf.where(kept, index, 0), [boxes.shape[0], max_outputs])
     return index, tf.where(kept, scores, 0.0), kept
