@@ -112,7 +112,7 @@ class Stops:
             y, x = np.clip(thirds, 0, 2).astype(int)
             place = " ".join(filter(None, [("top", "", "bottom")[y], ("left", "", "right")[x]]))
             told.append(f"{name}: {place or 'middle'}, {_size(box)} pixels")
-        return "; ".join(told)
+        return "; ".join(told) or "none"
 
     def positive_rois(self) -> list[int]:
         """The largest positive RoI of each object that has one, the largest object first."""
