@@ -1,5 +1,6 @@
 """Shared fixtures: quiet TensorFlow, and the optional folder of real data."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -29,6 +30,14 @@ def shared() -> pathlib.Path:
     if not (_SHARED / "data").is_dir():
         pytest.skip(f"no real data: {_SHARED} is absent (set MRCNN_SHARED)")
     return _SHARED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """What a file's tests leave behind is looked through once, not by every collection after it."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["for_accelerators", "for_cpus"])

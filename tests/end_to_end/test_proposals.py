@@ -16,6 +16,8 @@ from mrcnn_tf.staged import writing
 from mrcnn_tf.staged.proposals import STEPS, ProposalReader
 from tests.end_to_end.conftest import script
 
+pytestmark = pytest.mark.slow
+
 RPN = {"task.model.system": "rpn", "trainer.best_checkpoint_eval_metric": "ar_1000"}
 NUM_TRAIN, NUM_VALIDATION = 50, 20  # proposals per image, see TINY
 
@@ -95,7 +97,6 @@ def test_the_files_hold_what_was_scored(rpn, written, override, shapes):
     assert evaluator.evaluate()["ar_100"] == pytest.approx(rpn[1]["ar_100"], abs=0.02)
 
 
-@pytest.mark.slow
 def test_a_detector_trains_and_is_scored_on_the_files(written, override, tmp_path):
     experiment = load_detector(override, written)
     numbers = train.run(experiment, "train_and_eval", str(tmp_path / "run"))
@@ -107,7 +108,6 @@ def test_a_detector_trains_and_is_scored_on_the_files(written, override, tmp_pat
     assert json.loads(rows[-1])["positive_rois"] >= 1  # the objects' own boxes at least
 
 
-@pytest.mark.slow
 def test_faster_rcnn_is_scored_without_masks(written, override, tmp_path):
     fields = {"task.model.system": "faster_rcnn", "trainer.best_checkpoint_eval_metric": "box_ap"}
     experiment = load_detector(override, written, **fields)
@@ -129,7 +129,6 @@ def test_folders_that_were_confused_are_refused_before_training(written, overrid
     assert not (tmp_path / "run" / "train.jsonl").exists()
 
 
-@pytest.mark.slow
 def test_the_command_keeps_what_is_there_if_it_is_the_same(rpn, written, override, tmp_path):
     folder = tmp_path / "proposals"
     shutil.copytree(written / "train", folder / "train")
@@ -157,7 +156,6 @@ def test_the_command_keeps_what_is_there_if_it_is_the_same(rpn, written, overrid
         np.testing.assert_allclose(again, first, atol=70)  # a thousandth of the image
 
 
-@pytest.mark.slow
 def test_folders_of_other_weights_are_refused_or_replaced(rpn, written, override, tmp_path):
     folder = tmp_path / "proposals"
     shutil.copytree(written, folder)
@@ -176,7 +174,6 @@ def test_a_network_without_rpn_writes_no_proposals(written, override, tmp_path):
         writing.run(load_detector(override, written), "nowhere", str(tmp_path))
 
 
-@pytest.mark.slow
 def test_all_of_it_compiled(rpn, written, override, tmp_path):
     compiled = {"runtime.enable_xla": True, "trainer.train_steps": 2}
     writing.run(load(override, **RPN, **compiled), str(rpn[0]), str(tmp_path))
