@@ -69,12 +69,6 @@ def soft_nms(
         lambda m, *_: m < max_outputs,
         take_best,
         (0, left, tf.zeros([batch, max_outputs], tf.int32), tf.zeros([batch, max_outputs])),
-        (
-            tf.TensorShape([]),
-            left.shape,
-            tf.TensorShape([left.shape[0], max_outputs]),
-            tf.TensorShape([left.shape[0], max_outputs]),
-        ),
         maximum_iterations=max_outputs,
     )
     kept = scores > score_threshold
