@@ -38,7 +38,7 @@ TINY = {
     "trainer.validation_interval": 4,
 }
 
-# No tensor has a static size then, as in the paper's experiments, and all takes twice as long.
+# No tensor has a static size then, as in the paper's experiments, and every canvas is traced.
 SEVERAL_CANVASES = {"task.train_data.long_edge": 96, "task.validation_data.long_edge": 96}
 
 

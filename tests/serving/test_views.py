@@ -42,7 +42,6 @@ def exported(tmp_path_factory, detect, labels, preprocess, views):
     return path
 
 
-@pytest.mark.slow
 def test_who_asks_gets_the_answer_of_all_sizes_and_others_as_ever(exported, draw_rectangles):
     """Images of three shapes: two share all their canvases, and so a call."""
     rectangles = {RED: (20, 40, 60, 100), GREEN: (70, 10, 90, 50)}
